@@ -1,0 +1,1 @@
+"""Baselines, comparison, report and model card."""

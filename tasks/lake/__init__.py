@@ -1,0 +1,1 @@
+"""Hospitals' Delta tables: the Spark session and where tables are."""

@@ -1,0 +1,158 @@
+"""What a step leaves behind: one small JSON file, and the folder of a run that holds them.
+
+A manifest is written last and atomically, so its presence means that the step is done. It carries
+counts, versions and figures, never a row's values.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from tasks import __version__
+from tasks.errors import DataError, SettingsError
+
+RUN_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+:-]{0,199}")
+
+
+class TableVersion(BaseModel):
+    """One version of a Delta table."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    uri: str
+    version: int = Field(ge=0)
+    rows: int = Field(ge=0)
+
+
+class Manifest(BaseModel):
+    """The result of one step.
+
+    Attributes:
+        step: The step's name.
+        study: The study's name.
+        run: The run's id.
+        hospital: The hospital, for a step that runs once a hospital.
+        started: UTC time, ISO 8601.
+        seconds: Wall-clock time of the step's own work.
+        tables: Delta tables read or written, by layer.
+        files: Files written, by purpose, relative to the run's folder.
+        figures: The step's results as plain JSON; each step documents a pydantic model for it.
+        notes: Remarks for the report, in plain words.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    step: str
+    study: str
+    run: str
+    hospital: str | None = None
+    started: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    seconds: float = 0.0
+    fedrisk: str = __version__
+    tables: dict[str, TableVersion] = Field(default_factory=dict)
+    files: dict[str, str] = Field(default_factory=dict)
+    figures: dict[str, Any] = Field(default_factory=dict)
+    notes: list[str] = Field(default_factory=list)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that a reader sees all of it or nothing.
+
+    Args:
+        path: The file; its folder is made if absent.
+        content: What the file shall hold.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+class RunFolder:
+    """The folder of one run: ``<home>/runs/<run>/``."""
+
+    def __init__(self, runs: Path, run: str) -> None:
+        """Name the folder; nothing is made yet.
+
+        Args:
+            runs: The folder of all runs.
+            run: The run's id.
+
+        Raises:
+            SettingsError: The id has characters that a folder's name should not have.
+        """
+        if not RUN_PATTERN.fullmatch(run) or ".." in run:
+            raise SettingsError(
+                f"run id {run!r}: use letters, digits, '_', '.', '+', ':' and '-' only, "
+                "starting with a letter or digit."
+            )
+        self.run = run
+        self.path = runs / run
+
+    def _manifest(self, step: str, hospital: str | None) -> Path:
+        name = step if hospital is None else f"{step}.{hospital}"
+        return self.path / "manifests" / f"{name}.json"
+
+    def folder(self, step: str, hospital: str | None = None) -> Path:
+        """Make and return the folder for a step's files."""
+        name = step if hospital is None else f"{step}.{hospital}"
+        path = self.path / "files" / name
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def relative(self, path: Path) -> str:
+        """Name a file as manifests do: relative to the run's folder."""
+        return str(path.relative_to(self.path))
+
+    def write(self, manifest: Manifest) -> Path:
+        """Write a manifest atomically and return its path."""
+        path = self._manifest(manifest.step, manifest.hospital)
+        text = json.dumps(manifest.model_dump(mode="json"), indent=2, allow_nan=False)
+        write_atomically(path, text.encode() + b"\n")
+        return path
+
+    def find(self, step: str, hospital: str | None = None) -> Manifest | None:
+        """Read a manifest, or return None where the step is not done."""
+        path = self._manifest(step, hospital)
+        if not path.exists():
+            return None
+        return Manifest.model_validate_json(path.read_bytes())
+
+    def read(self, step: str, hospital: str | None = None) -> Manifest:
+        """Read a manifest.
+
+        Raises:
+            DataError: The step has left none: it has not run, or it failed.
+        """
+        manifest = self.find(step, hospital)
+        if manifest is None:
+            of = f" of hospital {hospital}" if hospital else ""
+            raise DataError(
+                f"run {self.run}: step {step}{of} has left no manifest. Run it first "
+                f"(fedrisk step {step} --run {self.run} ...), or look at its log."
+            )
+        return manifest
+
+    def manifests(self) -> list[Manifest]:
+        """Read all manifests of the run, oldest first."""
+        found = [
+            Manifest.model_validate_json(path.read_bytes())
+            for path in sorted((self.path / "manifests").glob("*.json"))
+        ]
+        return sorted(found, key=lambda manifest: manifest.started)

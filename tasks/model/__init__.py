@@ -1,0 +1,1 @@
+"""Preprocessing, network, training, metrics and calibration; knows no lake and no Flower."""

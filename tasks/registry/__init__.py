@@ -1,0 +1,1 @@
+"""Gates and promotion in the MLflow registry."""

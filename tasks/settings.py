@@ -1,0 +1,103 @@
+"""Where things live and which launcher runs the steps, from the environment.
+
+Every setting is an environment variable ``FEDRISK_*``; an unknown one is refused, so that a
+misspelt setting does not silently fall back to its default.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from tasks.errors import SettingsError
+
+PREFIX = "FEDRISK_"
+
+
+class Settings(BaseModel):
+    """The settings of one process.
+
+    Attributes:
+        home: The one folder that everything is kept in unless another setting says otherwise.
+        launcher: Where steps run.
+        lake: Root of a hospital's lake; ``{hospital}`` stands for the hospital's name. A path,
+            ``file://`` or ``s3a://`` URI. A step of one hospital is given only that one's.
+        studies: Folder of the study files, one YAML each.
+        mlflow_uri: Tracking and registry URI; empty for SQLite below ``home``.
+        java_home: Java 17 or newer for Spark; empty to look for one.
+        spark_memory: Memory of Spark's driver, as Java writes it (``1g``).
+        spark_master: Spark's master URL.
+        step_deadline: Seconds after which a launched step is ended.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    home: Path = Path(".fedrisk")
+    launcher: Literal["process", "compose", "kubernetes", "emr"] = "process"
+    lake: str = ""
+    studies: Path = Path("dags/studies")
+    mlflow_uri: str = ""
+    java_home: str = ""
+    spark_memory: str = "1g"
+    spark_master: str = "local[2]"
+    step_deadline: float = Field(default=3600, gt=0)
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
+        """Read the settings.
+
+        Args:
+            environment: The variables to read; those of this process by default.
+
+        Raises:
+            SettingsError: A ``FEDRISK_*`` variable is unknown or its value is not of its type.
+        """
+        source = os.environ if environment is None else environment
+        given = {
+            key.removeprefix(PREFIX).lower(): value
+            for key, value in source.items()
+            if key.startswith(PREFIX)
+        }
+        try:
+            settings = cls.model_validate(given)
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = PREFIX + str(first["loc"][0]).upper()
+            known = ", ".join(PREFIX + field.upper() for field in cls.model_fields)
+            raise SettingsError(f"{name}: {first['msg']}. The settings are {known}.") from None
+        return settings.model_copy(
+            update={"home": settings.home.absolute(), "studies": settings.studies.absolute()}
+        )
+
+    @property
+    def runs(self) -> Path:
+        """Folder of the runs: manifests, artifacts and reports, one folder a run."""
+        return self.home / "runs"
+
+    def lake_root(self, hospital: str) -> str:
+        """URI of one hospital's lake.
+
+        Args:
+            hospital: The hospital's name.
+        """
+        template = self.lake or str(self.home / "lake" / "{hospital}")
+        return template.replace("{hospital}", hospital)
+
+    def table(self, hospital: str, study: str, layer: str) -> str:
+        """URI of one Delta table.
+
+        Args:
+            hospital: The hospital's name.
+            study: The study's name.
+            layer: ``bronze``, ``silver``, ``quarantine`` or ``gold``.
+        """
+        return f"{self.lake_root(hospital)}/{study}/{layer}"
+
+    @property
+    def tracking_uri(self) -> str:
+        """MLflow's tracking and registry URI."""
+        return self.mlflow_uri or f"sqlite:///{self.home / 'mlflow' / 'mlflow.db'}"

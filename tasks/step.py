@@ -1,0 +1,139 @@
+"""One step: the contract that all of them keep, whatever launches them.
+
+A step is idempotent (done before: its manifest says so, and nothing is done again), reads only
+what it is given, writes atomically, leaves a manifest last, and ends with an exit code that tells
+the caller what to do (``tasks.errors.ExitCode``).
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from tasks.errors import SettingsError
+from tasks.manifest import Manifest, RunFolder, TableVersion
+from tasks.plan import Plan, read_plan
+from tasks.settings import Settings
+from tasks.study import Study
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a step is given."""
+
+    plan: Plan
+    run: RunFolder
+    settings: Settings
+    hospital: str | None
+
+    @property
+    def study(self) -> Study:
+        """The run's frozen study."""
+        return self.plan.study
+
+    @property
+    def own(self) -> str:
+        """The hospital of a step that runs once a hospital."""
+        if self.hospital is None:
+            raise SettingsError("this step runs once a hospital: name it with --hospital.")
+        return self.hospital
+
+
+class Result(BaseModel):
+    """What a step hands to its manifest."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tables: dict[str, TableVersion] = Field(default_factory=dict)
+    files: dict[str, str] = Field(default_factory=dict)
+    figures: dict[str, Any] = Field(default_factory=dict)
+    notes: list[str] = Field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step's place in the house.
+
+    Attributes:
+        function: ``module:function``, imported only when the step runs.
+        each_hospital: Whether it runs once a hospital.
+        title: What it does, in a few words.
+    """
+
+    function: str
+    each_hospital: bool
+    title: str
+
+
+STEPS: dict[str, Step] = {
+    "champion": Step(
+        "tasks.registry.champion:champion", False, "open the MLflow run, fetch the champion"
+    ),
+    "deal": Step("tasks.data.deal:deal", False, "deal one table out, or make the cohort"),
+    "collect": Step("tasks.data.collect:collect", True, "source to bronze"),
+    "validate": Step("tasks.data.validate:validate", True, "bronze to silver and quarantine"),
+    "features": Step("tasks.data.features:features", True, "silver to gold, frozen split"),
+    "reference": Step("tasks.evaluate.reference:reference", False, "strongest single feature"),
+    "central": Step("tasks.evaluate.baselines:central", False, "centralized baseline"),
+    "local": Step("tasks.evaluate.baselines:local", True, "local baseline"),
+    "federated": Step("tasks.federation.launch:federated", False, "federated training"),
+    "score": Step("tasks.evaluate.score:score", True, "score the test rows"),
+    "evaluate": Step("tasks.evaluate.compare:evaluate", False, "compare and report"),
+    "promote": Step("tasks.registry.promote:promote", False, "gates and registry"),
+}
+"""All steps but ``plan``, in the order of a run."""
+
+
+def run_step(name: str, run: str, settings: Settings, hospital: str | None = None) -> Manifest:
+    """Run one step, or return its manifest if it is done.
+
+    Args:
+        name: A key of ``STEPS``.
+        run: The run's id; its plan must be there.
+        settings: Where things live.
+        hospital: The hospital, for a step that runs once a hospital.
+
+    Raises:
+        FedriskError: Whatever the step raises.
+        SettingsError: There is no such step, or the hospital is missing, unknown or too much.
+    """
+    step = STEPS.get(name)
+    if step is None:
+        raise SettingsError(f"no step named {name!r}; the steps are plan, {', '.join(STEPS)}.")
+    folder = RunFolder(settings.runs, run)
+    plan = read_plan(folder)
+    if step.each_hospital != (hospital is not None):
+        need = "needs --hospital" if step.each_hospital else "takes no --hospital"
+        raise SettingsError(f"step {name} {need}.")
+    if hospital is not None and hospital not in plan.hospitals:
+        raise SettingsError(
+            f"hospital {hospital!r} does not take part in run {run}: {', '.join(plan.hospitals)}."
+        )
+    done = folder.find(name, hospital)
+    if done is not None:
+        log.info("step %s is done already; its manifest is kept", name)
+        return done
+    started, clock = datetime.now(UTC), time.monotonic()
+    module, function = step.function.split(":")
+    work: Callable[[Context], Result] = getattr(importlib.import_module(module), function)
+    result = work(Context(plan=plan, run=folder, settings=settings, hospital=hospital))
+    manifest = Manifest(
+        step=name,
+        study=plan.study.name,
+        run=run,
+        hospital=hospital,
+        started=started.isoformat(timespec="seconds"),
+        seconds=round(time.monotonic() - clock, 3),
+        **{key: getattr(result, key) for key in Result.model_fields},
+    )
+    folder.write(manifest)
+    return manifest

@@ -1,0 +1,30 @@
+"""The typed study: what one YAML file says. Light: standard library, pydantic and a YAML reader."""
+
+from tasks.study.columns import Column, Feature, Target
+from tasks.study.judging import Evaluation, Gates, PublishedScore, Strata
+from tasks.study.learning import Federation, Model, Schedule, Selection, Split, Weighting
+from tasks.study.reading import find_study, read_study
+from tasks.study.source import Hospital, Share, Source
+from tasks.study.study import Study
+
+__all__ = [
+    "Column",
+    "Evaluation",
+    "Feature",
+    "Federation",
+    "Gates",
+    "Hospital",
+    "Model",
+    "PublishedScore",
+    "Schedule",
+    "Selection",
+    "Share",
+    "Source",
+    "Split",
+    "Strata",
+    "Study",
+    "Target",
+    "Weighting",
+    "find_study",
+    "read_study",
+]

@@ -1,0 +1,143 @@
+"""The columns of a hospital's table, and the features that come of them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from tasks.study.base import Fraction, Part
+
+Modality = Literal["demographics", "history", "lifestyle", "clinical"]
+
+
+class Column(Part):
+    """One column as the hospitals deliver it."""
+
+    type: Literal["number", "integer", "flag", "category"]
+    """number and integer have a range; flag is 0 or 1; category has a fixed list."""
+    modality: Modality
+    title: str = ""
+    """What people call it; the column's name by default."""
+    unit: str = ""
+    range: tuple[float, float] | None = None
+    """Lowest and highest possible value (of number and integer)."""
+    categories: list[str] = Field(default_factory=list)
+    """All values of a category, as they stand in the table (``1.0`` and ``1`` are the same)."""
+    labels: dict[str, str] = Field(default_factory=dict)
+    """What the categories mean, for people; their codes by default."""
+    missing: list[str] = Field(default_factory=list)
+    """Markers that mean "not known", beside the empty string."""
+    max_missing: Fraction = 0.0
+    """Share of rows that may lack the value; above 0 the model gets a flag for "missing"."""
+    optional_at: list[str] = Field(default_factory=list)
+    """Hospitals at which the whole column may be absent or empty."""
+
+    @field_validator("categories", "missing", mode="before")
+    @classmethod
+    def _as_text(cls, value: object) -> object:
+        return [str(item) for item in value] if isinstance(value, list) else value
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _keys_as_text(cls, value: object) -> object:
+        return {str(k): str(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+    @model_validator(mode="after")
+    def _whole(self) -> Column:
+        if self.type in ("number", "integer"):
+            if self.range is None:
+                raise ValueError(f"a column of type {self.type} needs range: [lowest, highest]")
+            if not self.range[0] < self.range[1]:
+                raise ValueError("range must be [lowest, highest] with lowest < highest")
+        elif self.range is not None:
+            raise ValueError(f"a column of type {self.type} has no range")
+        if self.type == "category":
+            if len(self.categories) < 2:
+                raise ValueError("a column of type category needs categories: a list of 2 or more")
+            if len(set(self.categories)) != len(self.categories):
+                raise ValueError("categories holds a value twice")
+            if set(self.categories) & set(self.missing):
+                raise ValueError("a value stands in both categories and missing")
+        elif self.categories:
+            raise ValueError(f"a column of type {self.type} has no categories")
+        unknown = set(self.labels) - set(self.categories)
+        if unknown:
+            raise ValueError(f"labels names {sorted(unknown)}, which categories does not")
+        return self
+
+    @property
+    def may_be_missing(self) -> bool:
+        """Whether a row may lack the value."""
+        return self.max_missing > 0 or bool(self.optional_at)
+
+
+class Target(Part):
+    """What is predicted: one column whose values are split into positive and negative."""
+
+    column: str
+    positive: Annotated[list[str], Field(min_length=1)]
+    negative: Annotated[list[str], Field(min_length=1)]
+    title: str = ""
+    """The outcome in words, such as ``stroke``."""
+
+    @field_validator("positive", "negative", mode="before")
+    @classmethod
+    def _as_text(cls, value: object) -> object:
+        return [str(item) for item in value] if isinstance(value, list) else value
+
+    @model_validator(mode="after")
+    def _disjoint(self) -> Target:
+        if set(self.positive) & set(self.negative):
+            raise ValueError("a value stands in both positive and negative")
+        return self
+
+
+class Feature(Part):
+    """One input of the model.
+
+    ``numeric`` keeps the value in its unit (null where missing), ``binary`` is a flag's value,
+    ``category`` is 1 for the rows of one category, ``missing`` is 1 where the column is null.
+    """
+
+    name: str
+    column: str
+    kind: Literal["numeric", "binary", "category", "missing"]
+    modality: Modality
+    category: str | None = None
+
+
+def features_of(columns: dict[str, Column]) -> list[Feature]:
+    """List the model's inputs in their fixed order.
+
+    The list depends on the study alone, so that it is the same at every hospital: one input for a
+    number, an integer or a flag, one a category, and one flag for "missing" where a row may lack
+    the value.
+
+    Args:
+        columns: The study's columns in their order.
+    """
+    found: list[Feature] = []
+    for name, column in columns.items():
+        if column.type == "category":
+            for category in column.categories:
+                slug = "".join(c if c.isalnum() else "_" for c in category).strip("_").lower()
+                found.append(
+                    Feature(
+                        name=f"{name}__{slug}",
+                        column=name,
+                        kind="category",
+                        modality=column.modality,
+                        category=category,
+                    )
+                )
+        else:
+            kind: Literal["numeric", "binary"] = "binary" if column.type == "flag" else "numeric"
+            found.append(Feature(name=name, column=name, kind=kind, modality=column.modality))
+        if column.may_be_missing:
+            found.append(
+                Feature(
+                    name=f"{name}__missing", column=name, kind="missing", modality=column.modality
+                )
+            )
+    return found

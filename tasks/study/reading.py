@@ -1,0 +1,150 @@
+"""Reading a study: from YAML, with overrides, and with errors that name file, line and key."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedBase
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from tasks.errors import StudyError
+from tasks.study.study import Study
+
+MAX_ERRORS = 10
+
+
+def find_study(name_or_file: str, folder: Path) -> Path:
+    """Find the file of a study by its name or path.
+
+    Args:
+        name_or_file: A name such as ``stroke``, or the path of a YAML file.
+        folder: Where named studies are.
+
+    Raises:
+        StudyError: There is no such study.
+    """
+    if name_or_file.endswith((".yaml", ".yml")):
+        path = Path(name_or_file)
+        if not path.is_file():
+            raise StudyError(f"{path}: no such study file.")
+        return path
+    path = folder / f"{name_or_file}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in folder.glob("*.yaml"))) or "none"
+        raise StudyError(
+            f"no study named {name_or_file!r} in {folder} (there: {known}). Name one of them, or "
+            "give the path of a YAML file."
+        )
+    return path
+
+
+def read_study(path: Path, overrides: Sequence[str] = ()) -> Study:
+    """Read and check a study file.
+
+    Args:
+        path: The YAML file (UTF-8).
+        overrides: ``path.to.key=value`` each, the value in YAML; checked like the file.
+
+    Raises:
+        StudyError: The file cannot be read, or something in it is not sound; the message has one
+            line a fault with file, line, key and what was expected.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except OSError as error:
+        raise StudyError(f"{path}: cannot be read ({error.strerror}).") from None
+    except UnicodeDecodeError as error:
+        raise StudyError(
+            f"{path}: byte {error.start} is not UTF-8. Save the study file as UTF-8."
+        ) from None
+    try:
+        tree = YAML(typ="rt").load(text)
+    except MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise StudyError(f"{path}:{line}: not YAML: {error.problem}.") from None
+    except YAMLError as error:
+        raise StudyError(f"{path}: not YAML: {error}.") from None
+    if not isinstance(tree, dict):
+        raise StudyError(f"{path}:1: a study is a mapping of keys (name, title, columns, ...).")
+    overridden = [_override(tree, item) for item in overrides]
+    try:
+        return Study.model_validate(_plain(tree))
+    except ValidationError as error:
+        faults = [_fault(path, tree, overridden, fault) for fault in error.errors()]
+        more = len(faults) - MAX_ERRORS
+        tail = [f"... and {more} more"] if more > 0 else []
+        raise StudyError("\n".join(faults[:MAX_ERRORS] + tail)) from None
+
+
+def _plain(node: Any) -> Any:
+    """Turn ruamel's nodes, which keep line numbers, into plain values."""
+    if isinstance(node, dict):
+        return {str(key): _plain(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_plain(value) for value in node]
+    if isinstance(node, bool) or node is None:
+        return node
+    for plain in (int, float, str):
+        if isinstance(node, plain):
+            return plain(node)
+    return node
+
+
+def _override(tree: Any, item: str) -> tuple[str, ...]:
+    key, equals, value = item.partition("=")
+    keys = tuple(key.strip().split("."))
+    if not equals or not all(keys):
+        raise StudyError(f"--set {item}: expected path.to.key=value, such as federation.rounds=5.")
+    node = tree
+    for depth, part in enumerate(keys[:-1]):
+        if node.get(part) is None:
+            node[part] = {}
+        node = node[part]
+        if not isinstance(node, dict):
+            raise StudyError(
+                f"--set {item}: {'.'.join(keys[: depth + 1])} is a value, not a group of keys."
+            )
+    try:
+        node[keys[-1]] = YAML(typ="safe").load(io.StringIO(value)) if value.strip() else ""
+    except YAMLError:
+        raise StudyError(f"--set {item}: the value is not YAML.") from None
+    return keys
+
+
+def _fault(path: Path, tree: Any, overridden: Iterable[tuple[str, ...]], fault: Any) -> str:
+    location = tuple(str(part) for part in fault["loc"])
+    message = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] == "extra_forbidden":
+        message = "unknown key; remove it or look at `fedrisk study schema` for the right name"
+    elif fault["type"] == "missing":
+        message = "this key is needed"
+    key = ".".join(location) or "the study"
+    for keys in overridden:
+        if location[: len(keys)] == keys:
+            return f"--set {'.'.join(keys)}: {key}: {message}."
+    return f"{path}:{_line(tree, location)}: {key}: {message}."
+
+
+def _line(tree: Any, location: Sequence[str]) -> int:
+    """Line of the deepest key of ``location`` that the file has, counted from 1."""
+    line, node = 1, tree
+    for part in location:
+        if isinstance(node, dict):
+            match = next((key for key in node if str(key) == part), None)
+            if match is None:
+                break
+            if isinstance(node, CommentedBase) and match in (getattr(node.lc, "data", None) or {}):
+                line = node.lc.key(match)[0] + 1
+            node = node[match]
+        elif isinstance(node, list) and part.isdigit() and int(part) < len(node):
+            if isinstance(node, CommentedBase):
+                line = node.lc.item(int(part))[0] + 1
+            node = node[int(part)]
+        else:
+            break
+    return line

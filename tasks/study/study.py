@@ -1,0 +1,143 @@
+"""The study: one question asked of one kind of data, as a typed model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import cached_property
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from tasks.study.base import Name, Part
+from tasks.study.columns import Column, Feature, Target, features_of
+from tasks.study.judging import Evaluation, Gates
+from tasks.study.learning import Federation, Model, Split
+from tasks.study.source import Hospital, Source
+
+
+class Study(Part):
+    """One YAML file: columns, target, hospitals, model, federation, evaluation and gates."""
+
+    name: Name
+    title: str
+    description: str = ""
+    citation: str = ""
+    """Whose data it is and how to cite it."""
+    owner: str = "fedrisk"
+    """Who answers for the study; shown in Airflow."""
+    pooling: Literal["allowed", "forbidden"]
+    """Whether rows may be pooled for a centralized baseline."""
+    schedule: str | None = None
+    """Cron expression or Airflow preset of the retraining; none for runs by hand only."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 1
+    id: str | None = None
+    """The column that identifies a patient; without one, an id is made of the row's content."""
+    target: Target
+    columns: Annotated[dict[str, Column], Field(min_length=1)]
+    source: Source
+    hospitals: Annotated[dict[Name, Hospital], Field(min_length=1)]
+    split: Split
+    model: Model = Model()
+    federation: Federation = Federation()
+    evaluation: Evaluation = Evaluation()
+    gates: Gates = Gates()
+
+    @model_validator(mode="after")
+    def _sound(self) -> Study:
+        self._check_columns()
+        self._check_hospitals()
+        needed = self.federation.min_hospitals
+        if needed > len(self.hospitals):
+            raise ValueError(
+                f"federation.min_hospitals is {needed}, but the study has "
+                f"{len(self.hospitals)} hospitals"
+            )
+        count = self.federation.selection.count
+        if count is not None and count > len(self.hospitals):
+            raise ValueError(
+                f"federation.selection.count is {count}, but the study has "
+                f"{len(self.hospitals)} hospitals"
+            )
+        if self.federation.strategy == "krum":
+            malicious = self.federation.options.malicious or 0
+            if len(self.hospitals) < 2 * malicious + 3:
+                raise ValueError(
+                    f"krum tolerates {malicious} malicious hospitals only among "
+                    f"{2 * malicious + 3} or more (Blanchard et al. 2017); the study has "
+                    f"{len(self.hospitals)}"
+                )
+        asked = "min_ratio_to_central" in self.gates.model_fields_set
+        if self.pooling == "forbidden" and asked and self.gates.min_ratio_to_central is not None:
+            raise ValueError(
+                "gates.min_ratio_to_central needs a centralized model, which pooling: forbidden "
+                "rules out; set it to null"
+            )
+        return self
+
+    def _check_columns(self) -> None:
+        if self.target.column in self.columns:
+            raise ValueError(f"the target {self.target.column} also stands in columns: a leak")
+        if self.id is not None and self.id in self.columns:
+            raise ValueError(f"the id {self.id} also stands in columns: an id is no feature")
+        names = [feature.name for feature in self.features]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two columns make the same feature {twice}: rename one")
+        if self.evaluation.reference not in ("auto", *self.columns):
+            raise ValueError(
+                f"evaluation.reference {self.evaluation.reference} is neither auto nor a column"
+            )
+        if self.evaluation.published:
+            unknown = sorted(set(self.evaluation.published.weights) - set(names))
+            if unknown:
+                raise ValueError(
+                    f"evaluation.published.weights names {unknown}; the features are {names}"
+                )
+        for name, column in self.columns.items():
+            absent = sorted(set(column.optional_at) - set(self.hospitals))
+            if absent:
+                raise ValueError(f"columns.{name}.optional_at names unknown hospitals {absent}")
+        if self.source.fields:
+            lacking = sorted({*self.raw_columns} - {*self.source.fields})
+            if lacking:
+                raise ValueError(f"source.fields lacks {lacking}, which the study uses")
+
+    def _check_hospitals(self) -> None:
+        needed = {"own": "path", "site_column": "site", "deal": "share"}[self.source.kind]
+        for name, hospital in self.hospitals.items():
+            for key in ("path", "site", "share"):
+                if (getattr(hospital, key) is not None) != (key == needed):
+                    raise ValueError(
+                        f"hospitals.{name}: source kind {self.source.kind} needs {needed} and "
+                        f"nothing else of path, site and share"
+                    )
+            if hospital.share is None:
+                continue
+            for key in hospital.share.prefer_mean:
+                if key not in self.columns or self.columns[key].range is None:
+                    raise ValueError(f"hospitals.{name}.share.prefer_mean: {key} is no number")
+            for key, weights in hospital.share.prefer.items():
+                known = set(self.columns[key].categories) if key in self.columns else set()
+                if not set(weights) <= known:
+                    raise ValueError(
+                        f"hospitals.{name}.share.prefer.{key} must weigh categories of a "
+                        f"category column; known here: {sorted(known)}"
+                    )
+
+    @cached_property
+    def features(self) -> list[Feature]:
+        """The model's inputs in their fixed order."""
+        return features_of(self.columns)
+
+    @property
+    def raw_columns(self) -> list[str]:
+        """The columns that every source must deliver: id, site column, columns, target."""
+        own = [self.id] if self.id else []
+        site = [self.source.site_column] if self.source.site_column else []
+        return [*own, *site, *self.columns, self.target.column]
+
+    def digest(self) -> str:
+        """Fingerprint of the whole study (SHA-256, 16 hex digits)."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]

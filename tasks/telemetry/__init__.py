@@ -1,0 +1,1 @@
+"""One event a round and one manifest a step, and the sinks that they go to."""
