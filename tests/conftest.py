@@ -1,0 +1,38 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def checkout() -> Path:
+    """The root of the checkout."""
+    return CHECKOUT
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The development data, which is not part of the project.
+
+    Its publisher restricts the stroke table, so it stands beside the checkout where the project is
+    developed and nowhere else.
+    """
+    path = CHECKOUT.parent / "shared" / "data"
+    if not path.is_dir():
+        reason = "the development data stands beside the checkout only where fedrisk is developed"
+        if os.environ.get("CI") == "true" and os.environ.get("FEDRISK_CI_WITHOUT_DATA") is None:
+            pytest.fail(f"CI must not skip this: {reason}")
+        pytest.skip(reason)
+    return path
+
+
+@pytest.fixture(scope="session")
+def stroke_csv(shared_data: Path) -> Path:
+    """The real stroke table."""
+    return shared_data / "stroke" / "healthcare-dataset-stroke-data.csv"
