@@ -1,0 +1,1 @@
+"""Benchmarks: `make bench` runs all and prints one JSON object a line."""

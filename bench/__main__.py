@@ -1,0 +1,18 @@
+"""Run every benchmark, or those named on the command line."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+ALL = ["federated_round", "steps", "run"]
+
+
+def main() -> None:
+    """Run the benchmarks in turn."""
+    for name in sys.argv[1:] or ALL:
+        importlib.import_module(f"bench.{name}").main()
+
+
+if __name__ == "__main__":
+    main()
