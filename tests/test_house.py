@@ -110,7 +110,11 @@ def test_a_light_module_loads_no_heavy_library(module: str) -> None:
 def test_no_registry_host_or_machine_path_is_written_anywhere(checkout: Path) -> None:
     listed = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard"],
-        cwd=checkout, capture_output=True, text=True, timeout=60, check=True,
+        cwd=checkout,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
     ).stdout.split()
     hosts = ["py" + "pi.org", "python" + "hosted.org", "maven" + ".org", "registry.npm" + "js"]
     faults = []
