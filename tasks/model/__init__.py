@@ -1,1 +1,4 @@
-"""Preprocessing, network, training, metrics and calibration; knows no lake and no Flower."""
+"""Rows to risk: scaling, the network and its training, metrics, and the model as one file.
+
+Only ``network`` and ``training`` need torch; everything that scores a model is NumPy.
+"""
