@@ -123,7 +123,7 @@ class RunFolder:
     def write(self, manifest: Manifest) -> Path:
         """Write a manifest atomically and return its path."""
         path = self._manifest(manifest.step, manifest.hospital)
-        text = json.dumps(manifest.model_dump(mode="json"), indent=2, allow_nan=False)
+        text = json.dumps(manifest.model_dump(mode="json"), indent=2)
         write_atomically(path, text.encode() + b"\n")
         return path
 
