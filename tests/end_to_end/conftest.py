@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
+from tests_processes import processes_of
 
 from tasks.manifest import RunFolder
 from tasks.plan import Plan, Request, make_plan
@@ -32,20 +32,6 @@ class FinishedRun:
     result: dict[str, Any]
     home: Path
     left_over: list[str]
-
-
-def processes_of(home: Path) -> list[str]:
-    """Command lines of the processes that work for a home folder."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            environment, command = process.environ(), process.cmdline()
-        except psutil.Error:
-            continue
-        mine = environment.get("FEDRISK_HOME") == str(home) or str(home) in " ".join(command)
-        if mine and process.pid != os.getpid() and process.status() != psutil.STATUS_ZOMBIE:
-            found.append(" ".join(command)[:200])
-    return found
 
 
 def fedrisk(home: Path, *arguments: str, deadline: float = RUN_DEADLINE) -> FinishedRun:
