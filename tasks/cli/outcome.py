@@ -1,0 +1,129 @@
+"""How a run ended: the table, the gates, the champion, and the one JSON object of ``--json``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tasks.errors import ExitCode
+from tasks.launch import Ending, read_endings
+from tasks.manifest import RunFolder
+from tasks.plan import Plan
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished run.
+
+    Attributes:
+        code: Exit code: the failed step's, or 0.
+        message: What failed, why, and where its log is; empty after success.
+        result: What ``--json`` prints.
+    """
+
+    code: int
+    message: str
+    result: dict[str, Any]
+
+
+def outcome_of(plan: Plan, run: RunFolder, state: str, start: float, total: float) -> Outcome:
+    """Gather what a run has left.
+
+    Args:
+        plan: Its plan.
+        run: Its folder.
+        state: Airflow's last state of it.
+        start: Seconds that Airflow took to start.
+        total: Wall-clock seconds of the whole command.
+    """
+    endings = read_endings(run)
+    failed = next((each for each in endings if each.code), None)
+    code, message = int(ExitCode.DONE), ""
+    if state != "success" or failed is not None:
+        code, message = _failure(run, failed)
+    evaluated, promoted = run.find("evaluate"), run.find("promote")
+    seconds: dict[str, float] = {"airflow": round(start, 3)}
+    for each in endings:
+        # Hospitals work side by side, so the longest counts.
+        seconds[each.step] = max(seconds.get(each.step, 0.0), each.seconds)
+    seconds["total"] = round(total, 3)
+    promotion: dict[str, Any] = dict(promoted.figures) if promoted else {"champion": False}
+    gates = run.path / "files" / "promote" / "gates.json"
+    if "gates" not in promotion and gates.exists():
+        found = json.loads(gates.read_text(encoding="utf-8"))
+        promotion |= {"gates": found["gates"]} if isinstance(found, dict) else {"gates": found}
+    figures: dict[str, Any] = dict(evaluated.figures) if evaluated else {}
+    report = evaluated.files.get("report") if evaluated else None
+    result = {
+        "run": plan.run,
+        "study": plan.study.name,
+        "source": plan.source_name,
+        **figures,
+        "round_events": figures.get("history", []),
+        "gates": promotion.get("gates", []),
+        "model_version": promotion.get("model_version"),
+        "champion": bool(promotion.get("champion")),
+        "registry_champion": figures.get("champion"),
+        "report": str(run.path / report) if report else None,
+        "seconds": seconds,
+        "exit_code": code,
+        "error": message or None,
+    }
+    return Outcome(code=code, message=message, result=result)
+
+
+def _failure(run: RunFolder, failed: Ending | None) -> tuple[int, str]:
+    if failed is None:
+        return int(ExitCode.FAILED), (
+            f"run {run.run} failed in Airflow and not in a step; look at the logs of its tasks."
+        )
+    of = f" of {failed.hospital}" if failed.hospital else ""
+    return failed.code, f"step {failed.step}{of}: {failed.message}\nIts log is {failed.log}"
+
+
+def show(outcome: Outcome, say: Callable[[str], None]) -> None:
+    """Print the table of models, the gates, the champion and the report."""
+    result = outcome.result
+    rows = [
+        (name, result[key])
+        for name, key in (
+            ("centralized", "central"),
+            ("federated", "federated"),
+            ("reference", "reference"),
+            ("published", "published"),
+        )
+        if result.get(key)
+    ]
+    rows[1:1] = [(f"local {name}", figures) for name, figures in result.get("local", {}).items()]
+    if rows:
+        say("")
+        say(f"{'model':<24} {'AUROC':>7}  {'interval':<15} {'within':>7} {'Brier':>7}")
+    for name, figures in rows:
+        say(
+            f"{name:<24} {_number(figures.get('auroc'))}  {_interval(figures.get('auroc_ci')):<15} "
+            f"{_number(figures.get('auroc_within'))} {_number(figures.get('brier'))}"
+        )
+    if result["gates"]:
+        say("")
+    for gate in result["gates"]:
+        verdict = "passed" if gate["passed"] else "FAILED"
+        if not gate.get("applicable", True):
+            verdict = "n/a"
+        say(f"gate {gate['name']:<26} {verdict:<7} {gate.get('detail', '')}")
+    say("")
+    if result["champion"]:
+        say(f"champion: version {result['model_version']} of fedrisk-{result['study']}")
+    if result["report"]:
+        say(f"report:   {result['report']}")
+    seconds = result["seconds"]
+    say(f"time:     {seconds['total']:.1f} s, of which Airflow's start {seconds['airflow']:.1f} s")
+
+
+def _number(value: float | None) -> str:
+    return f"{value:7.4f}" if value is not None else f"{'-':>7}"
+
+
+def _interval(interval: tuple[float, float] | None) -> str:
+    return f"{interval[0]:.3f} to {interval[1]:.3f}" if interval else "-"

@@ -1,0 +1,130 @@
+"""``fedrisk run``: the retraining DAG of one study, from start to champion, on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from tasks.cli.request import add_request_options, request_of
+
+if TYPE_CHECKING:
+    from tasks.embedded.server import Running
+    from tasks.plan import Plan
+    from tasks.settings import Settings
+
+
+def add_parser(subparsers: Any) -> None:
+    """Declare the command."""
+    parser = subparsers.add_parser(
+        "run",
+        help="retrain a study's model on this machine",
+        description="Run the DAG retrain_<study> on an Airflow that is started for it, or on that "
+        "of `fedrisk up`.",
+    )
+    parser.add_argument("--study", default="stroke", metavar="stroke|heart|FILE")
+    add_request_options(parser)
+    parser.add_argument(
+        "--run", dest="run_id", metavar="ID", help="the run's id; an unfinished one goes on"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="end with one line of JSON; progress goes to stderr"
+    )
+
+
+def run(args: argparse.Namespace, settings: Settings) -> int:
+    """Run the DAG and show how it goes.
+
+    Returns:
+        The exit code of the step that failed, or 0.
+
+    Raises:
+        FedriskError: The study or a choice is not sound, or Airflow could not run it.
+    """
+    from tasks.cli.outcome import outcome_of, show
+    from tasks.embedded.server import airflow_running
+    from tasks.embedded.studies import find_known_study, register_study
+    from tasks.manifest import RunFolder
+    from tasks.plan import make_plan
+    from tasks.study import read_study
+
+    started = time.monotonic()
+
+    def say(text: str) -> None:
+        print(text, file=sys.stderr if args.json else sys.stdout, flush=True)
+
+    file = find_known_study(args.study, settings)
+    request = request_of(args, file)
+    name = read_study(file).name
+    run_id = args.run_id or _new_run(settings, name)
+    # The plan is made before Airflow starts, so that what cannot work is refused at once.
+    plan = make_plan(request, run_id, settings)
+    register_study(file, name, settings)
+    hospitals = ", ".join(plan.hospitals)
+    say(f"run {run_id}: study {name}, source {plan.source_name}, hospitals {hospitals}")
+    with airflow_running(settings, "run", say) as running:
+        running.wait_for_dag(f"retrain_{name}")
+        start = time.monotonic() - started
+        say(f"Airflow is at work after {start:.1f} s")
+        state = _through_airflow(running, plan, _conf(request), say)
+    folder = RunFolder(settings.runs, run_id)
+    outcome = outcome_of(plan, folder, state, start, time.monotonic() - started)
+    show(outcome, say)
+    if args.json:
+        print(json.dumps(outcome.result, allow_nan=False), flush=True)
+    if outcome.message:
+        print(f"error: {outcome.message}", file=sys.stderr)
+    return outcome.code
+
+
+def _new_run(settings: Settings, study: str) -> str:
+    now = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{study}"
+    number = 1
+    while (settings.runs / f"{now}-{number}").exists():
+        number += 1
+    return f"{now}-{number}"
+
+
+def _conf(request: Any) -> dict[str, Any]:
+    """The request as the trigger form has it: what was not given is left to the form."""
+    given: dict[str, Any] = request.model_dump(exclude_defaults=True, exclude={"study"})
+    return given
+
+
+def _through_airflow(
+    running: Running, plan: Plan, conf: dict[str, Any], say: Callable[[str], None]
+) -> str:
+    from tasks.cli.progress import follow
+    from tasks.embedded.rest import AirflowError, AlreadyThere
+    from tasks.manifest import RunFolder
+
+    airflow, dag = running.airflow, f"retrain_{plan.study.name}"
+    if running.processes is not None:
+        for orphan in airflow.active_runs(dag):
+            say(f"run {orphan} was interrupted before; it is marked as failed")
+            airflow.fail(dag, orphan)
+    was_paused = bool((airflow.dag(dag) or {}).get("is_paused"))
+    airflow.set_paused(dag, False)
+    try:
+        try:
+            airflow.trigger(dag, plan.run, conf)
+        except AlreadyThere:
+            say(f"run {plan.run} is there: going on with what failed")
+            airflow.clear_failed(dag, plan.run)
+        return follow(running, dag, RunFolder(running.home.settings.runs, plan.run), say)
+    except BaseException:
+        try:
+            airflow.fail(dag, plan.run)
+        except (AirflowError, OSError) as error:
+            say(f"could not mark the run as failed: {error}")
+        raise
+    finally:
+        if was_paused:
+            try:
+                airflow.set_paused(dag, True)
+            except (AirflowError, OSError) as error:
+                say(f"could not pause {dag} again: {error}")

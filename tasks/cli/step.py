@@ -1,0 +1,66 @@
+"""``fedrisk step``: one step in this process, as every launcher runs it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import TYPE_CHECKING, Any
+
+from tasks.cli.request import add_request_options, request_of
+
+if TYPE_CHECKING:
+    from tasks.settings import Settings
+
+
+def add_parser(subparsers: Any) -> None:
+    """Declare the command."""
+    parser = subparsers.add_parser(
+        "step",
+        help="run one step of a run",
+        description="Run one step of a run. `plan` comes first and takes the run's options; a step "
+        "that is done is not done again.",
+    )
+    parser.add_argument("name", metavar="NAME", help="plan, champion, deal, collect, ... promote")
+    parser.add_argument("--study", required=True, metavar="S", help="name or file")
+    parser.add_argument("--run", required=True, metavar="R", dest="run_id", help="the run's id")
+    parser.add_argument("--hospital", metavar="H", help="for a step that runs once a hospital")
+    add_request_options(parser)
+
+
+def run(args: argparse.Namespace, settings: Settings) -> int:
+    """Run the step and print the last line of a log: what it found, or how many hospitals.
+
+    Raises:
+        FedriskError: Whatever the step raises.
+    """
+    if args.name == "plan":
+        return _plan(args, settings)
+    from tasks.errors import SettingsError
+    from tasks.manifest import RunFolder
+    from tasks.plan import read_plan
+    from tasks.step import STEPS, run_step
+
+    if args.name in STEPS:
+        plan = read_plan(RunFolder(settings.runs, args.run_id))
+        if args.study not in (plan.study.name, plan.study_file):
+            raise SettingsError(
+                f"run {args.run_id} is of study {plan.study.name}, not of {args.study}."
+            )
+    manifest = run_step(args.name, args.run_id, settings, args.hospital)
+    tables = {name: table.rows for name, table in manifest.tables.items()}
+    print(json.dumps({"step": args.name, "seconds": manifest.seconds, "rows": tables}))
+    return 0
+
+
+def _plan(args: argparse.Namespace, settings: Settings) -> int:
+    from tasks.embedded.studies import find_known_study
+    from tasks.errors import SettingsError
+    from tasks.plan import make_plan
+
+    if args.hospital is not None:
+        raise SettingsError("step plan takes no --hospital; --hospitals names those of the run.")
+    study = find_known_study(args.study, settings)
+    plan = make_plan(request_of(args, study), args.run_id, settings)
+    print(f"run {plan.run}: study {plan.study.name}, source {plan.source_name}, ", end="")
+    print(f"hospitals {', '.join(plan.hospitals)}")
+    return 0

@@ -1,0 +1,50 @@
+"""``fedrisk study``: check a study file, show a study, or export the schema for an editor."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tasks.settings import Settings
+
+
+def add_parser(subparsers: Any) -> None:
+    """Declare the command."""
+    parser = subparsers.add_parser("study", help="check, show or describe a study")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    check = actions.add_parser("check", help="read a study file and say what is wrong with it")
+    check.add_argument("file", metavar="FILE")
+    actions.add_parser("schema", help="print the JSON Schema of study files")
+    show = actions.add_parser("show", help="print a study with all its defaults, as JSON")
+    show.add_argument("name", metavar="NAME", help="name or file")
+
+
+def run(args: argparse.Namespace, settings: Settings) -> int:
+    """Do it.
+
+    Raises:
+        StudyError: The study is unknown or not sound.
+    """
+    from tasks.embedded.studies import find_known_study
+    from tasks.study import Study, read_study
+
+    if args.action == "schema":
+        schema = Study.model_json_schema()
+        schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+        schema["title"] = "fedrisk study"
+        print(json.dumps(schema, indent=2, ensure_ascii=False))
+    elif args.action == "check":
+        study = read_study(Path(args.file))
+        hospitals, features = len(study.hospitals), len(study.features)
+        print(
+            f"{args.file}: sound: study {study.name}, {hospitals} hospitals, "
+            f"{len(study.columns)} columns ({features} features), {study.federation.strategy}, "
+            f"{study.federation.rounds} rounds."
+        )
+    else:
+        study = read_study(find_known_study(args.name, settings))
+        print(json.dumps(study.model_dump(mode="json"), indent=2, ensure_ascii=False))
+    return 0

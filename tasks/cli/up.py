@@ -1,0 +1,87 @@
+"""``fedrisk up``: Airflow and MLflow on this machine until Ctrl-C."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+import urllib.request
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tasks.embedded.server import Running
+    from tasks.settings import Settings
+
+MLFLOW_PORT = 5000
+MLFLOW_DEADLINE = 120.0
+
+
+def add_parser(subparsers: Any) -> None:
+    """Declare the command."""
+    subparsers.add_parser(
+        "up",
+        help="Airflow's UI, its scheduler and MLflow's UI until Ctrl-C",
+        description="Start Airflow (UI, scheduler, DAG processor, triggerer) and MLflow's UI on "
+        "this machine. `fedrisk run` in another terminal uses this Airflow.",
+    )
+
+
+def run(_args: argparse.Namespace, settings: Settings) -> int:
+    """Start everything, say where it is, and end it all on Ctrl-C.
+
+    Raises:
+        FedriskError: Something did not start, or ended.
+    """
+    from tasks.embedded.home import USER
+    from tasks.embedded.server import airflow_running
+
+    def say(text: str) -> None:
+        print(text, flush=True)
+
+    say("starting Airflow and MLflow ...")
+    with airflow_running(settings, "up", say) as running:
+        url = _mlflow(running, settings)
+        say(f"Airflow  {running.airflow.url}  sign in as {USER}, {running.home.password()}")
+        say(f"MLflow   {url}")
+        say(f"logs     {running.home.logs}")
+        say("Schedules run for the DAGs that are not paused. Ctrl-C ends everything.")
+        try:
+            while True:
+                running.check()
+                time.sleep(0.5)
+        except KeyboardInterrupt:
+            say("ending ...")
+    return 0
+
+
+def _mlflow(running: Running, settings: Settings) -> str:
+    from tasks.embedded.home import free_port
+    from tasks.embedded.processes import ProcessDied
+    from tasks.errors import FedriskError
+    from tasks.telemetry.tracking import prepare
+
+    if settings.mlflow_uri.startswith(("http://", "https://")):
+        return settings.mlflow_uri
+    if running.processes is None:
+        raise ProcessDied("there is no keeper for MLflow's process.")
+    prepare(settings)
+    port = free_port(MLFLOW_PORT)
+    url = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
+    command += ["--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", settings.tracking_uri]
+    command += ["--default-artifact-root", (settings.home / "mlflow" / "artifacts").as_uri()]
+    environment = running.home.environment()
+    log = running.home.logs / "mlflow.log"
+    running.processes.start("mlflow", command, environment, log, settings.home)
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    deadline = time.monotonic() + MLFLOW_DEADLINE
+    while time.monotonic() < deadline:
+        running.processes.check("mlflow")
+        try:
+            with opener.open(f"{url}/health", timeout=5) as reply:
+                if reply.status == 200:
+                    return url
+        except OSError:
+            time.sleep(0.3)
+    raise FedriskError(f"MLflow has not come up within {MLFLOW_DEADLINE:g} s; its log is {log}.")

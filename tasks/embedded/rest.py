@@ -1,0 +1,166 @@
+"""Airflow over REST, with the standard library: a deadline on every call, errors in words."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from typing import Any
+
+from tasks.errors import ExitCode, FedriskError
+
+CALL_DEADLINE = 30.0
+TRIES = 4
+
+
+class AirflowError(FedriskError):
+    """Airflow refused a call, or did not do in time what it was asked for."""
+
+
+class AirflowBusy(FedriskError):  # noqa: N818  (it names what happened)
+    """Another command uses the home's Airflow."""
+
+    exit_code = ExitCode.TRANSIENT
+
+
+class NoSuchThing(AirflowError):  # noqa: N818  (HTTP's 404 in words)
+    """Airflow does not know the DAG or run."""
+
+
+class AlreadyThere(AirflowError):  # noqa: N818  (HTTP's 409 in words)
+    """Airflow has a thing of that name."""
+
+
+class Airflow:
+    """One running Airflow."""
+
+    def __init__(self, url: str, user: str, password: str) -> None:
+        """Name the server; nothing is called yet.
+
+        Args:
+            url: Base address, without a slash at the end.
+            user: Who signs in.
+            password: The user's password.
+        """
+        self.url = url
+        self._user, self._password, self._token = user, password, ""
+        # A proxy of the environment must not see calls to this machine.
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+    def _call(self, method: str, path: str, body: object = None) -> Any:
+        if not self._token and path != "/auth/token":
+            self._sign_in()
+        request = urllib.request.Request(
+            self.url + path,
+            method=method,
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"content-type": "application/json"},
+        )
+        if self._token:
+            request.add_header("authorization", f"Bearer {self._token}")
+        try:
+            with self._opener.open(request, timeout=CALL_DEADLINE) as reply:
+                return json.loads(reply.read() or b"null")
+        except urllib.error.HTTPError as error:
+            text = error.read().decode("utf-8", errors="replace")[:500]
+            kind = {404: NoSuchThing, 409: AlreadyThere}.get(error.code, AirflowError)
+            raise kind(f"Airflow: {method} {path}: {error.code} {text}") from None
+
+    def _get(self, path: str) -> Any:
+        """Read something; a busy server (SQLite, two cores) is asked again."""
+        for attempt in range(TRIES):
+            try:
+                return self._call("GET", path)
+            except (OSError, AirflowError) as error:
+                lasting = isinstance(error, NoSuchThing) or " 4" in str(error)[:200]
+                if lasting or attempt == TRIES - 1:
+                    if isinstance(error, AirflowError):
+                        raise
+                    raise AirflowError(f"Airflow at {self.url} does not answer: {error}") from None
+                time.sleep(0.5 * 2**attempt)
+        raise AssertionError
+
+    def _sign_in(self) -> None:
+        answer = self._call(
+            "POST", "/auth/token", {"username": self._user, "password": self._password}
+        )
+        self._token = str(answer["access_token"])
+
+    def healthy(self) -> bool:
+        """Whether the API server answers and a scheduler is at work."""
+        try:
+            with self._opener.open(f"{self.url}/api/v2/monitor/health", timeout=5) as reply:
+                health = json.loads(reply.read())
+        except (OSError, ValueError):
+            return False
+        return bool(health["scheduler"]["status"] == "healthy")
+
+    def ensure_pool(self, name: str, slots: int, description: str) -> None:
+        """Make a pool unless it is there."""
+        body = {"name": name, "slots": slots, "description": description}
+        try:
+            self._call("POST", "/api/v2/pools", body)
+        except AlreadyThere:
+            return
+
+    def dag(self, dag: str) -> dict[str, Any] | None:
+        """What Airflow knows of a DAG; None if nothing, or if it is stale."""
+        try:
+            found: dict[str, Any] = self._get(f"/api/v2/dags/{dag}/details")
+        except NoSuchThing:
+            return None
+        return None if found.get("is_stale") else found
+
+    def import_errors(self) -> list[str]:
+        """Why DAG files could not be read, one text each."""
+        found = self._get("/api/v2/importErrors?limit=20")["import_errors"]
+        return [f"{each['filename']}: {each['stack_trace']}" for each in found]
+
+    def set_paused(self, dag: str, paused: bool) -> None:
+        """Pause a DAG or let it run."""
+        self._call("PATCH", f"/api/v2/dags/{dag}", {"is_paused": paused})
+
+    def trigger(self, dag: str, run: str, conf: dict[str, Any]) -> None:
+        """Start a run.
+
+        Raises:
+            AlreadyThere: There is a run of this id.
+        """
+        body = {"dag_run_id": run, "logical_date": None, "conf": conf}
+        self._call("POST", f"/api/v2/dags/{dag}/dagRuns", body)
+
+    def clear_failed(self, dag: str, run: str) -> None:
+        """Let the failed steps of a run, and those behind them, run again."""
+        body = {"dry_run": False, "only_failed": True}
+        self._call("POST", f"/api/v2/dags/{dag}/dagRuns/{_quoted(run)}/clear", body)
+
+    def active_runs(self, dag: str) -> list[str]:
+        """Ids of the runs that are queued or running."""
+        path = f"/api/v2/dags/{dag}/dagRuns?state=running&state=queued&limit=50"
+        return [str(each["dag_run_id"]) for each in self._get(path)["dag_runs"]]
+
+    def fail(self, dag: str, run: str) -> None:
+        """Mark a run as failed; Airflow ends its tasks."""
+        self._call("PATCH", f"/api/v2/dags/{dag}/dagRuns/{_quoted(run)}", {"state": "failed"})
+
+    def state(self, dag: str, run: str) -> str:
+        """State of a run: queued, running, success or failed."""
+        return str(self._get(f"/api/v2/dags/{dag}/dagRuns/{_quoted(run)}")["state"])
+
+    def tasks(self, dag: str, run: str) -> list[dict[str, Any]]:
+        """All task instances of a run."""
+        path = f"/api/v2/dags/{dag}/dagRuns/{_quoted(run)}/taskInstances?limit=100"
+        found, total = list[dict[str, Any]](), 1
+        while len(found) < total:
+            answer = self._get(f"{path}&offset={len(found)}")
+            total = int(answer["total_entries"])
+            found += answer["task_instances"]
+            if not answer["task_instances"]:
+                break
+        return found
+
+
+def _quoted(text: str) -> str:
+    return urllib.parse.quote(text, safe="")
