@@ -1,0 +1,193 @@
+"""The MLflow tracking store of a home: where it is, and one run of it for each run of fedrisk.
+
+Importing MLflow costs some 3 CPU-seconds, so only the steps ``champion``, ``evaluate`` and
+``promote`` come here, and no hospital's step does.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlparse
+
+from tasks.errors import ExitCode, FedriskError
+from tasks.plan import Plan
+from tasks.settings import Settings
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+RUN_TAG = "fedrisk.run"
+PART_TAG = "fedrisk.part"
+WHOLE = "run"
+"""The part of the MLflow run that stands for the whole fedrisk run; others are its children."""
+
+_LOCK_DEADLINE = 180.0
+_SETTINGS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    # A server that does not answer must not hold a step for minutes.
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    # Else it takes the working folder's lock file for the model's own.
+    "MLFLOW_UV_AUTO_DETECT": "false",
+}
+
+
+class TrackingError(FedriskError):
+    """The tracking server or the registry did not answer, or refused."""
+
+    exit_code = ExitCode.TRANSIENT
+
+
+@contextmanager
+def answering(settings: Settings, doing: str) -> Iterator[None]:
+    """Turn a fault of MLflow into an error that says where and at what.
+
+    Args:
+        settings: Where MLflow is.
+        doing: What is being done, for the message.
+
+    Raises:
+        TrackingError: MLflow raised.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        first = str(error).splitlines()[0][:300]
+        raise TrackingError(
+            f"MLflow at {_shown(settings.tracking_uri)} failed to {doing}: {first} Check that it "
+            "runs and that FEDRISK_MLFLOW_URI is right, then run the step again."
+        ) from error
+
+
+def client(settings: Settings) -> MlflowClient:
+    """Connect to the tracking store and the registry of a home.
+
+    Telemetry is off. The process's MLflow is pointed at the same place, for the functions of
+    MLflow that take no client.
+
+    Args:
+        settings: Where MLflow is.
+    """
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
+    import mlflow
+
+    # MLflow sets its own level when it is imported.
+    for name in ("alembic", "mlflow"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+    uri = settings.tracking_uri
+    if uri.startswith("sqlite:///"):
+        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
+    return mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def prepare(settings: Settings) -> None:
+    """Make the tracking database if there is none, which takes 10-20 s the first time.
+
+    Args:
+        settings: Where MLflow is.
+
+    Raises:
+        TrackingError: MLflow does not answer.
+    """
+    with locked(settings):
+        connected = client(settings)
+        with answering(settings, "open its store"):
+            connected.search_experiments(max_results=1)
+
+
+@contextmanager
+def locked(settings: Settings) -> Iterator[None]:
+    """Let one process of this home at a time make the database, an experiment or a run.
+
+    Raises:
+        TrackingError: Another process has held the lock for three minutes.
+    """
+    path = settings.home / "mlflow" / ".lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + _LOCK_DEADLINE
+    with path.open("a") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise TrackingError(
+                        f"{path}: another process has held this lock for {_LOCK_DEADLINE:.0f} s. "
+                        "End it, then run the step again."
+                    ) from None
+                time.sleep(0.1)
+        yield
+
+
+def open_run(connected: MlflowClient, plan: Plan, settings: Settings, part: str = WHOLE) -> str:
+    """Find the MLflow run of a fedrisk run, or of one part of it, or make it.
+
+    The experiment is the study's name, the run's name is the fedrisk run's id (or the part's
+    name), and the tags ``fedrisk.run`` and ``fedrisk.part`` find it again.
+
+    Args:
+        connected: From ``client``.
+        plan: The fedrisk run's plan.
+        settings: Where MLflow is.
+        part: ``run`` for the whole, else a model's key such as ``central`` or ``local:h1``.
+
+    Returns:
+        The MLflow run's id.
+
+    Raises:
+        TrackingError: MLflow does not answer.
+    """
+    with locked(settings), answering(settings, f"open the run of {plan.run}"):
+        return _open(connected, plan, settings, part)
+
+
+def _open(connected: MlflowClient, plan: Plan, settings: Settings, part: str) -> str:
+    experiment = _experiment(connected, plan.study.name, settings)
+    wanted = f"tags.\"{RUN_TAG}\" = '{plan.run}' and tags.\"{PART_TAG}\" = '{part}'"
+    # Oldest first: where two machines made one each, all agree on the same.
+    found = connected.search_runs(
+        [experiment], wanted, order_by=["attributes.start_time ASC"], max_results=1
+    )
+    if found:
+        return str(found[0].info.run_id)
+    tags = {RUN_TAG: plan.run, PART_TAG: part, "fedrisk.study": plan.study.name}
+    name = plan.run
+    if part != WHOLE:
+        tags["mlflow.parentRunId"] = _open(connected, plan, settings, WHOLE)
+        name = part
+    made = connected.create_run(experiment, tags=tags, run_name=name)
+    return str(made.info.run_id)
+
+
+def _experiment(connected: MlflowClient, name: str, settings: Settings) -> str:
+    found = connected.get_experiment_by_name(name)
+    if found is not None:
+        if found.lifecycle_stage == "deleted":
+            connected.restore_experiment(found.experiment_id)
+        return str(found.experiment_id)
+    # A server knows where its artifacts go; a local store is told to keep them in the home.
+    local = settings.tracking_uri.startswith("sqlite:")
+    location = (settings.home / "mlflow" / "artifacts" / name).as_uri() if local else None
+    return str(connected.create_experiment(name, artifact_location=location))
+
+
+def _shown(uri: str) -> str:
+    """A URI without the credentials that it may carry."""
+    parts = urlparse(uri)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
