@@ -1,0 +1,96 @@
+"""``fedrisk synth``: write a study's synthetic cohort as one CSV a hospital."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+from tasks.errors import SettingsError
+from tasks.settings import Settings
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to the command line."""
+    parser = subparsers.add_parser(
+        "synth",
+        help="write a synthetic cohort, one CSV a hospital",
+        description="Write a study's synthetic cohort: one CSV a hospital, and cohort.json with "
+        "sizes, counts and the AUROC of the true risk. Nothing in it comes of real patients.",
+    )
+    parser.add_argument("--study", default="stroke", help="name or file (default: stroke)")
+    parser.add_argument("--out", type=Path, required=True, help="folder to make; new or empty")
+    parser.add_argument("--patients", type=int, help="patients in all (default: the study's)")
+    parser.add_argument("--hospitals", type=int, help="number of hospitals (default: the study's)")
+    parser.add_argument("--seed", type=int, help="default: the study's seed")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace, settings: Settings) -> int:
+    """Make the cohort and put its folder in place in one move.
+
+    Args:
+        args: ``study``, ``out``, ``patients``, ``hospitals`` and ``seed``.
+        settings: Where named studies are.
+
+    Returns:
+        The exit code, 0.
+
+    Raises:
+        SettingsError: The folder is not empty or cannot be made, or a number is out of range.
+        StudyError: There is no such study, or it has no synthetic cohort.
+    """
+    from tasks.data.synthetic import cohort
+    from tasks.study import find_study, read_study
+
+    out: Path = args.out.absolute()
+    _check_folder(out)
+    study = read_study(find_study(args.study, settings.studies))
+    seed = study.seed if args.seed is None else args.seed
+    made = cohort(study, patients=args.patients, hospitals=args.hospitals, seed=seed)
+    summary = {
+        "study": study.name,
+        "seed": seed,
+        "patients": sum(len(table) for table in made.tables.values()),
+        "oracle_auroc": made.oracle_auroc,
+        "hospitals": {
+            name: {
+                "file": f"{name}.csv",
+                "patients": len(table),
+                "positives": made.positives[name],
+                "oracle_auroc": made.oracle_within.get(name),
+            }
+            for name, table in made.tables.items()
+        },
+    }
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        # Beside the target, so that the move is one rename; an empty folder there gives way to it.
+        temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+    except OSError as error:
+        raise SettingsError(f"--out {out}: cannot be made ({error.strerror}).") from None
+    try:
+        for name, table in made.tables.items():
+            table.to_csv(temporary / f"{name}.csv", index=False, lineterminator="\n")
+        (temporary / "cohort.json").write_text(json.dumps(summary, indent=2) + "\n")
+        temporary.chmod(0o755)
+        temporary.replace(out)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise SettingsError(f"--out {out}: cannot be written ({error.strerror}).") from None
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    for name, table in made.tables.items():
+        print(f"{name}  {len(table):>9,} patients  {made.positives[name]:>7,} positive")
+    print(f"AUROC of the true risk: {made.oracle_auroc:.3f}. Written to {out}.")
+    return 0
+
+
+def _check_folder(out: Path) -> None:
+    if out.is_dir() and any(out.iterdir()):
+        raise SettingsError(f"--out {out}: the folder is not empty. Name a new one, or empty it.")
+    if out.exists() and not out.is_dir():
+        raise SettingsError(f"--out {out}: is a file. Name a new folder.")
