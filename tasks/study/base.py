@@ -2,19 +2,43 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 
 class Part(BaseModel):
-    """A part of a study: frozen, and unknown keys are refused."""
+    """A part of a study: frozen; unknown keys and numbers that are none (nan, inf) are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,39}$")]
 """A name that is also a folder, a bucket's suffix and a pod's label."""
+
+
+def _texts(value: object) -> object:
+    """Codes may be written as numbers; what YAML reads as true, false or null must be quoted."""
+    if not isinstance(value, list):
+        return value
+    for item in value:
+        if isinstance(item, bool) or item is None:
+            raise ValueError("true, false and null stand for no text: put the value in quotes")
+    return [str(item) for item in value]
+
+
+Texts = Annotated[list[str], BeforeValidator(_texts)]
+"""Values as they stand in a table."""
+
+
+def canonical(text: str) -> str:
+    """The form in which values are compared: trimmed, and a whole number without decimals."""
+    found = re.fullmatch(r"([+-]?[0-9]+)[.]0*", text.strip(" "))
+    return found.group(1) if found else text.strip(" ")
+
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from tasks.study.base import Fraction, Part
+from tasks.study.base import Fraction, Part, Texts, canonical
 
 Modality = Literal["demographics", "history", "lifestyle", "clinical"]
 
@@ -22,21 +22,16 @@ class Column(Part):
     unit: str = ""
     range: tuple[float, float] | None = None
     """Lowest and highest possible value (of number and integer)."""
-    categories: list[str] = Field(default_factory=list)
+    categories: Texts = Field(default_factory=list)
     """All values of a category, as they stand in the table (``1.0`` and ``1`` are the same)."""
     labels: dict[str, str] = Field(default_factory=dict)
     """What the categories mean, for people; their codes by default."""
-    missing: list[str] = Field(default_factory=list)
+    missing: Texts = Field(default_factory=list)
     """Markers that mean "not known", beside the empty string."""
     max_missing: Fraction = 0.0
     """Share of rows that may lack the value; above 0 the model gets a flag for "missing"."""
     optional_at: list[str] = Field(default_factory=list)
     """Hospitals at which the whole column may be absent or empty."""
-
-    @field_validator("categories", "missing", mode="before")
-    @classmethod
-    def _as_text(cls, value: object) -> object:
-        return [str(item) for item in value] if isinstance(value, list) else value
 
     @field_validator("labels", mode="before")
     @classmethod
@@ -55,9 +50,10 @@ class Column(Part):
         if self.type == "category":
             if len(self.categories) < 2:
                 raise ValueError("a column of type category needs categories: a list of 2 or more")
-            if len(set(self.categories)) != len(self.categories):
+            categories = set(map(canonical, self.categories))
+            if len(categories) != len(self.categories):
                 raise ValueError("categories holds a value twice")
-            if set(self.categories) & set(self.missing):
+            if categories & set(map(canonical, self.missing)):
                 raise ValueError("a value stands in both categories and missing")
         elif self.categories:
             raise ValueError(f"a column of type {self.type} has no categories")
@@ -76,19 +72,14 @@ class Target(Part):
     """What is predicted: one column whose values are split into positive and negative."""
 
     column: str
-    positive: Annotated[list[str], Field(min_length=1)]
-    negative: Annotated[list[str], Field(min_length=1)]
+    positive: Annotated[Texts, Field(min_length=1)]
+    negative: Annotated[Texts, Field(min_length=1)]
     title: str = ""
     """The outcome in words, such as ``stroke``."""
 
-    @field_validator("positive", "negative", mode="before")
-    @classmethod
-    def _as_text(cls, value: object) -> object:
-        return [str(item) for item in value] if isinstance(value, list) else value
-
     @model_validator(mode="after")
     def _disjoint(self) -> Target:
-        if set(self.positive) & set(self.negative):
+        if set(map(canonical, self.positive)) & set(map(canonical, self.negative)):
             raise ValueError("a value stands in both positive and negative")
         return self
 

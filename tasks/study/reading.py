@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -96,14 +97,16 @@ def _plain(node: Any) -> Any:
 
 
 def _override(tree: Any, item: str) -> tuple[str, ...]:
+    """Put an override into the tree and return its key, or the highest key that it made."""
     key, equals, value = item.partition("=")
     keys = tuple(key.strip().split("."))
     if not equals or not all(keys):
         raise StudyError(f"--set {item}: expected path.to.key=value, such as federation.rounds=5.")
-    node = tree
+    node, made = tree, len(keys)
     for depth, part in enumerate(keys[:-1]):
         if node.get(part) is None:
             node[part] = {}
+            made = min(made, depth + 1)
         node = node[part]
         if not isinstance(node, dict):
             raise StudyError(
@@ -112,8 +115,8 @@ def _override(tree: Any, item: str) -> tuple[str, ...]:
     try:
         node[keys[-1]] = YAML(typ="safe").load(io.StringIO(value)) if value.strip() else ""
     except YAMLError:
-        raise StudyError(f"--set {item}: the value is not YAML.") from None
-    return keys
+        raise StudyError(f"--set {item}: the value is not YAML; put it in quotes.") from None
+    return keys[:made]
 
 
 def _fault(path: Path, tree: Any, overridden: Iterable[tuple[str, ...]], fault: Any) -> str:
@@ -123,11 +126,14 @@ def _fault(path: Path, tree: Any, overridden: Iterable[tuple[str, ...]], fault: 
         message = "unknown key; remove it or look at `fedrisk study schema` for the right name"
     elif fault["type"] == "missing":
         message = "this key is needed"
-    key = ".".join(location) or "the study"
+    # A fault between several keys is reported of their group; its message starts with the key.
+    first = re.match(r"[\w-]+(\.[\w-]+)*", message) if fault["type"] == "value_error" else None
+    place = (*location, *first.group().split(".")) if first else location
+    text = f"{'.'.join(location)}: {message}" if location else message
     for keys in overridden:
-        if location[: len(keys)] == keys:
-            return f"--set {'.'.join(keys)}: {key}: {message}."
-    return f"{path}:{_line(tree, location)}: {key}: {message}."
+        if place[: len(keys)] == keys:
+            return f"--set {'.'.join(keys)}: {text}."
+    return f"{path}:{_line(tree, place)}: {text}."
 
 
 def _line(tree: Any, location: Sequence[str]) -> int:

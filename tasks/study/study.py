@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from functools import cached_property
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from tasks.study.base import Name, Part
 from tasks.study.columns import Column, Feature, Target, features_of
 from tasks.study.judging import Evaluation, Gates
 from tasks.study.learning import Federation, Model, Split
 from tasks.study.source import Hospital, Source
+
+RESERVED = frozenset({"_row", "patient", "label", "part", "reason"})
+"""Columns that fedrisk adds to a hospital's tables (docs/steps.md)."""
 
 
 class Study(Part):
@@ -43,6 +47,27 @@ class Study(Part):
     evaluation: Evaluation = Evaluation()
     gates: Gates = Gates()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _no_ratio_without_pooling(cls, data: Any) -> Any:
+        """The default gate needs a centralized model: without one it is off, not in the way."""
+        if isinstance(data, dict) and data.get("pooling") == "forbidden":
+            gates = data.get("gates", {})
+            if isinstance(gates, dict) and "min_ratio_to_central" not in gates:
+                return {**data, "gates": {**gates, "min_ratio_to_central": None}}
+        return data
+
+    @field_validator("schedule")
+    @classmethod
+    def _cron(cls, value: str | None) -> str | None:
+        if value is None or re.fullmatch(
+            r"@(once|hourly|daily|weekly|monthly|quarterly|yearly)", value
+        ):
+            return value
+        if len(value.split()) != 5 or not re.fullmatch(r"[0-9A-Za-z*/,#? -]+", value):
+            raise ValueError("needs a cron expression of five parts, @daily or the like, or null")
+        return value
+
     @model_validator(mode="after")
     def _sound(self) -> Study:
         self._check_columns()
@@ -63,12 +88,11 @@ class Study(Part):
             malicious = self.federation.options.malicious or 0
             if len(self.hospitals) < 2 * malicious + 3:
                 raise ValueError(
-                    f"krum tolerates {malicious} malicious hospitals only among "
-                    f"{2 * malicious + 3} or more (Blanchard et al. 2017); the study has "
+                    f"federation.strategy krum tolerates {malicious} malicious hospitals only "
+                    f"among {2 * malicious + 3} or more (Blanchard et al. 2017); the study has "
                     f"{len(self.hospitals)}"
                 )
-        asked = "min_ratio_to_central" in self.gates.model_fields_set
-        if self.pooling == "forbidden" and asked and self.gates.min_ratio_to_central is not None:
+        if self.pooling == "forbidden" and self.gates.min_ratio_to_central is not None:
             raise ValueError(
                 "gates.min_ratio_to_central needs a centralized model, which pooling: forbidden "
                 "rules out; set it to null"
@@ -77,13 +101,24 @@ class Study(Part):
 
     def _check_columns(self) -> None:
         if self.target.column in self.columns:
-            raise ValueError(f"the target {self.target.column} also stands in columns: a leak")
+            raise ValueError(f"target.column {self.target.column} also stands in columns: a leak")
         if self.id is not None and self.id in self.columns:
-            raise ValueError(f"the id {self.id} also stands in columns: an id is no feature")
-        names = [feature.name for feature in self.features]
-        twice = sorted({name for name in names if names.count(name) > 1})
+            raise ValueError(f"id {self.id} also stands in columns: an id is no feature")
+        raw = [name.lower() for name in self.raw_columns]
+        twice = sorted({name for name in raw if raw.count(name) > 1})
         if twice:
-            raise ValueError(f"two columns make the same feature {twice}: rename one")
+            raise ValueError(
+                f"columns, id, source.site_column and target.column name {twice} twice (capitals "
+                "make no difference)"
+            )
+        taken = sorted(RESERVED & {name.lower() for name in self.columns})
+        if taken:
+            raise ValueError(f"columns: fedrisk's own tables use {taken}; rename them")
+        names = [feature.name for feature in self.features]
+        lowered = [name.lower() for name in names]
+        twice = sorted({name for name in names if lowered.count(name.lower()) > 1})
+        if twice:
+            raise ValueError(f"columns: two make the same feature {twice}: rename one")
         if self.evaluation.reference not in ("auto", *self.columns):
             raise ValueError(
                 f"evaluation.reference {self.evaluation.reference} is neither auto nor a column"
@@ -105,7 +140,11 @@ class Study(Part):
 
     def _check_hospitals(self) -> None:
         needed = {"own": "path", "site_column": "site", "deal": "share"}[self.source.kind]
+        given = [getattr(hospital, needed) for hospital in self.hospitals.values()]
         for name, hospital in self.hospitals.items():
+            own = getattr(hospital, needed)
+            if needed != "share" and own is not None and given.count(own) > 1:
+                raise ValueError(f"hospitals.{name}.{needed}: another hospital has the same one")
             for key in ("path", "site", "share"):
                 if (getattr(hospital, key) is not None) != (key == needed):
                     raise ValueError(
@@ -139,5 +178,6 @@ class Study(Part):
 
     def digest(self) -> str:
         """Fingerprint of the whole study (SHA-256, 16 hex digits)."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        # Unsorted: the order of columns is the order of the model's inputs.
+        text = json.dumps(self.model_dump(mode="json"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
