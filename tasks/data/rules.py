@@ -1,0 +1,156 @@
+"""What a row must meet, from the study's columns: as SQL for Spark and for Delta's constraints.
+
+A row that breaks a rule goes to quarantine with the rule's name (``age: range``); the rules are
+judged on what is known of a value, so that a missing value breaks ``missing`` and nothing else.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from tasks.data.values import NUMBER, any_of, known_sql, literal, quoted
+from tasks.errors import StudyError
+from tasks.study import Column, Study
+
+RESERVED = frozenset(
+    "patient label part reason _row _raw _who _nth _patient _label _broken _reason".split()
+)
+"""Columns that fedrisk adds to a hospital's tables, and to those that it makes on the way."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule.
+
+    Attributes:
+        name: Column and rule, the reason in quarantine.
+        column: The column that it is about.
+        broken: SQL over known texts (``known_columns``) that is true where a row breaks it.
+    """
+
+    name: str
+    column: str
+    broken: str
+
+
+def check_names(study: Study) -> None:
+    """Refuse columns that bear a name which fedrisk adds to the tables.
+
+    Raises:
+        StudyError: One does.
+    """
+    taken = sorted(RESERVED & {*study.columns, *(f.name for f in study.features)})
+    if taken:
+        raise StudyError(
+            f"study {study.name}: columns {', '.join(taken)} bear names that fedrisk adds to the "
+            "tables. Rename them in the study and in the source."
+        )
+
+
+def known_columns(study: Study, present: set[str]) -> dict[str, str]:
+    """SQL of every study column's known text: canonical, null where it is missing.
+
+    Args:
+        study: The columns.
+        present: Columns that the hospital's table has; the others are null throughout.
+    """
+    texts = {
+        name: known_sql(name, column.missing) if name in present else "CAST(NULL AS string)"
+        for name, column in study.columns.items()
+    }
+    texts[study.target.column] = known_sql(study.target.column, [])
+    if study.id:
+        texts[study.id] = f"nullif(trim({quoted(study.id)}), '')"
+    return texts
+
+
+def typed_sql(name: str, column: Column) -> str:
+    """SQL of a column's typed value, from its known text; null where it is not of its type."""
+    text = quoted(name)
+    if column.type == "category":
+        return text
+    if column.type == "flag":
+        return f"try_cast({text} AS int)"
+    number = f"if({text} RLIKE {literal(NUMBER)}, try_cast({text} AS double), NULL)"
+    return number if column.type == "number" else f"try_cast({number} AS int)"
+
+
+def rules_of(study: Study, hospital: str) -> list[Rule]:
+    """List the rules of one hospital's rows, in the order of the columns.
+
+    Args:
+        study: Types, ranges, categories, target.
+        hospital: At some hospitals a column may be missing.
+    """
+    rules: list[Rule] = []
+    if study.id:
+        of_id = quoted(study.id)
+        rules.append(Rule(f"{study.id}: missing", study.id, f"{of_id} IS NULL"))
+        rules.append(Rule(f"{study.id}: duplicate", study.id, f"{of_id} IS NOT NULL AND _nth > 1"))
+    for name, column in study.columns.items():
+        rules += _column_rules(name, column, hospital)
+    target = quoted(study.target.column)
+    values = any_of([*study.target.positive, *study.target.negative])
+    rules.append(Rule(f"{study.target.column}: missing", study.target.column, f"{target} IS NULL"))
+    rules.append(
+        Rule(f"{study.target.column}: value", study.target.column, f"{target} NOT IN {values}")
+    )
+    return rules
+
+
+def _column_rules(name: str, column: Column, hospital: str) -> list[Rule]:
+    text = quoted(name)
+    rules = []
+    if column.max_missing == 0 and hospital not in column.optional_at:
+        rules.append(Rule(f"{name}: missing", name, f"{text} IS NULL"))
+    if column.type == "category":
+        rules.append(Rule(f"{name}: category", name, f"{text} NOT IN {any_of(column.categories)}"))
+    elif column.type == "flag":
+        rules.append(Rule(f"{name}: type", name, f"{text} NOT IN ('0', '1')"))
+    else:
+        low, high = column.range or (float("-inf"), float("inf"))
+        value = f"try_cast({text} AS double)"
+        of_type = f"{text} RLIKE {literal(NUMBER)}"
+        whole = f" OR {value} != floor({value})" if column.type == "integer" else ""
+        rules.append(Rule(f"{name}: type", name, f"NOT ({of_type}){whole}"))
+        outside = f"NOT ({value} BETWEEN {low!r}D AND {high!r}D)"
+        rules.append(Rule(f"{name}: range", name, f"if({of_type}, {outside}, false)"))
+    return rules
+
+
+def category_sql(name: str, column: Column) -> str:
+    """SQL of a category as the study spells it (``1.0`` in the study, ``1`` in the table)."""
+    text = quoted(name)
+    return " ".join(
+        ["CASE"]
+        + [
+            f"WHEN {text} = {any_of([category])[1:-1]} THEN {literal(category)}"
+            for category in column.categories
+        ]
+        + ["END"]
+    )
+
+
+def silver_columns(study: Study) -> dict[str, tuple[str, bool]]:
+    """Per silver column its SQL type and whether it may be null."""
+    kinds = {"number": "double", "integer": "int", "flag": "int", "category": "string"}
+    own = {n: (kinds[c.type], c.may_be_missing) for n, c in study.columns.items()}
+    return {"patient": ("string", False), **own, "label": ("int", False)}
+
+
+def constraints_of(study: Study) -> dict[str, str]:
+    """Delta's CHECK constraints on silver, by name."""
+    found = {"label_binary": "`label` IN (0, 1)", "patient_named": "length(`patient`) > 0"}
+    for place, (name, column) in enumerate(study.columns.items()):
+        key = f"c{place}_" + re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+        of = quoted(name)
+        if column.range is not None:
+            low, high = column.range
+            condition = f"{of} BETWEEN {low!r}D AND {high!r}D"
+        elif column.type == "flag":
+            condition = f"{of} IN (0, 1)"
+        else:
+            condition = f"{of} IN ({', '.join(literal(c) for c in column.categories)})"
+        found[key] = f"{of} IS NULL OR {condition}"
+    return found

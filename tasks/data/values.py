@@ -1,0 +1,48 @@
+"""How a raw value is read: one rule in Python and in Spark's SQL, so that both agree.
+
+Hospitals write the same code as ``1``, ``1.0`` or `` 1 ``. A value is compared in its canonical
+form: trimmed, and a whole number without its decimals.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+NUMBER = r"^[+-]?([0-9]+([.][0-9]*)?|[.][0-9]+)([eE][+-]?[0-9]+)?$"
+"""What counts as a number: no ``NaN``, no ``inf``, no Java suffix, a point for the decimals."""
+
+_WHOLE = re.compile(r"^([+-]?[0-9]+)[.]0*$")
+
+
+def canonical(text: str) -> str:
+    """The form in which a raw value is compared: ``" 1.0"`` becomes ``"1"``."""
+    trimmed = text.strip(" ")
+    found = _WHOLE.match(trimmed)
+    return found.group(1) if found else trimmed
+
+
+def quoted(name: str) -> str:
+    """A column's name for SQL."""
+    return "`" + name.replace("`", "``") + "`"
+
+
+def literal(text: str) -> str:
+    """A string literal for SQL."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def any_of(values: Iterable[str]) -> str:
+    """The list of an ``IN``, from values in canonical form."""
+    return "(" + ", ".join(sorted({literal(canonical(value)) for value in values})) + ")"
+
+
+def canonical_sql(column: str) -> str:
+    """``canonical`` of a column, as SQL."""
+    return f"regexp_replace(trim({quoted(column)}), '^([+-]?[0-9]+)[.]0*$', '$1')"
+
+
+def known_sql(column: str, missing: Iterable[str]) -> str:
+    """A column's canonical text, null where empty or one of the markers that mean "not known"."""
+    text = canonical_sql(column)
+    return f"if({text} IN {any_of(['', *missing])}, NULL, {text})"

@@ -1,0 +1,180 @@
+"""The one Spark session of a process, tuned for a hospital's small tables.
+
+A hospital's table has thousands of rows, so start-up and planning cost more than the work: one
+shuffle partition, the client compiler only, the serial collector, jars on the class path and an
+archive of loaded classes take three quarters off the untuned CPU time. Partitions follow the rows
+where a table is large (``tune``).
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import subprocess
+import tempfile
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tasks.lake.classes import archive_for
+from tasks.lake.jars import ensure_jars
+from tasks.lake.java import find_java
+from tasks.settings import Settings
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+LARGE = 500_000
+"""Rows a shuffle partition; below it, one partition is the quickest."""
+
+_lock = threading.Lock()
+_open: list[SparkSession] = []
+
+
+def java_options(archive: Path | None, *, dump: Path | None = None) -> str:
+    """Options of Spark's JVM.
+
+    Args:
+        archive: Archive of loaded classes to map, if there is one.
+        dump: Where to write such an archive when the JVM ends.
+    """
+    options = [
+        "-XX:TieredStopAtLevel=1",
+        "-XX:+UseSerialGC",
+        f"-Dlog4j2.configurationFile={(Path(__file__).parent / 'log4j2.properties').as_uri()}",
+        "-Djava.net.preferIPv4Stack=true",
+    ]
+    if dump is not None:
+        options += [f"-XX:ArchiveClassesAtExit={dump}", "-Xlog:cds=off", "-Xlog:cds+dynamic=off"]
+    elif archive is not None:
+        options += [f"-XX:SharedArchiveFile={archive}", "-Xshare:auto", "-Xlog:cds=off"]
+        options += ["-Xlog:class+path=off", "-Xlog:cds+dynamic=off"]
+    return " ".join(options)
+
+
+def spark_configuration(settings: Settings, jars: Path, options: str) -> dict[str, str]:
+    """Spark's configuration for one step.
+
+    Args:
+        settings: Master and memory.
+        jars: Folder of Delta's jars.
+        options: Options of the JVM.
+    """
+    local = settings.spark_master.startswith("local")
+    loopback = (
+        {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1"} if local else {}
+    )
+    return {
+        "spark.master": settings.spark_master,
+        "spark.driver.memory": settings.spark_memory,
+        "spark.driver.extraClassPath": f"{jars}/*",
+        "spark.driver.extraJavaOptions": options,
+        **loopback,
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.sql.shuffle.partitions": "1",
+        "spark.databricks.delta.snapshotPartitions": "1",
+        "spark.sql.sources.parallelPartitionDiscovery.parallelism": "4",
+        "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
+        "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+        # Columns of a study may differ in case alone, and Airflow's machines in time zone.
+        "spark.sql.caseSensitive": "true",
+        "spark.sql.session.timeZone": "UTC",
+        # One partition for a file of ordinary size, so that rows keep their place in it.
+        "spark.sql.files.minPartitionNum": "1",
+        "spark.sql.warehouse.dir": str(Path(tempfile.gettempdir()) / "fedrisk-no-warehouse"),
+        "spark.sql.execution.arrow.pyspark.enabled": "true",
+    }
+
+
+def spark_session(settings: Settings) -> SparkSession:
+    """Return this process's Spark session, started at the first call.
+
+    The JVM ends with the process: at a normal end by ``close_session``, at a killed one because
+    the pipe that it reads closes.
+
+    Args:
+        settings: Where Java and the jars are, Spark's master and memory.
+
+    Raises:
+        FedriskError: There is no Java, or Delta's jars could not be fetched.
+    """
+    with _lock:
+        if _open:
+            return _open[0]
+        java = find_java(settings)
+        jars = ensure_jars(settings.home, java)
+        options = java_options(archive_for(settings.home, java, jars))
+        _open.append(start(spark_configuration(settings, jars, options), java))
+        atexit.register(close_session)
+        return _open[0]
+
+
+def start(configuration: dict[str, str], java: Path) -> SparkSession:
+    """Start a JVM with a Spark session.
+
+    Args:
+        configuration: Spark's configuration.
+        java: The home of Java.
+    """
+    from pyspark.sql import SparkSession
+
+    before = os.environ.get("JAVA_HOME")
+    os.environ["JAVA_HOME"] = str(java)
+    try:
+        builder = SparkSession.builder.appName("fedrisk")
+        for key, value in configuration.items():
+            builder = builder.config(key, value)
+        return builder.getOrCreate()
+    finally:
+        if before is None:
+            del os.environ["JAVA_HOME"]
+        else:
+            os.environ["JAVA_HOME"] = before
+
+
+def tune(spark: SparkSession, rows: int) -> None:
+    """Set the shuffle partitions for a table of so many rows."""
+    spark.conf.set("spark.sql.shuffle.partitions", str(max(1, -(-rows // LARGE))))
+
+
+def close_session() -> None:
+    """Stop the session of this process and end its JVM, within 20 s; nothing if there is none."""
+    with _lock:
+        if not _open:
+            return
+        session = _open.pop()
+        atexit.unregister(close_session)
+        end_jvm(session, deadline=20)
+
+
+def end_jvm(session: SparkSession, deadline: float) -> None:
+    """Stop a session and wait until its JVM has ended.
+
+    Args:
+        session: The session.
+        deadline: Seconds after which the JVM is killed.
+    """
+    from pyspark import SparkContext
+
+    gateway = SparkContext._gateway
+    with contextlib.suppress(Exception):
+        session.stop()
+    if gateway is None:
+        return
+    process: subprocess.Popen[bytes] | None = getattr(gateway, "proc", None)
+    with contextlib.suppress(Exception):
+        gateway.shutdown()
+    SparkContext._gateway = None
+    SparkContext._jvm = None
+    if process is None:
+        return
+    if process.stdin is not None:
+        with contextlib.suppress(OSError):
+            process.stdin.close()
+    try:
+        process.wait(timeout=deadline)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait(timeout=5)

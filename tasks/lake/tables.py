@@ -1,0 +1,217 @@
+"""Write Delta tables atomically, and read what a commit says of itself instead of counting rows.
+
+A write replaces the table's rows in one commit, so a step that runs again leaves the same rows
+once, and a step that is killed leaves the version before. Readers name the version that a
+manifest gives. Row counts come from the commit's own metrics: counting costs a job of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks.errors import DataError, ExitCode, FedriskError
+from tasks.manifest import TableVersion
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+
+class TableBusy(FedriskError):  # noqa: N818  (it says what is the matter)
+    """Another run wrote the same table at the same moment: retry."""
+
+    exit_code = ExitCode.TRANSIENT
+
+
+@dataclass(frozen=True)
+class Commit:
+    """One commit of a Delta table.
+
+    Attributes:
+        version: The table's version after it.
+        rows: Rows that it wrote, where it says so.
+        about: What the writer noted (run, step, source and figures).
+    """
+
+    version: int
+    rows: int | None
+    about: dict[str, Any] = field(default_factory=dict)
+
+
+def spark_errors() -> tuple[type[Exception], ...]:
+    """What Spark raises in Python: its own exceptions, and Java's that it does not translate."""
+    from py4j.protocol import Py4JError
+    from pyspark.errors import PySparkException
+
+    return PySparkException, Py4JError
+
+
+def local_path(uri: str) -> Path | None:
+    """The path of a URI on this machine, or None where it is elsewhere."""
+    if uri.startswith("file:"):
+        return Path("/" + uri.removeprefix("file:").lstrip("/"))
+    return None if "://" in uri else Path(uri)
+
+
+def overwrite(
+    frame: DataFrame, uri: str, about: dict[str, Any], *, keep_schema: bool = False
+) -> TableVersion:
+    """Replace a table's rows, and its schema with them, in one commit.
+
+    Args:
+        frame: The rows.
+        uri: The table; made if absent.
+        about: Noted with the commit; run and step by convention. No values of rows.
+        keep_schema: Keep the schema, for a table that ``define`` made.
+
+    Raises:
+        DataError: A constraint of the table refuses a row, or the store cannot be reached.
+        TableBusy: Another writer was quicker.
+    """
+    token = uuid.uuid4().hex
+    writer = (
+        frame.write.format("delta")
+        .mode("overwrite")
+        .option("overwriteSchema", str(not keep_schema).lower())
+        .option("userMetadata", json.dumps({**about, "token": token}))
+    )
+    try:
+        writer.save(uri)
+    except spark_errors() as error:
+        raise _told(error, uri) from None
+    for commit in commits(frame.sparkSession, uri):
+        if commit.about.get("token") == token:
+            return TableVersion(uri=uri, version=commit.version, rows=commit.rows or 0)
+    raise DataError(f"{uri}: the commit that was just written is not in the table's log.")
+
+
+def define(
+    spark: SparkSession,
+    uri: str,
+    columns: dict[str, tuple[str, bool]],
+    constraints: dict[str, str],
+) -> None:
+    """Make a table without rows that refuses what its constraints forbid.
+
+    Args:
+        spark: The session.
+        uri: The table; one that is there is replaced, and its versions are kept.
+        columns: Per column its SQL type and whether it may be null.
+        constraints: Per name an SQL condition that every row must meet.
+    """
+    from delta.tables import DeltaTable
+
+    builder = DeltaTable.createOrReplace(spark).location(uri)
+    for name, (kind, nullable) in columns.items():
+        builder = builder.addColumn(name, kind, nullable=nullable)
+    for name, condition in constraints.items():
+        builder = builder.property(f"delta.constraints.{name}", condition)
+    try:
+        builder.execute()
+    except spark_errors() as error:
+        raise _told(error, uri) from None
+
+
+def read_version(spark: SparkSession, table: TableVersion) -> DataFrame:
+    """Read one version of a table.
+
+    Raises:
+        DataError: The table or the version is gone.
+    """
+    try:
+        return spark.read.format("delta").option("versionAsOf", table.version).load(table.uri)
+    except spark_errors() as error:
+        raise _told(error, table.uri) from None
+
+
+def commits(spark: SparkSession, uri: str) -> Iterator[Commit]:
+    """List a table's commits from the newest to the oldest; none where there is no table."""
+    for name in _log_names(spark, uri):
+        version = int(name.removesuffix(".json"))
+        for line in _log_text(spark, uri, name).splitlines():
+            info = json.loads(line).get("commitInfo")
+            if info is None:
+                continue
+            rows = info.get("operationMetrics", {}).get("numOutputRows")
+            try:
+                about = json.loads(info.get("userMetadata") or "{}")
+            except json.JSONDecodeError:
+                about = {}
+            yield Commit(version, None if rows is None else int(rows), about)
+            break
+
+
+def _log_names(spark: SparkSession, uri: str) -> list[str]:
+    path = local_path(uri)
+    if path is not None:
+        names = [file.name for file in (path / "_delta_log").glob("*.json")]
+    else:
+        log, system = _remote(spark, f"{uri}/_delta_log")
+        names = (
+            [s.getPath().getName() for s in system.listStatus(log)] if system.exists(log) else []
+        )
+    kept = [name for name in names if name.removesuffix(".json").isdigit()]
+    return sorted((n for n in kept if n.endswith(".json")), reverse=True)
+
+
+def _log_text(spark: SparkSession, uri: str, name: str) -> str:
+    path = local_path(uri)
+    if path is not None:
+        return (path / "_delta_log" / name).read_text(encoding="utf-8")
+    file, system = _remote(spark, f"{uri}/_delta_log/{name}")
+    stream = system.open(file)
+    try:
+        return bytes(stream.readAllBytes()).decode("utf-8")
+    finally:
+        stream.close()
+
+
+def _remote(spark: SparkSession, uri: str) -> tuple[Any, Any]:
+    path = spark._jvm.org.apache.hadoop.fs.Path(uri)
+    return path, path.getFileSystem(spark._jsc.hadoopConfiguration())
+
+
+def _told(error: Exception, uri: str) -> FedriskError:
+    """Say in our words what Spark says in pages, without the values that it prints."""
+    text = str(error)
+    if "DELTA_VIOLATE_CONSTRAINT" in text or "DELTA_NOT_NULL_CONSTRAINT" in text:
+        return DataError(
+            f"{uri}: a constraint of the table refuses at least one row. The study's ranges or "
+            "categories and the table's constraints differ; delete the table to build it anew."
+        )
+    if "Concurrent" in text and "Exception" in text:
+        return TableBusy(f"{uri}: another run wrote this table at the same moment. Retry.")
+    if "No FileSystem for scheme" in text or "S3AFileSystem not found" in text:
+        return DataError(
+            f"{uri}: Spark has no jars for this kind of address. For s3a:// put hadoop-aws and "
+            "the AWS SDK bundle of Spark's Hadoop version beside Delta's jars."
+        )
+    first = type(error).__name__ + ": " + (text.strip().splitlines() or [""])[0][:200]
+    return DataError(f"{uri}: Spark could not read or write the table ({first}).")
+
+
+def copy_to_local(spark: SparkSession, uri: str, target: Path, where: str) -> None:
+    """Copy a file or folder from a store to this machine.
+
+    Args:
+        spark: The session, for its file systems.
+        uri: An address that Spark reads, such as ``s3a://bucket/file``.
+        target: The path to make.
+        where: The message's first words.
+
+    Raises:
+        DataError: There is no such object, or Spark has no jars for the address.
+    """
+    try:
+        path, system = _remote(spark, uri)
+        if not system.exists(path):
+            raise DataError(f"{where}: {uri} does not exist. Check the address.")
+        system.copyToLocalFile(False, path, spark._jvm.org.apache.hadoop.fs.Path(str(target)), True)
+    except FedriskError:
+        raise
+    except spark_errors() as error:
+        raise _told(error, uri) from None
