@@ -57,7 +57,11 @@ class Cohort:
 
 
 def cohort(
-    study: Study, *, patients: int | None = None, hospitals: int | None = None, seed: int
+    study: Study,
+    patients: int | None = None,
+    seed: int | None = None,
+    *,
+    hospitals: int | None = None,
 ) -> Cohort:
     """Make a cohort.
 
@@ -66,9 +70,9 @@ def cohort(
             hospital has, at which rate, and whom it draws.
         patients: Patients in all, spread over the hospitals in proportion to their shares; by
             default the shares' own numbers.
+        seed: The same seed and arguments make the same cohort; by default the study's seed.
         hospitals: That many hospitals, ``hospital-1`` to ``hospital-K``, which take the study's
             shares in turn; by default the study's hospitals.
-        seed: The same seed and arguments make the same cohort.
 
     Raises:
         StudyError: The study asks for columns, categories or values that the generator does not
@@ -79,6 +83,7 @@ def cohort(
     import pandas as pd
 
     _check(study)
+    seed = study.seed if seed is None else seed
     if seed < 0:
         raise SettingsError(f"--seed {seed}: a seed is 0 or more.")
     shares = _shares(study, hospitals)

@@ -101,7 +101,7 @@ def test_tables_hold_the_studys_columns_as_strings(study: Study, default: Cohort
 def test_the_same_seed_makes_the_same_cohort_and_another_a_different_one(
     study: Study, default: Cohort
 ) -> None:
-    again, other = cohort(study, seed=study.seed), cohort(study, seed=study.seed + 1)
+    again, other = cohort(study), cohort(study, seed=study.seed + 1)
     for name, table in default.tables.items():
         pd.testing.assert_frame_equal(table, again.tables[name])
         assert not table.equals(other.tables[name])
@@ -336,7 +336,7 @@ def train(features: pd.DataFrame, labels: Any) -> Any:
     from sklearn.linear_model import LogisticRegression
 
     mean, spread = features.mean(), features.std().replace(0, 1)
-    model = LogisticRegression(C=0.1, max_iter=1000)
+    model = LogisticRegression(C=1, max_iter=1000)
     model.fit(((features - mean) / spread).fillna(0), labels)
     return lambda rows: model.decision_function(((rows - mean) / spread).fillna(0))
 
@@ -374,9 +374,10 @@ def test_a_model_of_synthetic_rows_does_well_on_real_ones(
     auroc = held_out(real, models)
     assert auroc["real"] >= 0.84
     of_size = [auroc[f"seed {seed}"] for seed in range(1, 6)]
-    assert np.mean(of_size) >= 0.975 * auroc["real"]
+    assert np.mean(of_size) >= 0.975 * auroc["real"], auroc
+    assert min(of_size) >= 0.965 * auroc["real"], auroc
     # What the generator knows, without the noise of 332 strokes.
-    assert auroc["large"] >= 0.98 * auroc["real"]
+    assert auroc["large"] >= 0.98 * auroc["real"], auroc
 
 
 @pytest.mark.shared
