@@ -6,7 +6,7 @@ The tasks are the steps of ``docs/steps.md``. A study whose file has a fault mak
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +19,6 @@ from tasks.settings import Settings
 from tasks.study import Study
 
 SETTINGS = Settings.from_environment()
-START = datetime(2024, 1, 1, tzinfo=UTC)
 
 
 def pooling_forbidden(study: Study) -> str | None:
@@ -45,7 +44,8 @@ def retrain(file: Path, study: Study) -> DAG:
         description=" ".join(study.description.split())[:200] or study.title,
         doc_md=page(study),
         schedule=study.schedule,
-        start_date=START,
+        # Without a start date a DAG that is switched on waits for its next hour instead of making
+        # up for the last one at once.
         catchup=False,
         max_active_runs=1,
         dagrun_timeout=timedelta(seconds=3 * SETTINGS.step_deadline + federation),

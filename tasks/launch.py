@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 GRACE = 4.0
 """Seconds between asking a process tree to end and ending it; Airflow itself waits 5."""
+SIGNALLED = 128
+"""Exit codes above are 128 and a signal's number, as shells have it."""
 ERROR = "error: "
 """What ``fedrisk`` puts before the message of a failed command on standard error."""
 QUIET = {
@@ -131,8 +133,9 @@ def launch_step(
         code = process.poll() if intime else None
     if code is None:
         code, message = ExitCode.FAILED, f"step {key} did not end within {limit:g} s"
-    elif code < 0:
-        message = f"step {key} was ended by signal {signal.Signals(-code).name}"
+    elif code < 0 or code > SIGNALLED:
+        number = -code if code < 0 else code - SIGNALLED
+        message = f"step {key} was ended by signal {signal.Signals(number).name}"
         code = ExitCode.FAILED
     else:
         message = _message(lines) if code else ""

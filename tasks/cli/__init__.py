@@ -47,7 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code. Wrong arguments exit with 2 at once.
     """
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    # Our own remarks, and only warnings of libraries.
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("tasks").setLevel(logging.INFO)
     args = parser().parse_args(arguments)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _terminate)

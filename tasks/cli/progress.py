@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from tasks.telemetry.round_event import RoundEvent, read_events
 
 if TYPE_CHECKING:
     from tasks.embedded.server import Running
+    from tasks.plan import Plan
 
 POLL = 0.5
 ENDED = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
@@ -25,11 +26,13 @@ class Progress:
     Attributes:
         run: The run's folder.
         say: Prints one line.
+        hospitals: Those of the run, in the order in which Airflow maps over them.
         started: Monotonic time of the start.
     """
 
     run: RunFolder
     say: Callable[[str], None]
+    hospitals: Sequence[str] = ()
     started: float = field(default_factory=time.monotonic)
     _shown: dict[str, str] = field(default_factory=dict)
     _rounds: int = 0
@@ -43,7 +46,7 @@ class Progress:
         self._show_rounds()
         endings = {_key(each.step, each.hospital): each for each in read_endings(self.run)}
         for task in sorted(tasks, key=lambda each: each["start_date"] or "~"):
-            name, state = _name(task), task["state"] or "none"
+            name, state = self._name(task), task["state"] or "none"
             before = self._shown.get(name)
             if before == state or (before is None and state not in {"running", *ENDED}):
                 continue
@@ -69,17 +72,23 @@ class Progress:
             self._line("round", _round(event))
         self._rounds = len(events)
 
+    def _name(self, task: dict[str, Any]) -> str:
+        """A task as people call it: ``features hospital-1``."""
+        index = task.get("map_index", -1)
+        known = 0 <= index < len(self.hospitals)
+        return _key(str(task["task_id"]), self.hospitals[index] if known else None)
+
     def _line(self, name: str, text: str) -> None:
         self.say(f"[{time.monotonic() - self.started:6.1f} s] {name:<24} {text}")
 
 
-def follow(running: Running, dag: str, run: RunFolder, say: Callable[[str], None]) -> str:
+def follow(running: Running, dag: str, plan: Plan, say: Callable[[str], None]) -> str:
     """Wait for a run's end and show it.
 
     Args:
         running: The Airflow that runs it.
         dag: The DAG's id.
-        run: The run's folder.
+        plan: The run's plan.
         say: Prints one line.
 
     Returns:
@@ -94,7 +103,8 @@ def follow(running: Running, dag: str, run: RunFolder, say: Callable[[str], None
     settings = running.home.settings
     # The DAG's own limit comes first; this one is for an Airflow that does not keep it.
     deadline = time.monotonic() + 6 * settings.step_deadline
-    progress = Progress(run, say)
+    run = RunFolder(settings.runs, plan.run)
+    progress = Progress(run, say, plan.hospitals)
     while time.monotonic() < deadline:
         running.check()
         state = running.airflow.state(dag, run.run)
@@ -107,15 +117,6 @@ def follow(running: Running, dag: str, run: RunFolder, say: Callable[[str], None
 
 def _key(step: str, hospital: str | None) -> str:
     return step if hospital is None else f"{step} {hospital}"
-
-
-def _name(task: dict[str, Any]) -> str:
-    """A task as people call it: ``features hospital-1``."""
-    index = task.get("map_index", -1)
-    if index is None or index < 0:
-        return str(task["task_id"])
-    hospital = task.get("rendered_map_index") or index
-    return f"{task['task_id']} {hospital}"
 
 
 def _round(event: RoundEvent) -> str:

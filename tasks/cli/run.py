@@ -100,7 +100,6 @@ def _through_airflow(
 ) -> str:
     from tasks.cli.progress import follow
     from tasks.embedded.rest import AirflowError, AlreadyThere
-    from tasks.manifest import RunFolder
 
     airflow, dag = running.airflow, f"retrain_{plan.study.name}"
     if running.processes is not None:
@@ -115,7 +114,7 @@ def _through_airflow(
         except AlreadyThere:
             say(f"run {plan.run} is there: going on with what failed")
             airflow.clear_failed(dag, plan.run)
-        return follow(running, dag, RunFolder(running.home.settings.runs, plan.run), say)
+        return follow(running, dag, plan, say)
     except BaseException:
         try:
             airflow.fail(dag, plan.run)

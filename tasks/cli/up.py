@@ -71,7 +71,8 @@ def _mlflow(running: Running, settings: Settings) -> str:
     command += ["--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", settings.tracking_uri]
     command += ["--default-artifact-root", (settings.home / "mlflow" / "artifacts").as_uri()]
-    environment = running.home.environment()
+    # Only the UI is wanted, not the nine processes that wait for evaluation jobs.
+    environment = {**running.home.environment(), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     log = running.home.logs / "mlflow.log"
     running.processes.start("mlflow", command, environment, log, settings.home)
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
