@@ -58,10 +58,10 @@ class Model(Part):
     loss: Literal["bce", "focal"] = "bce"
     focal_gamma: Annotated[float, Field(ge=0)] = 2.0
     class_weight: Literal["none", "balanced"] = "none"
-    weight_decay: Annotated[float, Field(ge=0)] = 0.003
-    """L2 penalty, decoupled from the learning rate's schedule as in SGD's usual form."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.001
+    """L2 penalty on weights, not on biases, added to each step's gradient."""
     batch_size: Count = 64
-    learning_rate: Positive = 0.1
+    learning_rate: Positive = 0.3
     """Of the centralized and local baselines."""
     max_epochs: Count = 60
     """Of the baselines; the best epoch is chosen on validation rows."""
@@ -175,7 +175,7 @@ class Federation(Part):
     rounds: Count = 12
     local_epochs: Count = 5
     batch_size: Count = 64
-    learning_rate: Positive = 0.1
+    learning_rate: Positive = 0.3
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
     schedule: Schedule = Schedule()
     weighting: Weighting = Weighting()
