@@ -34,7 +34,7 @@ def charts(context: Context, comparison: Comparison) -> dict[str, str]:
         for key, one in comparison.summaries().items()
         if one.auroc is not None and not key.startswith("local:")
     ]
-    found["models"] = forest(rows, "AUROC on all test patients", "AUROC of each model")
+    found["models"] = forest(rows, "AUROC on all test patients", "AUROC of each model", 760)
     rows = []
     for hospital in comparison.hospitals:
         for key in ("central", "federated", "local_only"):
@@ -44,7 +44,7 @@ def charts(context: Context, comparison: Comparison) -> dict[str, str]:
                 name = f"{hospital.name} · {model_name(key, study)}"
                 rows.append(Estimate(name, own.auroc, own.auroc_ci, colour(key)))
     found["hospitals"] = forest(
-        rows, "AUROC on the hospital's test patients", "AUROC of three models at each hospital"
+        rows, "AUROC on the hospital's test patients", "AUROC of three models at each hospital", 760
     )
     found |= _rounds(comparison)
     found["importance"] = _importance(context, comparison)

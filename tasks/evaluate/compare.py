@@ -106,7 +106,7 @@ def compare(context: Context, scored: dict[str, dict[str, Scores]]) -> Compariso
     best = federated.figures.get("best_round")
     goal = _validation(central.figures if central else None)
     reached = goal if goal is not None else _validation(federated.figures)
-    champion = run.find("champion")
+    champion, reference = run.find("champion"), run.find("reference")
     return Comparison(
         run=run.run,
         study=study.name,
@@ -122,6 +122,7 @@ def compare(context: Context, scored: dict[str, dict[str, Scores]]) -> Compariso
         },
         local_only=summaries.get("local_only"),
         champion_version=champion.figures.get("version") if champion else None,
+        reference_column=reference.figures.get("column") if reference else None,
         ratio=_ratio(summaries, resamples, settings.confidence),
         within_gain=_gain(summaries, resamples, "local_only", "auroc_within", settings.confidence),
         champion_difference=_gain(summaries, resamples, "champion", "auroc", settings.confidence),

@@ -171,6 +171,8 @@ class Comparison(Figures):
     published: ModelSummary | None = None
     champion: ModelSummary | None = None
     champion_version: int | None = None
+    reference_column: str | None = None
+    """The one column that the reference model uses."""
     ratio: Difference | None = None
     within_gain: Difference | None = None
     champion_difference: Difference | None = None

@@ -98,7 +98,7 @@ def ticks(low: float, high: float, wanted: int = 5) -> list[float]:
     first = -(-low // step)
     found, place = [], first
     while place * step <= high + step * 1e-9:
-        found.append(round(place * step, 10))
+        found.append(round(place * step, 10) + 0.0)  # never -0
         place += 1
     return found
 

@@ -114,5 +114,6 @@ def caveats(study: Study, found: Comparison) -> list[str]:
         )
     lost = sum(len(one.lost) for one in found.history)
     if lost:
-        said.append(f"{lost} updates were lost in training; the participation chart shows which.")
+        what = "update was" if lost == 1 else "updates were"
+        said.append(f"{lost} {what} lost in training; the participation chart shows which.")
     return said

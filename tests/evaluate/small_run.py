@@ -189,6 +189,8 @@ def _trained(context: Context, models: dict[str, RiskModel], pooling: bool) -> N
             "importance": importance,
         }
         files = {"model": run.relative(path)}
+        if step == "reference":
+            figures["column"] = "age"
         if step == "federated":
             rounds = run.folder(step) / "rounds.jsonl"
             rounds.unlink(missing_ok=True)
