@@ -27,7 +27,9 @@ def test_metrics_are_those_of_scikit_learn(rows) -> None:
     assert metrics.log_loss(y, metrics.log_odds(p)) == pytest.approx(sk.log_loss(y, p))
     found = metrics.Decisions.of(y, p, 0.2)
     called = p >= 0.2
-    assert [found.tn, found.fp, found.fn, found.tp] == sk.confusion_matrix(y, called).ravel().tolist()
+    assert [found.tn, found.fp, found.fn, found.tp] == sk.confusion_matrix(
+        y, called
+    ).ravel().tolist()
     assert found.accuracy == pytest.approx(sk.accuracy_score(y, called))
     assert found.precision == pytest.approx(sk.precision_score(y, called))
     assert found.recall == pytest.approx(sk.recall_score(y, called))

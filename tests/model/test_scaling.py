@@ -13,8 +13,9 @@ def test_summed_moments_scale_as_pooled_rows_would(made_up: Rows, study: Study) 
     pieces = [made_up.x[:100], made_up.x[100:450], made_up.x[450:]]
     summed = Moments.of(pieces[0]) + Moments.of(pieces[1]) + Moments.of(pieces[2])
     sent = Moments.from_array(summed.to_array())
-    scaler, pooled = Scaler.of(sent, study.features), Scaler.of(
-        Moments.of(made_up.x), study.features
+    scaler, pooled = (
+        Scaler.of(sent, study.features),
+        Scaler.of(Moments.of(made_up.x), study.features),
     )
     np.testing.assert_allclose(scaler.mean, pooled.mean)
     np.testing.assert_allclose(scaler.std, pooled.std)

@@ -51,7 +51,10 @@ def test_one_step_is_the_gradient_with_decay_proximity_and_correction(data) -> N
     )
     gradient = torch.autograd.grad(loss, network.flat)[0].numpy()
     weights = np.concatenate(
-        [np.full(s, n.endswith("weight")) for (n, _), s in zip(network.layout, network.sizes)]
+        [
+            np.full(s, n.endswith("weight"))
+            for (n, _), s in zip(network.layout, network.sizes, strict=True)
+        ]
     )
     found, result = train(
         data, model, epochs=1, batch_size=200, correction=correction, proximal_mu=0.5
