@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -63,11 +64,12 @@ def answering(settings: Settings, doing: str) -> Iterator[None]:
     try:
         yield
     except MlflowException as error:
-        first = str(error).splitlines()[0][:300]
+        first = re.sub(r"//[^/@\s]+@", "//", str(error).splitlines()[0])[:300]
+        # Without its cause, whose text repeats the URI with its password.
         raise TrackingError(
             f"MLflow at {_shown(settings.tracking_uri)} failed to {doing}: {first} Check that it "
             "runs and that FEDRISK_MLFLOW_URI is right, then run the step again."
-        ) from error
+        ) from None
 
 
 def client(settings: Settings) -> MlflowClient:

@@ -1,0 +1,199 @@
+"""From a judged run to a champion that loads elsewhere; a failed gate moves nothing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_run import make_run, settings_at
+
+from tasks.errors import ExitCode, GateFailed, SettingsError
+from tasks.model.artifact import RiskModel
+from tasks.model.raw import raw_to_features
+from tasks.registry.champion import aliased
+from tasks.registry.rollback import rollback
+from tasks.step import run_step
+
+NAME = "fedrisk-stroke"
+FRESH = """
+import json, sys
+# As on a machine without fedrisk: no way to its checkout.
+sys.path = [p for p in sys.path if p not in ("", sys.argv[2])]
+import mlflow, pandas as pd
+try:
+    import tasks
+    sys.exit("fedrisk can be imported; the test proves nothing")
+except ImportError:
+    pass
+mlflow.set_tracking_uri(sys.argv[1])
+model = mlflow.pyfunc.load_model("models:/fedrisk-stroke@champion")
+rows = pd.read_json(sys.stdin, orient="records", convert_axes=False)
+heavy = sorted({"torch", "flwr"} & set(sys.modules))
+print(json.dumps({"rows": model.predict(rows).to_dict("records"), "heavy": heavy}))
+"""
+
+
+def finish(home, name, **how):
+    """Make a run, fetch the champion, evaluate and promote."""
+    small = make_run(home, name, **how)
+    settings = small.context.settings
+    (small.run.path / "manifests" / "champion.json").unlink()
+    run_step("champion", name, settings)
+    run_step("evaluate", name, settings)
+    return small, run_step("promote", name, settings)
+
+
+def aliases(connected):
+    found = {
+        a: aliased(connected, NAME, a) for a in ("champion", "challenger", "previous_champion")
+    }
+    return {alias: int(version.version) for alias, version in found.items() if version}
+
+
+@pytest.fixture
+def patients():
+    import pandas as pd
+
+    old = {
+        "age": 81, "gender": "Male", "ever_married": "Yes", "Residence_type": "Urban",
+        "hypertension": 1, "heart_disease": 1, "work_type": "Self-employed",
+        "smoking_status": "smokes", "avg_glucose_level": 220.0, "bmi": 31.0,
+    }  # fmt: skip
+    return pd.DataFrame([old, old | {"age": 22.5, "hypertension": 0, "bmi": None}])
+
+
+def test_winners_become_champion_and_the_former_one_is_kept(home, connected):
+    _, first = finish(home, "first")
+    assert first.figures["champion"] is True
+    assert (first.figures["model_version"], first.figures["previous"]) == (1, None)
+    small, second = finish(home, "second")
+    assert small.run.read("champion").figures["version"] == 1
+    assert "model" in small.run.read("champion").files
+    assert second.figures["previous"] == 1
+    assert aliases(connected) == {"champion": 2, "challenger": 2, "previous_champion": 1}
+    assert rollback("stroke", settings_at(home)) == (1, 2)
+    assert aliases(connected)["champion"] == 1
+    assert aliases(connected)["previous_champion"] == 2
+
+
+def test_a_failed_gate_moves_no_alias_registers_nothing_and_says_by_how_much(home, connected):
+    finish(home, "good")
+    before = aliases(connected)
+    with pytest.raises(
+        GateFailed, match=r"mean predicted and the observed risk is .* too high"
+    ) as e:
+        finish(home, "bad", shift=2.0)
+    assert e.value.exit_code == ExitCode.REFUSED == 3
+    assert aliases(connected) == before
+    assert len(connected.search_model_versions(f"name='{NAME}'")) == 1
+    folder = settings_at(home).runs / "bad"
+    written = json.loads((folder / "files" / "promote" / "gates.json").read_text())
+    assert written["passed"] is False
+    assert [g["name"] for g in written["gates"] if not g["passed"]] == ["calibration_error"]
+    assert not (folder / "manifests" / "promote.json").exists()
+    assert "It is not promoted" in (folder / "files" / "evaluate" / "report.html").read_text()
+
+
+def test_a_step_run_again_registers_no_second_version(home, connected):
+    small, first = finish(home, "again")
+    (small.run.path / "manifests" / "promote.json").unlink()
+    again = run_step("promote", "again", small.context.settings)
+    assert again.figures == first.figures
+    assert len(connected.search_model_versions(f"name='{NAME}'")) == 1
+
+
+def test_without_promotion_the_winner_stays_challenger(home, connected):
+    _, manifest = finish(home, "only-challenger", promote=False)
+    assert manifest.figures["champion"] is False
+    assert aliases(connected) == {"challenger": 1}
+
+
+def test_a_champion_crowned_meanwhile_is_not_overthrown_unjudged(home, connected):
+    small = make_run(home, "slow")
+    settings = small.context.settings
+    (small.run.path / "manifests" / "champion.json").unlink()
+    run_step("champion", "slow", settings)
+    finish(home, "quick")
+    run_step("evaluate", "slow", settings)
+    manifest = run_step("promote", "slow", settings)
+    assert manifest.figures["champion"] is False
+    assert "became champion while" in manifest.notes[0]
+    assert aliases(connected) == {"champion": 1, "challenger": 2}
+
+
+def test_a_champion_of_other_features_is_named_and_not_compared(home, connected):
+    finish(home, "old-features")
+    small = make_run(home, "new-features", overrides=("columns.bmi.max_missing=0",))
+    (small.run.path / "manifests" / "champion.json").unlink()
+    manifest = run_step("champion", "new-features", small.context.settings)
+    assert manifest.files == {}
+    assert "cannot be compared" in manifest.notes[0]
+
+
+def test_nothing_to_roll_back_to_is_said(home, connected):
+    with pytest.raises(SettingsError, match="nothing to go back"):
+        rollback("stroke", settings_at(home))
+
+
+def test_the_champion_predicts_in_a_fresh_process_without_fedrisk(
+    home, connected, patients, tmp_path, checkout
+):
+    small, _ = finish(home, "fresh")
+    done = subprocess.run(
+        [sys.executable, "-c", FRESH, settings_at(home).tracking_uri, str(checkout)],
+        input=patients.to_json(orient="records"),
+        cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout.strip().splitlines()[-1])
+    model = RiskModel.load(small.run.path / small.run.read("federated").files["model"])
+    expected = model.probability(raw_to_features(patients, small.context.study))
+    assert np.allclose([row["probability"] for row in found["rows"]], expected, atol=1e-12)
+    assert found["rows"][0]["stratum"] == "High"
+    assert found["heavy"] == []
+
+
+def test_a_hospitals_intercept_is_added_where_it_is_named(home, connected, patients):
+    import mlflow
+
+    small = make_run(home, "intercepts")
+    path = small.run.path / small.run.read("federated").files["model"]
+    model = RiskModel.load(path)
+    fields = {key: getattr(model, key) for key in RiskModel.__dataclass_fields__}
+    shifted = RiskModel(**{**fields, "intercepts": {"hospital-1": 0.7, "hospital-2": -0.4}})
+    shifted.save(path)
+    run_step("evaluate", "intercepts", small.context.settings)
+    run_step("promote", "intercepts", small.context.settings)
+    loaded = mlflow.pyfunc.load_model(f"models:/{NAME}@champion")
+    x = raw_to_features(patients, small.context.study)
+    named = patients.assign(hospital=["hospital-1", None])
+    found = loaded.predict(named)["probability"].to_numpy()
+    assert found[0] == pytest.approx(shifted.probability(x, "hospital-1")[0])
+    assert found[1] == pytest.approx(shifted.probability(x)[1])
+    with pytest.raises(Exception, match="names no hospital of study stroke in 1 rows"):
+        loaded.predict(patients.assign(hospital=["elsewhere", None]))
+
+
+def test_the_logged_model_is_lean_and_described(home, connected):
+    import mlflow
+
+    finish(home, "described")
+    place = connected.get_model_version_download_uri(NAME, "1")
+    folder = Path(mlflow.artifacts.download_artifacts(place))
+    needs = (folder / "requirements.txt").read_text().split()
+    assert all("==" in need for need in needs)
+    assert not {need.split("==")[0] for need in needs} & {"torch", "pyspark", "flwr", "fedrisk"}
+    assert not (folder / "uv.lock").exists()
+    model = mlflow.pyfunc.load_model(str(folder))
+    outputs = model.metadata.signature.outputs.to_dict()
+    assert [(o["name"], o["type"]) for o in outputs] == [
+        ("probability", "double"), ("stratum", "string"),
+    ]  # fmt: skip
+    example = model.input_example
+    assert set(example.columns) <= {*model.metadata.signature.inputs.input_names()}
+    assert model.predict(example)["probability"].between(0, 1).all()
+    assert model.metadata.metadata["columns"]["age"]["unit"] == "years"
