@@ -1,0 +1,1 @@
+"""Names of the two halves of the Flower app."""

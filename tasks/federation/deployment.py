@@ -1,0 +1,274 @@
+"""Lay out and start one federation: folders, keys, ports, configurations, processes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import shutil
+import socket
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import tasks
+from tasks.federation.certificates import (
+    Certificates,
+    make_certificates,
+    make_node_key,
+    write_private,
+)
+from tasks.federation.hospital import HospitalConfig
+from tasks.federation.processes import Processes
+from tasks.launch import step_environment
+from tasks.manifest import TableVersion
+from tasks.settings import PREFIX
+from tasks.step import Context
+from tasks.telemetry.round_event import read_events
+
+APP = Path(__file__).parent / "app"
+OUTCOME, FAILURE, GONE, SERVER = "outcome.json", "failure.json", "gone.json", "server.json"
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """A federation that has been started.
+
+    Attributes:
+        folder: The step's folder: model, events, checkpoint, logs.
+        private: Keys and configurations, deleted with the federation's next start.
+        known_rounds: The last round that an earlier attempt has told.
+        port: The SuperLink's.
+        certificates: The SuperLink's.
+    """
+
+    folder: Path
+    private: Path
+    known_rounds: int
+    port: int
+    certificates: Certificates
+
+    @property
+    def outcome(self) -> Path:
+        """Written by the server when all went well."""
+        return self.private / OUTCOME
+
+    @property
+    def failure(self) -> Path:
+        """Written by the server when it did not."""
+        return self.private / FAILURE
+
+    @property
+    def gone(self) -> Path:
+        """Hospitals whose process has ended, written by the launcher."""
+        return self.private / GONE
+
+    def log(self, name: str) -> Path:
+        """A process's log.
+
+        Args:
+            name: A hospital, ``superlink`` or ``control``.
+        """
+        return self.folder / f"{name}.log"
+
+
+def deploy(context: Context, folder: Path, processes: Processes) -> Deployment:
+    """Start the SuperLink, a SuperNode a hospital, and the run.
+
+    Args:
+        context: The step's.
+        folder: The step's folder.
+        processes: What starts and ends them.
+
+    Raises:
+        DataError: A hospital's step ``features`` has left no table.
+    """
+    tables = {
+        name: context.run.read("features", name).tables["gold"] for name in context.plan.hospitals
+    }
+    private = folder / "private"
+    shutil.rmtree(private, ignore_errors=True)
+    private.mkdir(mode=0o700)
+    ports = free_ports(1 + len(tables))
+    deployment = Deployment(
+        folder,
+        private,
+        max((event.round for event in read_events(folder / "rounds.jsonl")), default=0),
+        ports[0],
+        make_certificates(private / "superlink"),
+    )
+    warm = context.study.federation.executor == "warm"
+    _write_server(context, deployment, tables)
+    _start_superlink(context, deployment, processes, warm)
+    keys = {}
+    for name, port in zip(tables, ports[1:], strict=True):
+        own = private / name
+        own.mkdir(mode=0o700)
+        key, keys[name] = make_node_key(own)
+        _write_hospital(context, own, name, tables[name])
+        if warm:
+            _start_hospital(context, deployment, processes, name, port, key, warm=True)
+    _start_control(context, deployment, processes, keys)
+    if not warm:
+        # Flower's own command does not wait: an unregistered key would be turned away.
+        _wait_for(private / "registered", processes, deployment)
+        for name, port in zip(tables, ports[1:], strict=True):
+            key = private / name / "node.key"
+            _start_hospital(context, deployment, processes, name, port, key, warm=False)
+    return deployment
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of 127.0.0.1 that nothing listens on now."""
+    held = [socket.socket() for _ in range(count)]
+    for each in held:
+        each.bind(("127.0.0.1", 0))
+    ports = [int(each.getsockname()[1]) for each in held]
+    for each in held:
+        each.close()
+    return ports
+
+
+def fingerprint(context: Context, tables: dict[str, TableVersion]) -> str:
+    """What a checkpoint belongs to: the study and the versions of the hospitals' tables."""
+    text = json.dumps([context.study.digest(), {n: t.version for n, t in tables.items()}])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def environment(context: Context, home: Path, hospital: str | None) -> dict[str, str]:
+    """A process's environment: the system's variables and Flower's, no setting of ours.
+
+    Args:
+        context: The step's.
+        home: Flower's home folder of this process alone.
+        hospital: Whose process it is.
+    """
+    found = step_environment(context.settings, hospital)
+    found = {key: value for key, value in found.items() if not key.startswith(PREFIX)}
+    if hospital is None:
+        # Only a hospital reads a table.
+        found = {key: value for key, value in found.items() if not key.startswith("AWS_")}
+    binaries, package = str(Path(sys.executable).parent), str(Path(tasks.__file__).parent.parent)
+    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return found | {
+        "FLWR_HOME": str(home),
+        "PATH": f"{binaries}:{found.get('PATH', '')}",
+        "PYTHONPATH": ":".join(filter(None, [package, found.get("PYTHONPATH", "")])),
+        # One hospital's batches are too small to share out, and threads do not survive a fork.
+        "OMP_NUM_THREADS": "1",
+    }
+
+
+def _write_server(
+    context: Context, deployment: Deployment, tables: dict[str, TableVersion]
+) -> None:
+    config = {
+        "study": context.study.model_dump(mode="json"),
+        "hospitals": context.plan.hospitals,
+        "nodes": {},
+        "fingerprint": fingerprint(context, tables),
+    }
+    write_private(deployment.private / SERVER, json.dumps(config).encode())
+
+
+def _write_hospital(context: Context, own: Path, name: str, table: TableVersion) -> None:
+    config = HospitalConfig(
+        hospital=name, gold=table.uri, version=table.version, study=context.study
+    )
+    write_private(own / "hospital.json", config.model_dump_json().encode())
+    write_private(own / "secret", secrets.token_bytes(32))
+
+
+def _start_superlink(
+    context: Context, deployment: Deployment, processes: Processes, warm: bool
+) -> None:
+    own, files = deployment.private / "superlink", deployment.certificates
+    write_private(own / "secret", secrets.token_bytes(32))
+    flower = [
+        *("--ssl-ca-certfile", str(files.authority), "--ssl-certfile", str(files.certificate)),
+        *("--ssl-keyfile", str(files.key), "--enable-supernode-auth", "--host", "127.0.0.1"),
+        "--disable-runtime-dependency-installation",
+    ]
+    if warm:
+        ours = ["--port", str(deployment.port), "--secret", str(own / "secret")]
+        ours += ["--authority", str(files.authority)]
+        command = [sys.executable, "-m", "tasks.federation.executor", "superlink", *ours, "--"]
+    else:
+        command = ["flower-superlink", "--isolation", "subprocess", "--port", str(deployment.port)]
+    variables = environment(context, own / "flower", None)
+    processes.start("superlink", [*command, *flower], variables, deployment.log("superlink"))
+
+
+def _start_hospital(
+    context: Context,
+    deployment: Deployment,
+    processes: Processes,
+    name: str,
+    port: int,
+    key: Path,
+    *,
+    warm: bool,
+) -> None:
+    own = deployment.private / name
+    flower = [
+        *("--superlink", f"127.0.0.1:{deployment.port}"),
+        *("--root-certificates", str(deployment.certificates.authority)),
+        *("--auth-supernode-private-key", str(key)),
+        *("--node-config", f'hospital="{name}" config="{own / "hospital.json"}"'),
+        # A SuperNode whose SuperLink is gone must not try for ever.
+        *("--max-retries", "20", "--max-wait-time", "60"),
+    ]
+    if warm:
+        ours = ["--hospital", name, "--port", str(port), "--secret", str(own / "secret")]
+        ours += ["--config", str(own / "hospital.json")]
+        ours += ["--after", str(deployment.private / "registered")]
+        command = [sys.executable, "-m", "tasks.federation.executor", "supernode", *ours, "--"]
+    else:
+        command = ["flower-supernode", "--port", str(port)]
+    variables = environment(context, own / "flower", name)
+    processes.start(name, [*command, *flower], variables, deployment.log(name))
+
+
+def _start_control(
+    context: Context, deployment: Deployment, processes: Processes, keys: dict[str, Path]
+) -> None:
+    from tasks.federation.control import CONNECTION, ControlRequest
+
+    own = deployment.private / "control"
+    variables = environment(context, own / "flower", None)
+    (own / "flower" / "config.toml").write_text(
+        f'[superlink]\ndefault = "{CONNECTION}"\n\n[superlink.{CONNECTION}]\n'
+        f'address = "127.0.0.1:{deployment.port}"\n'
+        f'root-certificates = "{deployment.certificates.authority}"\n',
+        encoding="utf-8",
+    )
+    # A copy without the caches that importing it may have left beside it.
+    app = own / "app"
+    shutil.copytree(APP, app, ignore=shutil.ignore_patterns("__pycache__"))
+    request = ControlRequest(
+        port=deployment.port,
+        keys=keys,
+        app=app,
+        folder=deployment.private,
+        server=deployment.private / SERVER,
+        registered=deployment.private / "registered",
+    )
+    write_private(own / "request.json", request.model_dump_json().encode())
+    command = [sys.executable, "-m", "tasks.federation.control", str(own / "request.json")]
+    processes.start("control", command, variables, deployment.log("control"))
+
+
+def _wait_for(path: Path, processes: Processes, deployment: Deployment) -> None:
+    import time
+
+    from tasks.errors import FederationError
+    from tasks.federation.processes import tail
+
+    end = time.monotonic() + 120
+    while not path.exists():
+        if processes.ended() or time.monotonic() > end:
+            raise FederationError(
+                f"the SuperLink took no keys; {deployment.log('control')} ends:\n"
+                f"{tail(deployment.log('control'))}"
+            )
+        time.sleep(0.1)

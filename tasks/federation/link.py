@@ -1,0 +1,223 @@
+"""Ask hospitals a question and wait for the answers, with a deadline: the server's end of Flower.
+
+A loop of our own over ``push_messages`` and ``pull_messages``: Flower's ``send_and_receive`` looks
+for replies every 3 s, waits for hospitals whose process is known to be dead, and counts no replies.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from tasks.federation.messages import Wire, refusal_of, size_of
+
+if TYPE_CHECKING:
+    from flwr.serverapp import Grid
+
+POLL = 0.1
+GRACE = 3.0
+"""Seconds that a hospital which missed its last deadline gets after all others have answered."""
+NODES_EVERY = 5.0
+"""Seconds between two looks at which SuperNodes are connected."""
+RECORD = "fedrisk"
+KINDS = {"statistics": "query", "train": "train", "close": "evaluate"}
+"""Flower's message type of each question."""
+
+
+@dataclass
+class Answers:
+    """What came back.
+
+    Attributes:
+        replies: Fields by hospital.
+        lost: Why there is no reply, by hospital.
+        late: The lost ones that simply had not answered in time.
+        bytes_up: Payload from the hospitals.
+        bytes_down: Payload to them.
+    """
+
+    replies: dict[str, Wire] = field(default_factory=dict)
+    lost: dict[str, str] = field(default_factory=dict)
+    late: set[str] = field(default_factory=set)
+    bytes_up: int = 0
+    bytes_down: int = 0
+
+
+class Link(Protocol):
+    """A way to the hospitals; tests have one without a network."""
+
+    def present(self) -> set[str]:
+        """Hospitals that can be asked now."""
+
+    def gone(self) -> dict[str, str]:
+        """Hospitals whose process is known to have ended, with the reason."""
+
+    def ask(
+        self,
+        question: str,
+        tasks: Mapping[str, Wire],
+        *,
+        number: int,
+        deadline: float,
+        doubtful: Collection[str] = (),
+        needed: int = 1,
+    ) -> Answers:
+        """Ask hospitals and wait for their answers.
+
+        Args:
+            question: ``statistics``, ``train`` or ``close``.
+            tasks: The question's fields by hospital.
+            number: The round.
+            deadline: Seconds to wait at most.
+            doubtful: Hospitals that missed the last deadline: once all others have answered, and
+                ``needed`` have, they get only ``GRACE`` more.
+            needed: Replies without which the round fails.
+        """
+
+
+class FlowerLink:
+    """The hospitals behind a Flower grid."""
+
+    def __init__(self, grid: Grid, nodes: Mapping[str, int], gone: Path) -> None:
+        """Say who is who.
+
+        Args:
+            grid: Flower's.
+            nodes: Node id by hospital, as registered with the hospital's key.
+            gone: File in which the launcher names hospitals whose process has ended.
+        """
+        self._grid, self._nodes, self._gone = grid, dict(nodes), gone
+
+    def present(self) -> set[str]:
+        """See ``Link.present``."""
+        connected = set(self._grid.get_node_ids())
+        gone = self.gone()
+        return {h for h, node in self._nodes.items() if node in connected and h not in gone}
+
+    def gone(self) -> dict[str, str]:
+        """See ``Link.gone``."""
+        if not self._gone.exists():
+            return {}
+        found: dict[str, str] = json.loads(self._gone.read_bytes())
+        return found
+
+    def ask(
+        self,
+        question: str,
+        tasks: Mapping[str, Wire],
+        *,
+        number: int,
+        deadline: float,
+        doubtful: Collection[str] = (),
+        needed: int = 1,
+    ) -> Answers:
+        """See ``Link.ask``."""
+        end = time.monotonic() + deadline
+        found = Answers(bytes_down=sum(size_of(task) for task in tasks.values()))
+        waiting = self._push(question, tasks, number, deadline, found)
+        grace, look = float("inf"), time.monotonic() + NODES_EVERY
+        while waiting:
+            for message in self._grid.pull_messages(list(waiting)):
+                hospital = waiting.pop(message.metadata.reply_to_message_id, None)
+                if hospital is not None:
+                    self._take(message, hospital, found)
+            self._drop(waiting, self.gone(), found)
+            now = time.monotonic()
+            if now > look:
+                connected, look = self.present(), now + NODES_EVERY
+                away = {h for h in waiting.values() if h not in connected}
+                self._drop(waiting, dict.fromkeys(away, "its SuperNode is not connected"), found)
+            if set(waiting.values()) <= set(doubtful) and len(found.replies) >= needed:
+                grace = min(grace, now + GRACE)
+            if now > min(end, grace):
+                break
+            time.sleep(POLL)
+        for hospital in waiting.values():
+            found.late.add(hospital)
+            found.lost[hospital] = "no answer in time"
+        return found
+
+    def _push(
+        self,
+        question: str,
+        tasks: Mapping[str, Wire],
+        number: int,
+        deadline: float,
+        found: Answers,
+    ) -> dict[str, str]:
+        """Send, and return which message waits for which hospital."""
+        from flwr.app import ConfigRecord, Message, RecordDict
+
+        names = sorted(tasks)
+        messages = [
+            Message(
+                RecordDict({RECORD: ConfigRecord(tasks[name])}),
+                dst_node_id=self._nodes[name],
+                message_type=KINDS[question],
+                # A message that comes too late is not worth a training.
+                ttl=deadline,
+                group_id=str(number),
+            )
+            for name in names
+        ]
+        ids = list(self._grid.push_messages(messages))
+        waiting: dict[str, str] = {}
+        for name, message_id in zip(names, ids or [""] * len(names), strict=True):
+            if message_id:
+                waiting[message_id] = name
+            else:
+                found.lost[name] = "the SuperLink did not take the message"
+        return waiting
+
+    def _take(self, message: Any, hospital: str, found: Answers) -> None:
+        if message.has_error():
+            # Flower's reasons may quote an exception of the hospital: only its code is passed on.
+            found.lost[hospital] = f"Flower error {int(message.error.code)}; see the hospital's log"
+            return
+        wire = dict(message.content[RECORD])
+        found.bytes_up += size_of(wire)
+        reason = refusal_of(wire)
+        if reason is None:
+            found.replies[hospital] = wire
+        else:
+            found.lost[hospital] = reason
+
+    @staticmethod
+    def _drop(waiting: dict[str, str], why: Mapping[str, str], found: Answers) -> None:
+        for message_id, hospital in list(waiting.items()):
+            if hospital in why:
+                del waiting[message_id]
+                found.lost[hospital] = why[hospital]
+
+
+def wait_until_ready(
+    link: Link,
+    hospitals: Collection[str],
+    needed: int,
+    deadline: float,
+    sleep: Callable[[float], None] = time.sleep,
+) -> set[str]:
+    """Wait until all hospitals have joined, or as many as are needed when the deadline passes.
+
+    Args:
+        link: The way to them.
+        hospitals: All that may come.
+        needed: The fewest that will do.
+        deadline: Seconds.
+        sleep: Waits between two looks.
+
+    Returns:
+        Those that are there; fewer than ``needed`` if that is how it ended.
+    """
+    end = time.monotonic() + deadline
+    while True:
+        there, gone = link.present() & set(hospitals), set(link.gone())
+        if there >= set(hospitals) - gone or len(set(hospitals) - gone) < needed:
+            return there
+        if time.monotonic() > end:
+            return there
+        sleep(POLL)
