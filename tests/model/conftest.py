@@ -45,7 +45,7 @@ def made_up(study: Study) -> Rows:
     z = (x[:, names.index("age")] - 80) / 20 + 0.5 * (
         x[:, names.index("avg_glucose_level")] - 80
     ) / 20
-    y = (generator.random(n) < 1 / (1 + np.exp(2 - 1.2 * z))).astype(np.float32)
+    y = (generator.random(n) < 1 / (1 + np.exp(2 - 2 * z))).astype(np.float32)
     patients = [f"p{i:04d}" for i in range(n)]
     return Rows(patients=patients, x=x, y=y, part=parts_of(patients, "made-up"))
 
