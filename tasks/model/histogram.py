@@ -268,29 +268,28 @@ def _merged(counts: Counts, min_count: int, way: int) -> Counts:
 
     The first ways differ in the first border alone, the others in all.
     """
-    held = np.flatnonzero(counts.sum(axis=0)).tolist()
-    totals = counts.sum(axis=0).tolist()
+    held = np.flatnonzero(counts.sum(axis=0))
+    inside = counts[:, held]
+    totals = inside.sum(axis=0)
     more = np.zeros(len(held) + 1, dtype=np.int64)
     if way >= min_count:
         more = np.random.default_rng(way).integers(0, 3, len(held) + 1)
     more[0] = way % min_count
-    groups: list[list[int]] = [[]]
-    size = 0
-    for cell in held:
-        if size >= min_count + more[len(groups) - 1]:
-            groups.append([])
+    wanted = (min_count + more).tolist()
+    starts, size = [0], 0
+    for place, total in enumerate(totals.tolist()):
+        if size >= wanted[len(starts) - 1]:
+            starts.append(place)
             size = 0
-        groups[-1].append(cell)
-        size += totals[cell]
-    if size < min_count and len(groups) > 1:
-        last = groups.pop()
-        groups[-1] += last
+        size += total
+    if size < min_count and len(starts) > 1:
+        starts.pop()
+    sums = np.add.reduceat(inside, starts, axis=1)
+    reached = np.cumsum(totals)
+    before = reached[starts] - totals[starts]
+    median = np.searchsorted(reached, before + sums.sum(axis=0) / 2)
     merged = np.zeros_like(counts)
-    for cells in groups:
-        inside = counts[:, cells]
-        reached = np.cumsum(inside.sum(axis=0))
-        median = cells[int(np.searchsorted(reached, reached[-1] / 2))]
-        merged[:, median] += inside.sum(axis=1)
+    merged[:, held[median]] = sums
     return merged
 
 
