@@ -15,6 +15,7 @@ from tasks.evaluate.comparison import (
     Comparison,
     Difference,
     HospitalRows,
+    MissingFigures,
     ModelSummary,
     RoundFigures,
 )
@@ -138,6 +139,9 @@ def compare(context: Context, scored: dict[str, dict[str, Scores]]) -> Compariso
             for event in events
         ],
         importance=_importance(context),
+        missing=missing_rates(
+            [context.run.read("features", name).figures for name in context.plan.hospitals]
+        ),
         oracle_auroc=_oracle(context),
         notes=_notes(context),
     )
@@ -233,6 +237,31 @@ def _importance(context: Context) -> dict[str, dict[str, float]]:
         if drops:
             found[step] = {k: float(v) for k, v in drops.items() if v is not None}
     return found
+
+
+def missing_rates(features: list[dict[str, Any]]) -> dict[str, MissingFigures]:
+    """Outcome rates with and without a value, per column, from the hospitals' profiles.
+
+    Args:
+        features: Figures of the ``features`` manifests.
+    """
+    counts: dict[str, list[int]] = {}
+    for figures in features:
+        profile = figures.get("profile") or {}
+        for name, column in (profile.get("columns") or {}).items():
+            lacking, groups = column.get("missing"), column.get("groups") or []
+            if not lacking or not groups:
+                continue
+            sums = counts.setdefault(name, [0, 0, 0, 0])
+            sums[0] += lacking["rows"]
+            sums[1] += lacking["positives"]
+            sums[2] += sum(group["rows"] for group in groups)
+            sums[3] += sum(group["positives"] for group in groups)
+    return {
+        name: MissingFigures(rows=a, missing_rate=b / a, known_rate=d / c)
+        for name, (a, b, c, d) in counts.items()
+        if a and c
+    }
 
 
 def _oracle(context: Context) -> float | None:

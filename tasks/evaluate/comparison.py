@@ -121,6 +121,20 @@ class Difference(Figures):
     paired: bool = False
 
 
+class MissingFigures(Figures):
+    """Whether a value's absence tells of the outcome, on all hospitals' training rows.
+
+    Attributes:
+        rows: Patients who lack the value, at hospitals with enough of them to tell.
+        missing_rate: Share of positives among them.
+        known_rate: Share of positives among the others.
+    """
+
+    rows: int
+    missing_rate: float
+    known_rate: float
+
+
 class RoundFigures(Figures):
     """One federated round, for charts."""
 
@@ -186,6 +200,8 @@ class Comparison(Figures):
     history: list[RoundFigures] = Field(default_factory=list)
     importance: dict[str, dict[str, float]] = Field(default_factory=dict)
     """Drop of validation AUROC under permutation, by model and feature."""
+    missing: dict[str, MissingFigures] = Field(default_factory=dict)
+    """By column, where values are missing."""
     oracle_auroc: float | None = None
     notes: list[str] = Field(default_factory=list)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tasks.evaluate.comparison import Comparison
+from tasks.evaluate.comparison import Comparison, MissingFigures
 from tasks.evaluate.curves import NAMES
 from tasks.study import Study
 
@@ -80,6 +80,13 @@ def caveats(study: Study, found: Comparison) -> list[str]:
             f"The federated model {beats} the single strongest feature ({lead:+.3f} AUROC). A "
             "model that does not do so is not worth its complexity."
         )
+    published = found.published
+    if published and published.auroc is not None and ours.auroc is not None:
+        lead = ours.auroc - published.auroc
+        said.append(
+            f"{model_name('published', study)}, which saw none of these patients, reaches "
+            f"{published.auroc:.3f}; the federated model's lead over it is {lead:+.3f}."
+        )
     said.append(
         "Pooled AUROC also rewards knowing which hospital a patient is from, where rates differ. "
         "The mean of within-hospital AUROCs does not; local models are compared by that."
@@ -94,18 +101,19 @@ def caveats(study: Study, found: Comparison) -> list[str]:
         f"no group has fewer than {study.evaluation.min_count} patients; they agree with row-level "
         "figures to about .002."
     )
-    flags = [f.name for f in study.features if f.kind == "missing"]
-    strong = [
-        (name, value)
-        for name, value in found.importance.get("federated", {}).items()
-        if name in flags and value > 0.002
-    ]
-    for name, value in strong:
+    if study.federation.intercept:
         said.append(
-            f"The model leans on {name}, the fact that a value was not recorded (a drop of "
-            f"{value:.3f} AUROC when permuted). Whether that carries over depends on how a "
-            "hospital records."
+            "At each hospital the federated model is scored with that hospital's own intercept. "
+            "The registry's model adds it only where the column hospital names one."
         )
+    said += [
+        f"{study.columns[name].title or name} is missing in {one.rows} training rows, of whom "
+        f"{one.missing_rate:.1%} have {study.target.title or 'the outcome'}, against "
+        f"{one.known_rate:.1%} of the others. The model sees the flag; whether that carries over "
+        "depends on how a hospital records."
+        for name, one in found.missing.items()
+        if name in study.columns and not 0.5 <= _ratio(one) <= 2
+    ]
     if found.source.startswith("synthetic:"):
         oracle = f" (best possible AUROC {found.oracle_auroc:.3f})" if found.oracle_auroc else ""
         said.append(
@@ -117,3 +125,7 @@ def caveats(study: Study, found: Comparison) -> list[str]:
         what = "update was" if lost == 1 else "updates were"
         said.append(f"{lost} {what} lost in training; the participation chart shows which.")
     return said
+
+
+def _ratio(one: MissingFigures) -> float:
+    return one.missing_rate / one.known_rate if one.known_rate else float("inf")

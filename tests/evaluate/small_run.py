@@ -153,7 +153,15 @@ def _hospital(
     ]
     figures = {
         "rows": 5 * n, "positives": 5 * positives, "parts": parts, "features": x.shape[1],
-        "profile": {"columns": {"age": {"kind": "number", "groups": groups}}},
+        "profile": {
+            "columns": {
+                "age": {"kind": "number", "groups": groups},
+                "bmi": {
+                    "kind": "number", "groups": groups,
+                    "missing": {"name": "missing", "rows": 20, "positives": 4},
+                },
+            }
+        },
     }  # fmt: skip
     _write(context, "features", hospital, figures=figures, tables={"gold": table["gold"]})
     scores = {}

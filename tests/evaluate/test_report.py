@@ -69,6 +69,14 @@ def test_figures_stand_in_it_as_they_are_in_the_comparison(report, comparison):
     assert "avg_glucose_level: out of range: 7" in report
 
 
+def test_a_missing_value_that_tells_of_the_outcome_is_pointed_out(report):
+    # 12 of 60 against 120 of 3000.
+    expected = (
+        "Body mass index is missing in 60 training rows, of whom 20.0% have stroke, against 4.0%"
+    )
+    assert expected in report
+
+
 def test_no_value_of_a_row_stands_in_it(report, small_run):
     for x, _ in small_run.rows.values():
         for value in x[:, 0][:50]:
