@@ -41,9 +41,10 @@ def outcome_of(plan: Plan, run: RunFolder, state: str, start: float, total: floa
     endings = read_endings(run)
     failed = next((each for each in endings if each.code), None)
     code, message = int(ExitCode.DONE), ""
-    if state != "success" or failed is not None:
-        code, message = _failure(run, failed)
     evaluated, promoted = run.find("evaluate"), run.find("promote")
+    # Airflow calls a run with nothing but skipped tasks at its end a success.
+    if state != "success" or failed is not None or promoted is None:
+        code, message = _failure(run, failed)
     seconds: dict[str, float] = {"airflow": round(start, 3)}
     for each in endings:
         # Hospitals work side by side, so the longest counts.
@@ -77,7 +78,8 @@ def outcome_of(plan: Plan, run: RunFolder, state: str, start: float, total: floa
 def _failure(run: RunFolder, failed: Ending | None) -> tuple[int, str]:
     if failed is None:
         return int(ExitCode.FAILED), (
-            f"run {run.run} failed in Airflow and not in a step; look at the logs of its tasks."
+            f"run {run.run} ended in Airflow and no step told why; look at the logs of its tasks "
+            "with `fedrisk up`."
         )
     of = f" of {failed.hospital}" if failed.hospital else ""
     return failed.code, f"step {failed.step}{of}: {failed.message}\nIts log is {failed.log}"

@@ -11,10 +11,11 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from tasks.cli.request import add_request_options, request_of
+from tasks.errors import SettingsError
 
 if TYPE_CHECKING:
     from tasks.embedded.server import Running
-    from tasks.plan import Plan
+    from tasks.plan import Plan, Request
     from tasks.settings import Settings
 
 
@@ -63,6 +64,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     run_id = args.run_id or _new_run(settings, name)
     # The plan is made before Airflow starts, so that what cannot work is refused at once.
     plan = make_plan(request, run_id, settings)
+    _check_same(plan, request, name)
     register_study(file, name, settings)
     hospitals = ", ".join(plan.hospitals)
     say(f"run {run_id}: study {name}, source {plan.source_name}, hospitals {hospitals}")
@@ -89,7 +91,25 @@ def _new_run(settings: Settings, study: str) -> str:
     return f"{now}-{number}"
 
 
-def _conf(request: Any) -> dict[str, Any]:
+def _check_same(plan: Plan, request: Request, study: str) -> None:
+    """Refuse to go on with a run that was planned for something else."""
+    overrides = request.all_overrides()
+    hospitals = [h for h in plan.study.hospitals if h in request.hospitals]
+    other = {
+        "study": plan.study.name != study,
+        "source": request.source is not None and plan.source != request.source,
+        "hospitals": bool(hospitals) and hospitals != plan.hospitals,
+        "settings": bool(overrides) and overrides != plan.overrides,
+    }
+    if changed := [key for key, differs in other.items() if differs]:
+        raise SettingsError(
+            f"run {plan.run} is there with another {' and '.join(changed)} (study "
+            f"{plan.study.name}, source {plan.source_name}, overrides {plan.overrides}), and a "
+            "run's plan does not change: leave --run out, or ask for the same."
+        )
+
+
+def _conf(request: Request) -> dict[str, Any]:
     """The request as the trigger form has it: what was not given is left to the form."""
     given: dict[str, Any] = request.model_dump(exclude_defaults=True, exclude={"study"})
     return given
@@ -112,14 +132,18 @@ def _through_airflow(
         try:
             airflow.trigger(dag, plan.run, conf)
         except AlreadyThere:
-            say(f"run {plan.run} is there: going on with what failed")
-            airflow.clear_failed(dag, plan.run)
+            if airflow.resume(dag, plan.run):
+                say(f"run {plan.run} is there: going on with what is not done")
+            else:
+                say(f"run {plan.run} is there and done")
         return follow(running, dag, plan, say)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt):
+            say(f"interrupted; with --run {plan.run} the run goes on from here")
         try:
             airflow.fail(dag, plan.run)
-        except (AirflowError, OSError) as error:
-            say(f"could not mark the run as failed: {error}")
+        except (AirflowError, OSError) as fault:
+            say(f"could not mark the run as failed: {fault}")
         raise
     finally:
         if was_paused:

@@ -131,10 +131,31 @@ class Airflow:
         body = {"dag_run_id": run, "logical_date": None, "conf": conf}
         self._call("POST", f"/api/v2/dags/{dag}/dagRuns", body)
 
-    def clear_failed(self, dag: str, run: str) -> None:
-        """Let the failed steps of a run, and those behind them, run again."""
-        body = {"dry_run": False, "only_failed": True}
-        self._call("POST", f"/api/v2/dags/{dag}/dagRuns/{_quoted(run)}/clear", body)
+    def resume(self, dag: str, run: str) -> bool:
+        """Let every task of a run that has not succeeded run again.
+
+        A run that was marked as failed has tasks that are skipped though they never had their
+        turn, so Airflow's own "only failed" would leave them out.
+
+        Returns:
+            Whether there was any.
+        """
+        open_tasks = [
+            [task["task_id"], task["map_index"]] if task["map_index"] >= 0 else task["task_id"]
+            for task in self.tasks(dag, run)
+            if task["state"] != "success"
+        ]
+        if not open_tasks:
+            return False
+        body = {
+            "dry_run": False,
+            "dag_run_id": run,
+            "only_failed": False,
+            "reset_dag_runs": True,
+            "task_ids": open_tasks,
+        }
+        self._call("POST", f"/api/v2/dags/{dag}/clearTaskInstances", body)
+        return True
 
     def active_runs(self, dag: str) -> list[str]:
         """Ids of the runs that are queued or running."""

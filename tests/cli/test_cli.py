@@ -141,6 +141,22 @@ def test_a_step_of_another_study_than_the_runs_is_refused(
     assert "of study heart" in message
 
 
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--study", "stroke"], "another study"),
+        (["--study", "heart", "--rounds", "3"], "another settings"),
+        (["--study", "heart", "--hospitals", "cleveland,va,hungarian"], "another hospitals"),
+    ],
+)
+def test_a_run_does_not_go_on_with_other_choices(
+    arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["step", "plan", "--study", "heart", "--run", "r"]) == 0
+    capsys.readouterr()
+    assert expected in refused(capsys, "run", "--run", "r", *arguments)
+
+
 def test_a_fault_of_the_program_ends_with_code_1_and_a_traceback(home: Path) -> None:
     run = home / "runs" / "r"
     run.mkdir(parents=True)

@@ -67,6 +67,19 @@ def test_a_run_of_the_same_id_is_not_started_twice(running: Running) -> None:
     assert running.airflow.active_runs(DAG) == []
 
 
+def test_a_run_that_was_marked_as_failed_goes_on_with_all_that_is_not_done(
+    running: Running,
+) -> None:
+    running.wait_for_dag(DAG)
+    running.airflow.set_paused(DAG, True)
+    running.airflow.trigger(DAG, "cut", {})
+    running.airflow.fail(DAG, "cut")
+    assert running.airflow.resume(DAG, "cut")
+    assert running.airflow.state(DAG, "cut") in ("queued", "running")
+    assert {task["state"] for task in running.airflow.tasks(DAG, "cut")} == {None}
+    running.airflow.fail(DAG, "cut")
+
+
 def test_the_pool_for_spark_is_there(running: Running) -> None:
     with pytest.raises(AlreadyThere):
         running.airflow._call("POST", "/api/v2/pools", {"name": "spark", "slots": 1})
