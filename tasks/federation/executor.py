@@ -39,11 +39,11 @@ class _ShortSleep:
 
 
 def _shorten_back_off() -> None:
-    """Look for an object that is on its way after .1 s instead of 1 s, at most once a second."""
+    """Look for an object that is on its way after .1 s instead of 1 s, and not for two hours."""
     from flwr.supercore.inflatable import inflatable_utils
 
     for pull in (inflatable_utils.pull_objects, inflatable_utils.pull_and_inflate_object_from_tree):
-        pull.__kwdefaults__.update(initial_backoff=0.1, backoff_cap=1.0)
+        pull.__kwdefaults__.update(initial_backoff=0.1, backoff_cap=1.0, max_time=20.0)
 
 
 class ForkExecutor:

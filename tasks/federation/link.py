@@ -20,10 +20,13 @@ if TYPE_CHECKING:
 
 POLL = 0.1
 GRACE = 3.0
-"""Seconds that a hospital which missed its last deadline gets after all others have answered."""
+"""Seconds that a hospital which missed its last deadline gets after all others have answered; a
+quarter after two missed, a ninth after three: it may come back, but the others need not pay."""
 NODES_EVERY = 5.0
 """Seconds between two looks at which SuperNodes are connected."""
 RECORD = "fedrisk"
+UNANSWERED = (3, 4)
+"""Flower's codes for a message or a reply that has expired or is not there."""
 KINDS = {"statistics": "query", "train": "train", "close": "evaluate"}
 """Flower's message type of each question."""
 
@@ -63,7 +66,7 @@ class Link(Protocol):
         *,
         number: int,
         deadline: float,
-        doubtful: Collection[str] = (),
+        doubtful: Mapping[str, int] | None = None,
         needed: int = 1,
     ) -> Answers:
         """Ask hospitals and wait for their answers.
@@ -73,8 +76,8 @@ class Link(Protocol):
             tasks: The question's fields by hospital.
             number: The round.
             deadline: Seconds to wait at most.
-            doubtful: Hospitals that missed the last deadline: once all others have answered, and
-                ``needed`` have, they get only ``GRACE`` more.
+            doubtful: Hospitals that missed their last deadlines, and how many: once all others
+                have answered, and ``needed`` have, they get only a short grace.
             needed: Replies without which the round fails.
         """
 
@@ -112,7 +115,7 @@ class FlowerLink:
         *,
         number: int,
         deadline: float,
-        doubtful: Collection[str] = (),
+        doubtful: Mapping[str, int] | None = None,
         needed: int = 1,
     ) -> Answers:
         """See ``Link.ask``."""
@@ -131,8 +134,9 @@ class FlowerLink:
                 connected, look = self.present(), now + NODES_EVERY
                 away = {h for h in waiting.values() if h not in connected}
                 self._drop(waiting, dict.fromkeys(away, "its SuperNode is not connected"), found)
-            if set(waiting.values()) <= set(doubtful) and len(found.replies) >= needed:
-                grace = min(grace, now + GRACE)
+            missed = [(doubtful or {}).get(hospital, 0) for hospital in waiting.values()]
+            if missed and min(missed) > 0 and len(found.replies) >= needed:
+                grace = min(grace, now + GRACE / min(missed) ** 2)
             if now > min(end, grace):
                 break
             time.sleep(POLL)
@@ -174,6 +178,10 @@ class FlowerLink:
         return waiting
 
     def _take(self, message: Any, hospital: str, found: Answers) -> None:
+        if message.has_error() and int(message.error.code) in UNANSWERED:
+            found.late.add(hospital)
+            found.lost[hospital] = "no answer in time"
+            return
         if message.has_error():
             # Flower's reasons may quote an exception of the hospital: only its code is passed on.
             found.lost[hospital] = f"Flower error {int(message.error.code)}; see the hospital's log"

@@ -50,7 +50,7 @@ class Training:
         progress: What is known so far; each round replaces it.
         folder: Where ``rounds.jsonl`` and the checkpoint are kept.
         fingerprint: Of the study and tables, for the checkpoint.
-        doubtful: Hospitals that missed their last deadline.
+        doubtful: Hospitals that missed their last deadlines, and how many in a row.
     """
 
     study: Study
@@ -60,7 +60,7 @@ class Training:
     progress: Progress
     folder: Path
     fingerprint: str
-    doubtful: set[str]
+    doubtful: dict[str, int]
 
     @property
     def checkpoint(self) -> Path:
@@ -115,7 +115,10 @@ def run_round(training: Training, note: str = "", deadline: float | None = None)
         doubtful=training.doubtful,
         needed=plan.min_hospitals,
     )
-    training.doubtful = (training.doubtful - set(answers.replies)) | answers.late
+    for name in answers.replies:
+        training.doubtful.pop(name, None)
+    for name in answers.late:
+        training.doubtful[name] = training.doubtful.get(name, 0) + 1
     updates = checked(answers, len(progress.model))
     if len(updates) < plan.min_hospitals:
         raise _too_few(number, sorted(updates), answers.lost, plan.min_hospitals)

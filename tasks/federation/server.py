@@ -84,7 +84,7 @@ def train_federated(config: ServerConfig, link: Link, folder: Path) -> Outcome:
         progress,
         folder,
         config.fingerprint,
-        set(),
+        {},
     )
     note = f"resumed after round {progress.round}" if resumed else ""
     stopped = _rounds(training, note, end)

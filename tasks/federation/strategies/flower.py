@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,18 @@ from tasks.study.learning import ROBUST, StrategyOptions
 
 KEY = "flat"
 ADAPTIVE = ("fedadam", "fedyogi", "fedadagrad")
+
+
+@dataclass(frozen=True)
+class _Reply:
+    """What Flower's aggregation reads of a message; a real one exists only within a Flower run."""
+
+    content: Any
+
+    @staticmethod
+    def has_error() -> bool:
+        """Replies with errors do not come this far."""
+        return False
 
 
 class FlowerStrategy(Strategy):
@@ -70,7 +83,7 @@ class FlowerStrategy(Strategy):
     ) -> Aggregate:
         """See ``Strategy.aggregate``."""
         del learning_rate
-        from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
+        from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
 
         start = model.astype(np.float64)
         if self.name == "fedavgm":
@@ -81,15 +94,13 @@ class FlowerStrategy(Strategy):
         equal = self.name in ROBUST
         shares = {name: 1 / len(names) if equal else weights[name] for name in names}
         replies = [
-            Message(
+            _Reply(
                 RecordDict(
                     {
                         "arrays": ArrayRecord({KEY: Array(updates[name].model.astype(np.float64))}),
                         "metrics": MetricRecord({"num-examples": float(shares[name])}),
                     }
-                ),
-                dst_node_id=1,
-                message_type="train",
+                )
             )
             for name in names
         ]

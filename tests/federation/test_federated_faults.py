@@ -1,0 +1,119 @@
+"""A real federation in which something goes wrong."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+from deltalake import write_deltalake
+from small_federation import Step, gold_table, make_context
+
+from tasks.manifest import Manifest, TableVersion
+from tasks.model.artifact import RiskModel
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_killed_supernode_costs_its_share_and_the_run_says_so(home: Path) -> None:
+    step = Step(make_context(home, "killed", rounds=8)).start()
+    step.until_round(2)
+    step.supernode("west").kill()
+    assert step.wait() == 0, step.output
+    events = step.events()
+    assert [event.round for event in events] == list(range(1, 9))
+    assert events[-1].replied == ["north", "south"]
+    # It is dropped as soon as its process has ended, not when the round's deadline passes.
+    assert all(event.seconds < 15 for event in events)
+    manifest = step.context.run.read("federated")
+    assert manifest.figures["participation"]["north"] == 8
+    assert manifest.figures["participation"]["west"] < 8
+    assert "west" in "".join(manifest.notes)
+    assert "west: its SuperNode ended" in step.output
+    assert set(manifest.figures["intercepts"]) == {"north", "south"}
+    assert step.left() == []
+
+
+def test_two_of_three_killed_ends_with_code_4_and_a_rerun_goes_on(home: Path) -> None:
+    step = Step(make_context(home, "two-killed", rounds=8)).start()
+    step.until_round(2)
+    for process in [step.supernode("west"), step.supernode("south")]:
+        process.kill()
+    assert step.wait() == 4, step.output
+    assert "at least 2 hospitals" in step.output
+    assert step.context.run.find("federated") is None
+    done = len(step.events())
+    assert (step.folder / "checkpoint.npz").exists()
+    assert step.left() == []
+
+    again = Step(step.context).start()
+    assert again.wait() == 0, again.output
+    events = again.events()
+    assert [event.round for event in events] == list(range(1, 9))
+    assert events[done].note.startswith(f"resumed after round {done}")
+    assert "round 1/8" not in again.output
+    if all(len(event.replied) == 3 for event in events):
+        unbroken = Step(make_context(home, "unbroken", rounds=8)).start()
+        assert unbroken.wait() == 0, unbroken.output
+        names = [s.folder / "model.safetensors" for s in (again, unbroken)]
+        assert names[0].read_bytes() == names[1].read_bytes()
+
+
+def test_a_supernode_that_hangs_costs_one_deadline(home: Path) -> None:
+    deadline = 6.0
+    step = Step(make_context(home, "hangs", rounds=5, deadlines={"round": deadline})).start()
+    step.until_round(1)
+    stopped = step.supernode("north")
+    stopped.suspend()
+    assert step.wait() == 0, step.output
+    events = step.events()
+    late = [event for event in events if "north" in event.lost]
+    assert late
+    assert "no answer in time" in late[0].lost["north"]
+    assert sum(event.seconds >= deadline for event in events) == 1
+    assert not stopped.is_running()
+    assert step.left() == []
+
+
+def test_a_hospital_that_hung_rejoins(home: Path) -> None:
+    step = Step(make_context(home, "rejoins", rounds=6, deadlines={"round": 5.0})).start()
+    step.until_round(1)
+    stopped = step.supernode("north")
+    stopped.suspend()
+    while not any("north" in event.lost for event in step.events()):
+        step.until_round(len(step.events()) + 1)
+    stopped.resume()
+    assert step.wait() == 0, step.output
+    assert "north" in step.events()[-1].replied
+    assert step.context.run.read("federated").figures["lost"]["north"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_nothing_outlives_the_step(home: Path, number: int) -> None:
+    step = Step(make_context(home, f"ended-{int(number)}", rounds=50)).start()
+    step.until_round(1)
+    step.signal(number)
+    assert step.wait(20) != 0
+    assert step.left() == []
+    assert step.context.run.find("federated") is None
+
+
+def test_a_refusing_hospital_is_named_without_its_values(home: Path) -> None:
+    context = make_context(home, "refuses", rounds=2)
+    table = gold_table(context.study, "west", 60).drop_columns(["sugar"])
+    secret = table.column("pressure")[0].as_py()
+    uri = str(home / "broken" / "gold")
+    write_deltalake(uri, table)
+    gold = {"gold": TableVersion(uri=uri, version=0, rows=60)}
+    context.run.write(
+        Manifest(step="features", study="small", run="refuses", hospital="west", tables=gold)
+    )
+    step = Step(context).start()
+    assert step.wait() == 0, step.output
+    event = step.events()[0]
+    assert event.replied == ["north", "south"]
+    assert "DataError" in event.lost["west"]
+    assert "sugar" in event.lost["west"]
+    assert "west: DataError" in step.output
+    assert str(secret) not in step.output
+    assert RiskModel.load(step.folder / "model.safetensors").intercepts.keys() == {"north", "south"}
