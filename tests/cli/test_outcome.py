@@ -57,6 +57,11 @@ def test_a_run_that_fails_outside_a_step_is_a_fault(plan: Plan, run: RunFolder) 
     assert outcome_of(plan, run, "failed", 5.0, 9.0).code == 1
 
 
+def test_a_success_of_airflow_without_promotion_is_no_success(plan: Plan, run: RunFolder) -> None:
+    end(run, "plan")
+    assert outcome_of(plan, run, "success", 5.0, 9.0).code == 1
+
+
 def test_a_failed_gate_still_shows_results_and_gates(plan: Plan, run: RunFolder) -> None:
     leave(run, "evaluate", {"federated": SCORES, "central": SCORES, "local": {"h": SCORES}})
     gates = run.path / "files" / "promote" / "gates.json"
