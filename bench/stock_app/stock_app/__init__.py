@@ -1,0 +1,1 @@
+"""FedAvg as Flower's quickstart has it."""
