@@ -97,9 +97,10 @@ def close(training: Training, stopped: str, deadline: float) -> Outcome:
         except DataError as error:
             answers.lost[name] = f"its answer was refused: {error}"
     if len(found) < plan.min_hospitals:
+        why = "; ".join(f"{n}: {r}" for n, r in sorted({**gone, **answers.lost}.items()))
         raise FederationError(
             f"after the last round {len(found)} of at least {plan.min_hospitals} hospitals judged "
-            "the result. See to the others and run the step again: no round is repeated."
+            f"the result ({why}). See to the others and run the step again: no round is repeated."
         )
     losses = [_loss(found, place) for place in range(len(models))]
     last = losses[1] < losses[0] or not math.isfinite(progress.best_loss)

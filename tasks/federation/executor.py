@@ -49,13 +49,16 @@ def _shorten_back_off() -> None:
 class ForkExecutor:
     """Flower's ``Executor`` protocol: each task is a fork of this process."""
 
-    def __init__(self, run: Callable[[Any], None]) -> None:
+    def __init__(
+        self, run: Callable[[Any], None], failed: Callable[[int], None] | None = None
+    ) -> None:
         """Say what a fork does.
 
         Args:
             run: Called in the child with Flower's ``ExecutionSpec``.
+            failed: Called with the wait status of a child that did not end well.
         """
-        self._run = run
+        self._run, self._failed = run, failed
         self._children: set[int] = set()
 
     def get_eligible_capacity(
@@ -80,10 +83,14 @@ class ForkExecutor:
     def reconcile(self) -> None:
         """Reap the children that have ended."""
         for child in list(self._children):
+            status = 0
             with contextlib.suppress(ChildProcessError):
-                if os.waitpid(child, os.WNOHANG)[0] == 0:
+                ended, status = os.waitpid(child, os.WNOHANG)
+                if ended == 0:
                     continue
             self._children.discard(child)
+            if status and self._failed is not None:
+                self._failed(status)
 
     def close(self) -> None:
         """End the children that still run."""
@@ -139,13 +146,20 @@ def _run_server(spec: Any) -> None:
     run_serverapp(spec.runtime_api_address, Queue(), spec.token, False, certificates)
 
 
+def _end_group(status: int) -> None:
+    """Without its ServerApp the SuperLink would wait for ever: it ends too, which is seen."""
+    print(f"the ServerApp ended with wait status {status}", flush=True)
+    os.killpg(0, signal.SIGKILL)
+
+
 def _superexec(run: Callable[[Any], None], port: int, secret: Path, authority: str | None) -> None:
     """Ask the process beside this one for tasks, for ever."""
     from flwr.supercore.superexec import run_superexec as module
 
     # Its AcquireTask poll is Flower's own setting.
     os.environ["FLWR_SUPEREXEC_TASK_POLL_INTERVAL"] = str(POLL)
-    module.get_executor = lambda *_, **__: ForkExecutor(run)
+    failed = _end_group if authority else None
+    module.get_executor = lambda *_, **__: ForkExecutor(run, failed)
     wait_for_port(port)
     module.run_superexec(
         runtime_api_address=f"127.0.0.1:{port}",

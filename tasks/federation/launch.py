@@ -104,6 +104,8 @@ def _watch(context: Context, deployment: Deployment, processes: Processes) -> Ou
                 write_atomically(deployment.gone, json.dumps(gone).encode())
         for name in ("superlink", "control"):
             if ended.get(name, 0) != 0 or (name == "superlink" and name in ended):
+                if deployment.failure.exists():
+                    raise _failure(deployment)
                 raise FederationError(
                     f"the federation's {name} ended with code {ended[name]}; its log "
                     f"{deployment.log(name)} ends:\n{tail(deployment.log(name))}"

@@ -171,6 +171,17 @@ class Step:
                     return process
         pytest.fail(f"{hospital} has no SuperNode")
 
+    def server_app(self) -> psutil.Process:
+        """The ServerApp: the fork of the SuperExec, which is the fork of the SuperLink."""
+        own = str(self.folder / "private" / "superlink")
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                command = " ".join(process.cmdline())
+                if own in command and os.getsid(process.pid) == process.pid:
+                    [app] = [each for fork in process.children() for each in fork.children()]
+                    return app
+        pytest.fail("there is no SuperLink")
+
     def left(self) -> list[str]:
         """Processes that still work for this run."""
         return processes_of(self.folder)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from deltalake import write_deltalake
 from small_federation import Step, gold_table, make_context
 
+from tasks.federation.certificates import make_node_key
+from tasks.federation.deployment import environment, free_ports
 from tasks.manifest import Manifest, TableVersion
 from tasks.model.artifact import RiskModel
 
@@ -117,3 +123,57 @@ def test_a_refusing_hospital_is_named_without_its_values(home: Path) -> None:
     assert "west: DataError" in step.output
     assert str(secret) not in step.output
     assert RiskModel.load(step.folder / "model.safetensors").intercepts.keys() == {"north", "south"}
+
+
+def test_a_dead_server_ends_the_step_and_a_rerun_goes_on(home: Path) -> None:
+    step = Step(make_context(home, "dead-server", rounds=6)).start()
+    step.until_round(1)
+    step.server_app().kill()
+    assert step.wait(30) == 4, step.output
+    assert "superlink ended" in step.output
+    assert step.left() == []
+    done = len(step.events())
+    again = Step(step.context).start()
+    assert again.wait() == 0, again.output
+    assert [event.round for event in again.events()] == list(range(1, 7))
+    assert again.events()[done].note.startswith("resumed after round")
+
+
+def test_a_key_that_is_not_registered_cannot_join(home: Path, tmp_path: Path) -> None:
+    context = make_context(home, "intruder", rounds=4)
+    step = Step(context).start()
+    step.until_round(1)
+    private = step.folder / "private"
+    told = step.supernode("west").cmdline()
+    superlink = told[told.index("--superlink") + 1]
+    key, _ = make_node_key(tmp_path)
+    [port] = free_ports(1)
+    command = [str(Path(sys.executable).parent / "flower-supernode")]
+    command += ["--superlink", superlink, "--port", str(port), "--max-retries", "1"]
+    command += ["--root-certificates", str(private / "superlink" / "ca.crt")]
+    command += ["--auth-supernode-private-key", str(key)]
+    with (tmp_path / "intruder.log").open("wb") as log:
+        intruder = subprocess.Popen(
+            command,
+            env=environment(context, tmp_path / "flower", None),
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+        try:
+            assert intruder.wait(40) != 0, (tmp_path / "intruder.log").read_text()
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(intruder.pid, signal.SIGKILL)
+    text = (tmp_path / "intruder.log").read_text()
+    assert "SuperNode ID" not in text, text
+    assert step.wait() == 0, step.output
+    assert all(event.replied == ["north", "south", "west"] for event in step.events())
+
+
+def test_flowers_own_executor_gives_the_same_model(home: Path, finished: Step) -> None:
+    step = Step(make_context(home, "stock", executor="stock", deadlines={"round": 90, "run": 300}))
+    assert step.start().wait(240) == 0, step.output
+    models = [(s.folder / "model.safetensors").read_bytes() for s in (step, finished)]
+    assert models[0] == models[1]
+    assert step.left() == []
