@@ -27,6 +27,8 @@ from tasks.study import Study
 from tasks.telemetry.round_event import read_events
 
 log = logging.getLogger(__name__)
+CLOSING = 20.0
+"""Seconds that the closing message has at least, however little of the run's deadline is left."""
 
 
 class ServerConfig(BaseModel):
@@ -88,8 +90,8 @@ def train_federated(config: ServerConfig, link: Link, folder: Path) -> Outcome:
     )
     note = f"resumed after round {progress.round}" if resumed else ""
     stopped = _rounds(training, note, end)
-    outcome = close(training, stopped, max(1.0, end - time.monotonic()))
-    return outcome
+    # A run that its deadline has ended still has a result to choose.
+    return close(training, stopped, max(CLOSING, end - time.monotonic()))
 
 
 def _rounds(training: Training, note: str, end: float) -> str:

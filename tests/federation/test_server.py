@@ -160,3 +160,11 @@ def test_the_schedule_reaches_the_hospitals(tmp_path: Path) -> None:
     train(tmp_path, study)
     rates = [event.learning_rate for event in read_events(tmp_path / "rounds.jsonl")]
     assert rates == pytest.approx([0.2, 0.1, 0.05])
+
+
+def test_a_run_that_its_deadline_ends_keeps_its_best_model(tmp_path: Path) -> None:
+    study = small_study(rounds=5000, deadlines={"round": 0.5, "run": 1.0})
+    outcome = train(tmp_path, study)
+    assert 1 <= outcome.rounds < 5000
+    assert outcome.stopped == "the run's deadline of 1 s"
+    assert (tmp_path / "model.safetensors").exists()
