@@ -22,7 +22,7 @@ def deal_cohort(context: Context, source: str) -> Result:
     from tasks.data.synthetic import cohort
 
     study = context.study
-    made = cohort(study, None, study.seed)
+    made = cohort(study, seed=study.seed)
     folder = context.run.folder("deal")
     positive = {canonical(value) for value in study.target.positive}
     markers = {

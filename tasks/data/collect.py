@@ -123,7 +123,7 @@ def _read_columns(
     except spark_errors() as error:
         raise DataError(
             f"{where}: not readable as {kind} ({type(error).__name__}). Check source.format."
-        ) from error
+        ) from None
     nested = [name for name, of in kinds.items() if of.startswith(("array", "map", "struct"))]
     if nested:
         raise DataError(f"{where}: column {', '.join(nested)} is nested. Expected plain values.")

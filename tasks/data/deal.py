@@ -86,15 +86,14 @@ def _by_share(table: OneTable, study: Study, where: str) -> Deal:
     keys = [text.strip() for text in values[study.id]] if study.id else table.digests()
     if study.id:
         # A row without an id is a patient of its own; validation will quarantine it.
-        lacking = iter(table.digests() if "" in keys else [])
-        digests = list(lacking)
+        digests = table.digests() if "" in keys else []
         keys = [key or f"row {digests[i]}" for i, key in enumerate(keys)]
     positive = {canonical(value) for value in study.target.positive}
     outcome = [canonical(text) in positive for text in values[study.target.column]]
     index: dict[str, int] = {}
     for key in keys:
         index.setdefault(key, len(index))
-    first = {}
+    first: dict[int, int] = {}
     has_outcome = [False] * len(index)
     for row, key in enumerate(keys):
         first.setdefault(index[key], row)

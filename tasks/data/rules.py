@@ -14,7 +14,8 @@ from tasks.errors import StudyError
 from tasks.study import Column, Study
 
 RESERVED = frozenset(
-    "patient label part reason _row _raw _who _nth _patient _label _broken _reason".split()
+    {"patient", "label", "part", "reason"}
+    | {"_row", "_raw", "_who", "_nth", "_patient", "_label", "_broken", "_reason"}
 )
 """Columns that fedrisk adds to a hospital's tables, and to those that it makes on the way."""
 

@@ -148,7 +148,8 @@ def _judge(context: Context, rows: DataFrame, before: Outcome | None) -> Judgeme
         f"_label AS {quoted(LABEL)}",
         f"_reason AS {quoted(REASON)}",
     )
-    checks = checks_of(study, hospital, before and bounds(before, rows.count()))
+    drift = bounds(before, rows.count()) if before else None
+    checks = checks_of(study, hospital, drift)
     pages = context.run.folder("validate", hospital) / "data_docs"
     return judge(frame.toPandas(), checks, f"{study.name}, {hospital}", pages)
 

@@ -44,7 +44,7 @@ class Commit:
 
 def spark_errors() -> tuple[type[Exception], ...]:
     """What Spark raises in Python: its own exceptions, and Java's that it does not translate."""
-    from py4j.protocol import Py4JError
+    from py4j.protocol import Py4JError  # type: ignore[import-untyped]
     from pyspark.errors import PySparkException
 
     return PySparkException, Py4JError
