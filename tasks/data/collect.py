@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.data.csv_table import CsvTable, check_fields, inspect_csv
 from tasks.data.fetch import local_copy, public_name
+from tasks.data.rules import check_names
 from tasks.data.values import quoted
 from tasks.errors import DataError
 from tasks.lake.session import spark_session, tune
@@ -39,6 +40,7 @@ def collect(context: Context) -> Result:
         FedriskError: The source's server does not answer (retry).
     """
     hospital, study = context.own, context.study
+    check_names(study)
     address, source_format = _source(context)
     name = public_name(address)
     where = f"hospital {hospital}, {name}"

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from tasks.data.values import NUMBER, any_of, known_sql, literal, quoted
 from tasks.errors import StudyError
+from tasks.lake.tables import UNUSUAL
 from tasks.study import Column, Study
 
 RESERVED = frozenset(
@@ -36,7 +37,7 @@ class Rule:
 
 
 def check_names(study: Study) -> None:
-    """Refuse columns that bear a name which fedrisk adds to the tables.
+    """Refuse columns that bear a name which fedrisk adds to the tables, or which gold cannot.
 
     Raises:
         StudyError: One does.
@@ -46,6 +47,12 @@ def check_names(study: Study) -> None:
         raise StudyError(
             f"study {study.name}: columns {', '.join(taken)} bear names that fedrisk adds to the "
             "tables. Rename them in the study and in the source."
+        )
+    unusual = [name for name in study.columns if set(name) & UNUSUAL]
+    if unusual:
+        raise StudyError(
+            f"study {study.name}: the name of column {', '.join(map(repr, unusual))} holds a blank "
+            "or one of ,;{}()=. Rename it in the study and in the source ('_' is fine)."
         )
 
 

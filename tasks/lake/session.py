@@ -78,6 +78,8 @@ def spark_configuration(settings: Settings, jars: Path, options: str) -> dict[st
         "spark.sql.sources.parallelPartitionDiscovery.parallelism": "4",
         "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+        # An empty table that replaces an empty one is a version too: its manifest names it.
+        "spark.databricks.delta.skipRecordingEmptyCommits": "false",
         # Columns of a study may differ in case alone, and Airflow's machines in time zone.
         "spark.sql.caseSensitive": "true",
         "spark.sql.session.timeZone": "UTC",

@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 
+UNUSUAL = frozenset(" ,;{}()\n\t=")
+"""Characters that Delta takes in a column's name only with column mapping, which Spark reads and
+the ``deltalake`` package does not (it returns nulls)."""
+
+
 class TableBusy(FedriskError):  # noqa: N818  (it says what is the matter)
     """Another run wrote the same table at the same moment: retry."""
 
@@ -79,6 +84,9 @@ def overwrite(
         .option("overwriteSchema", str(not keep_schema).lower())
         .option("userMetadata", json.dumps({**about, "token": token}))
     )
+    if any(set(name) & UNUSUAL for name in frame.columns):
+        writer = writer.option("delta.columnMapping.mode", "name")
+        _map_columns(frame.sparkSession, uri)
     try:
         writer.save(uri)
     except spark_errors() as error:
@@ -87,6 +95,14 @@ def overwrite(
         if commit.about.get("token") == token:
             return TableVersion(uri=uri, version=commit.version, rows=commit.rows or 0)
     raise DataError(f"{uri}: the commit that was just written is not in the table's log.")
+
+
+def _map_columns(spark: SparkSession, uri: str) -> None:
+    """Let a table that is there take any column's name; a new one gets that from its writer."""
+    if next(commits(spark, uri), None) is not None:
+        spark.sql(
+            f"ALTER TABLE delta.`{uri}` SET TBLPROPERTIES ('delta.columnMapping.mode' = 'name')"
+        )
 
 
 def define(

@@ -1,0 +1,112 @@
+"""Bronze is the source as received, whatever the source's kind."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as parquet
+import pytest
+from deltalake import DeltaTable, write_deltalake
+
+from tests.data.conftest import HEADER, House, patients, read, text_of
+
+pytestmark = pytest.mark.slow
+
+
+def test_bronze_holds_every_value_as_text_with_its_place(house: House) -> None:
+    rows = patients()
+    rows[0][1], rows[1][2] = " 67.50 ", '"Fe""male, née\nX"'
+    house.north(text_of(rows))
+    bronze = sorted(read(house.steps("r", "collect").tables["bronze"]), key=lambda row: row["_row"])
+    assert [row["_row"] for row in bronze] == list(range(1, 81))
+    assert bronze[0]["age"] == " 67.50 "
+    assert bronze[1]["sex"] == 'Fe"male, née\nX'
+    assert [row["id"] for row in bronze] == [row[0] for row in rows]
+
+
+def test_a_table_in_latin_1_is_read_where_the_study_says_so(house: House) -> None:
+    house.study(source=", encoding: iso-8859-1, delimiter: ';'")
+    rows = patients()
+    rows[0][2] = "Mâle"
+    house.north(text_of(rows, delimiter=";").encode("iso-8859-1"))
+    bronze = read(house.steps("r", "collect").tables["bronze"])
+    assert "Mâle" in {row["sex"] for row in bronze}
+
+
+@pytest.mark.parametrize("kind", ["parquet", "delta"])
+def test_parquet_and_delta_reach_the_same_silver_as_csv(house: House, kind: str) -> None:
+    from_csv = read(house.steps("csv", "collect", "validate").tables["silver"])
+    columns = dict(zip(HEADER, zip(*patients(), strict=True), strict=True))
+    table = pa.table(
+        {
+            "id": list(columns["id"]),
+            "age": [float(text) for text in columns["age"]],
+            "sex": list(columns["sex"]),
+            "smoker": [text == "1" for text in columns["smoker"]],
+            "bmi": [None if text == "N/A" else float(text) for text in columns["bmi"]],
+            "visits": [int(text) for text in columns["visits"]],
+            "stroke": [int(text) for text in columns["stroke"]],
+        }
+    )
+    house.study(kind=kind)
+    if kind == "parquet":
+        parquet.write_table(table, house.folder / "north.parquet")
+    else:
+        write_deltalake(house.folder / "north.delta", table)
+    silver = read(house.steps(kind, "collect", "validate").tables["silver"])
+
+    def order(rows: list[dict[str, object]]) -> list[dict[str, object]]:
+        return sorted(rows, key=lambda row: str(row["patient"]))
+
+    assert order(silver) == order(from_csv)
+
+
+def test_a_step_that_runs_again_leaves_the_same_rows_once(house: House) -> None:
+    steps = ("collect", "validate", "features")
+    first = read(house.steps("r", *steps).tables["gold"])
+    shutil.rmtree(house.settings.runs / "r" / "manifests")
+    second = read(house.steps("r", *steps).tables["gold"])
+
+    def order(rows: list[dict[str, object]]) -> list[dict[str, object]]:
+        return sorted(rows, key=lambda row: str(row["patient"]))
+
+    assert order(first) == order(second)
+    assert (
+        len(DeltaTable(str(house.settings.home / "lake/north/small/gold")).to_pyarrow_table()) == 80
+    )
+
+
+def test_a_step_that_is_killed_leaves_no_manifest_and_the_version_before(house: House) -> None:
+    before = house.steps("good", "collect").tables["bronze"]
+    house.north(text_of(patients(200, seed=9)))
+    house.plan("killed")
+    program = (
+        "import sys; from pathlib import Path; from tasks.settings import Settings;"
+        "from tasks.step import run_step;"
+        "run_step('collect', 'killed', Settings(home=Path(sys.argv[1])), 'north')"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, str(house.settings.home)], stderr=subprocess.PIPE
+    )
+    lake = house.settings.home / "lake/north/small/bronze"
+    rows_before = set(lake.glob("*.parquet"))
+    # The kill falls between the first file of the new version and its commit, or earlier.
+    end = time.monotonic() + 60
+    while set(lake.glob("*.parquet")) == rows_before and process.poll() is None:
+        assert time.monotonic() < end
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait(timeout=30)
+    assert not (house.settings.runs / "killed/manifests/collect.north.json").exists()
+    left = DeltaTable(str(lake))
+    assert left.version() in (before.version, before.version + 1)
+    assert len(left.to_pyarrow_table()) == (80 if left.version() == before.version else 200)
+    done = house.steps("killed", "collect")
+    assert done.figures["rows"] == len(DeltaTable(str(lake)).to_pyarrow_table()) == 200
+    assert not list(Path(house.settings.runs / "killed/manifests").glob(".*"))
