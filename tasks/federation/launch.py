@@ -20,6 +20,7 @@ from tasks.federation.deployment import Deployment, deploy
 from tasks.federation.processes import Processes, tail
 from tasks.manifest import write_atomically
 from tasks.step import Context, Result
+from tasks.telemetry.live import MlflowRounds, RoundSink
 from tasks.telemetry.round_event import RoundEvent, read_events
 
 POLL = 0.2
@@ -38,10 +39,11 @@ def federated(context: Context) -> Result:
     """
     folder = context.run.folder("federated")
     processes = Processes()
+    sink = MlflowRounds(context.plan, context.settings)
     with _interruptible():
         try:
             deployment = deploy(context, folder, processes)
-            outcome = _watch(context, deployment, processes)
+            outcome = _watch(context, deployment, processes, sink)
         finally:
             processes.end()
             # Keys, and the path of every hospital's table: of no use after the run.
@@ -55,7 +57,7 @@ def federated(context: Context) -> Result:
             "rounds": context.run.relative(folder / "rounds.jsonl"),
         },
         figures=figures,
-        notes=[*notes, *outcome.notes],
+        notes=[*notes, *outcome.notes, *sink.close()],
     )
 
 
@@ -77,7 +79,9 @@ def _interruptible() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _watch(context: Context, deployment: Deployment, processes: Processes) -> Outcome:
+def _watch(
+    context: Context, deployment: Deployment, processes: Processes, sink: RoundSink
+) -> Outcome:
     """Print rounds as they come and see to dead processes, until the server has ended."""
     plan = context.study.federation
     end = time.monotonic() + plan.deadlines.ready + plan.deadlines.run + SPARE
@@ -92,6 +96,7 @@ def _watch(context: Context, deployment: Deployment, processes: Processes) -> Ou
             if event.round > told:
                 told = event.round
                 print(told_round(event), flush=True)
+                sink.log_round(event)
         if done:
             return Outcome.model_validate_json(deployment.outcome.read_bytes())
         if deployment.failure.exists():
