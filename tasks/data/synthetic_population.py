@@ -141,7 +141,7 @@ class Population:
 def by_year(table: Table) -> Floats:
     """Read a table at each whole year of age from 0 to ``OLDEST``."""
     ages, shares = zip(*table, strict=True)
-    return np.interp(YEARS, ages, shares)
+    return np.asarray(np.interp(YEARS, ages, shares), dtype=np.float64)
 
 
 def age_structure() -> Floats:
