@@ -18,6 +18,7 @@ import tempfile
 from pathlib import Path
 
 from tasks.errors import FederationError, SettingsError
+from tasks.lake.java_options import java_environment
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +113,7 @@ def ensure_jars(home: Path, java: Path) -> Path:
                 text=True,
                 timeout=DEADLINE,
                 check=False,
-                env={**os.environ, "JAVA_HOME": str(java)},
+                env=java_environment(java, Path(temporary), network=True),
             )
         except subprocess.TimeoutExpired:
             raise FederationError(

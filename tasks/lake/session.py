@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from tasks.lake.classes import archive_for
 from tasks.lake.jars import ensure_jars
 from tasks.lake.java import find_java
+from tasks.lake.java_options import java_environment
 from tasks.settings import Settings
 
 if TYPE_CHECKING:
@@ -122,18 +123,21 @@ def start(configuration: dict[str, str], java: Path) -> SparkSession:
     """
     from pyspark.sql import SparkSession
 
-    before = os.environ.get("JAVA_HOME")
-    os.environ["JAVA_HOME"] = str(java)
+    # PySpark reads these from this process's environment, and nothing else here should.
+    before = dict(os.environ)
+    os.environ.update(
+        java_environment(java, Path(tempfile.gettempdir()) / f"fedrisk-java-{os.getuid()}")
+    )
     try:
         builder = SparkSession.builder.appName("fedrisk")
         for key, value in configuration.items():
             builder = builder.config(key, value)
         return builder.getOrCreate()
     finally:
-        if before is None:
-            del os.environ["JAVA_HOME"]
-        else:
-            os.environ["JAVA_HOME"] = before
+        for name in ("JAVA_HOME", "JDK_JAVA_OPTIONS"):
+            os.environ.pop(name, None)
+            if name in before:
+                os.environ[name] = before[name]
 
 
 def tune(spark: SparkSession, rows: int) -> None:
