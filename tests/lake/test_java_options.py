@@ -38,7 +38,8 @@ def test_a_java_without_the_vector_module_is_started_without_it(
 @pytest.mark.slow
 def test_spark_runs_on_the_wheels_java(wheel_java: Path, tmp_path: Path) -> None:
     code = (
-        "import sys; from tasks.settings import Settings; from tasks.lake.session import spark_session\n"
+        "from tasks.settings import Settings\n"
+        "from tasks.lake.session import spark_session\n"
         "spark = spark_session(Settings.from_environment())\n"
         "print(spark.range(41).count() + 1, spark._jvm.System.getProperty('java.version'))"
     )
