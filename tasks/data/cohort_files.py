@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from tasks.data.one_table import write_csv
-from tasks.data.values import canonical
 from tasks.step import Context, Result
+from tasks.study import canonical
 
 
 def deal_cohort(context: Context, source: str) -> Result:

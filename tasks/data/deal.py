@@ -17,10 +17,9 @@ from tasks.data.cohort_files import deal_cohort
 from tasks.data.fetch import local_copy, public_name
 from tasks.data.one_table import OneTable, open_table
 from tasks.data.sharing import Deal, Patients, columns_of_interest, share_out
-from tasks.data.values import canonical
 from tasks.errors import DataError
 from tasks.step import Context, Result
-from tasks.study import Study
+from tasks.study import Study, canonical
 
 
 def deal(context: Context) -> Result:

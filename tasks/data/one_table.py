@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tasks.data.csv_table import CsvTable, check_fields, inspect_csv, is_blank, open_rows
-from tasks.data.values import canonical
 from tasks.errors import DataError
-from tasks.study import Source, Study
+from tasks.study import Source, Study, canonical
 
 
 class OneTable(Protocol):

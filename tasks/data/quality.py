@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tasks.data.values import NUMBER, canonical
-from tasks.study import Column, Study
+from tasks.data.values import NUMBER
+from tasks.study import Column, Study, canonical
 
 MAX_BROKEN = 0.5
 """Largest share of a column's known values that may break one rule, and of rows in quarantine:

@@ -12,9 +12,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tasks.data.values import canonical
 from tasks.errors import DataError
-from tasks.study import Share, Study
+from tasks.study import Share, Study, canonical
 
 
 @dataclass(frozen=True)

@@ -6,20 +6,12 @@ form: trimmed, and a whole number without its decimals.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
+
+from tasks.study import canonical
 
 NUMBER = r"^[+-]?([0-9]+([.][0-9]*)?|[.][0-9]+)([eE][+-]?[0-9]+)?$"
 """What counts as a number: no ``NaN``, no ``inf``, no Java suffix, a point for the decimals."""
-
-_WHOLE = re.compile(r"^([+-]?[0-9]+)[.]0*$")
-
-
-def canonical(text: str) -> str:
-    """The form in which a raw value is compared: ``" 1.0"`` becomes ``"1"``."""
-    trimmed = text.strip(" ")
-    found = _WHOLE.match(trimmed)
-    return found.group(1) if found else trimmed
 
 
 def quoted(name: str) -> str:

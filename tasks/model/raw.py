@@ -14,27 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.errors import DataError
-from tasks.study import Column, Study
+from tasks.study import Column, Study, canonical
 
 if TYPE_CHECKING:
     import pandas as pd
 
 FLAGS = {"0": 0.0, "1": 1.0}
-# What Spark's step takes for a number and for the same number (tasks/data/values.py, which this
+# What Spark's step takes for a number (tasks/data/values.py, which this
 # room may not import); a test compares the two on the same values.
 NUMBER = re.compile(r"[+-]?([0-9]+([.][0-9]*)?|[.][0-9]+)([eE][+-]?[0-9]+)?")
-WHOLE = re.compile(r"([+-]?[0-9]+)[.]0*")
-
-
-def canonical(text: str) -> str:
-    """Write a value as one text: ``1.0``, `` 1`` and ``1`` are the same.
-
-    Args:
-        text: As it stands in a table.
-    """
-    trimmed = text.strip(" ")
-    found = WHOLE.fullmatch(trimmed)
-    return found.group(1) if found else trimmed
 
 
 def raw_to_features(frame: pd.DataFrame, study: Study) -> NDArray[np.float64]:

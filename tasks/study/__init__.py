@@ -1,5 +1,6 @@
 """The typed study: what one YAML file says. Light: standard library, pydantic and a YAML reader."""
 
+from tasks.study.base import canonical
 from tasks.study.columns import Column, Feature, Target
 from tasks.study.judging import Evaluation, Gates, PublishedScore, Strata
 from tasks.study.learning import Federation, Model, Schedule, Selection, Split, Weighting
@@ -25,6 +26,7 @@ __all__ = [
     "Study",
     "Target",
     "Weighting",
+    "canonical",
     "find_study",
     "read_study",
 ]
