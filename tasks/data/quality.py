@@ -12,10 +12,13 @@ import os
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tasks.data.values import NUMBER
 from tasks.study import Column, Study, canonical
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MAX_BROKEN = 0.5
 """Largest share of a column's known values that may break one rule, and of rows in quarantine:
@@ -198,11 +201,11 @@ def _column_checks(name: str, column: Column, hospital: str) -> list[Check]:
     return checks
 
 
-def judge(frame: Any, checks: list[Check], title: str, pages: Path) -> Judgement:
+def judge(frame: pd.DataFrame, checks: list[Check], title: str, pages: Path) -> Judgement:
     """Judge a table and leave the Data Docs.
 
     Args:
-        frame: pandas or Spark table: the study's columns as known text (null where missing), typed
+        frame: the study's columns as known text (null where missing), typed
             values of numbers (``typed``), ``LABEL`` and ``REASON``.
         checks: The expectations.
         title: What the pages call the table.
@@ -226,9 +229,7 @@ def judge(frame: Any, checks: list[Check], title: str, pages: Path) -> Judgement
         "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
     }
     context.add_data_docs_site(site_name="pages", site_config=site)
-    on_pandas = type(frame).__module__.startswith("pandas")
-    sources = context.data_sources
-    source = sources.add_pandas("hospital") if on_pandas else sources.add_spark("hospital")
+    source = context.data_sources.add_pandas("hospital")
     batch = source.add_dataframe_asset(name=title).add_batch_definition_whole_dataframe("run")
     suite = context.suites.add(gx.ExpectationSuite(name=title))
     for check in checks:
