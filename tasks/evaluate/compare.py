@@ -5,6 +5,7 @@ Nothing here sees a row: hospitals' ``score`` manifests hold histograms and figu
 
 from __future__ import annotations
 
+import zlib
 from typing import Any
 
 import numpy as np
@@ -94,10 +95,10 @@ def compare(context: Context, scored: dict[str, dict[str, Scores]]) -> Compariso
     study, run = context.study, context.run
     settings = study.evaluation
     resamples, summaries = {}, {}
-    for number, key in enumerate(sorted(scored)):
-        resamples[key] = Resamples(
-            histograms(scored[key]), settings.bootstrap, study.seed * 1000 + number
-        )
+    for key in sorted(scored):
+        # By the model's name, so that another model beside it changes no interval of this one.
+        seed = (study.seed << 32) + zlib.crc32(key.encode())
+        resamples[key] = Resamples(histograms(scored[key]), settings.bootstrap, seed)
         summaries[key] = summarize(
             scored[key], settings.strata, resamples[key], settings.confidence
         )
