@@ -8,22 +8,26 @@ from __future__ import annotations
 
 from tasks.errors import DataError
 from tasks.model.importance import permutation_importance
-from tasks.model.rows import Rows, concatenate, load_rows
+from tasks.model.rows import PARTS, Rows, concatenate, load_rows
 from tasks.step import Context, Result
 
+LEARNING = ("train", "validation")
+"""The parts that a model is made of; test rows are read by the step score alone."""
 
-def gold_rows(context: Context, hospital: str) -> Rows:
+
+def gold_rows(context: Context, hospital: str, parts: tuple[str, ...] = PARTS) -> Rows:
     """Read the gold table that this run made at a hospital.
 
     Args:
         context: The run.
         hospital: Whose rows.
+        parts: The parts to read.
 
     Raises:
         DataError: The step features has not run, or the table is not the study's.
     """
     gold = context.run.read("features", hospital).tables["gold"]
-    return load_rows(gold.uri, context.study, gold.version)
+    return load_rows(gold.uri, context.study, gold.version, parts)
 
 
 def central(context: Context) -> Result:
@@ -40,8 +44,8 @@ def central(context: Context) -> Result:
             f"study {context.study.name} says pooling: {context.study.pooling}, so rows of several "
             "hospitals may not be read together; leave the step central out."
         )
-    rows = concatenate([gold_rows(context, hospital) for hospital in context.plan.hospitals])
-    return _fitted(context, rows)
+    rows = [gold_rows(context, hospital, LEARNING) for hospital in context.plan.hospitals]
+    return _fitted(context, concatenate(rows))
 
 
 def local(context: Context) -> Result:
@@ -50,7 +54,7 @@ def local(context: Context) -> Result:
     Args:
         context: The run and the hospital.
     """
-    return _fitted(context, gold_rows(context, context.own))
+    return _fitted(context, gold_rows(context, context.own, LEARNING))
 
 
 def _fitted(context: Context, rows: Rows) -> Result:

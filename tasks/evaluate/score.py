@@ -33,7 +33,7 @@ def score(context: Context) -> Result:
             f"run {context.run.run} has no model to score: run the steps reference, local and "
             "federated first."
         )
-    test = gold_rows(context, hospital).of("test")
+    test = gold_rows(context, hospital, ("test",))
     if not len(test):
         raise DataError(f"hospital {hospital} has no test rows: the split needs more patients.")
     names = tuple(feature.name for feature in study.features)

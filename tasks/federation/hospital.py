@@ -59,7 +59,7 @@ class HospitalConfig(BaseModel):
 
 @dataclass(frozen=True)
 class TrainingRows:
-    """A hospital's training and validation rows; test rows are not kept.
+    """A hospital's training and validation rows; test rows are not read.
 
     Attributes:
         x: Training features, float64 (n, d), NaN where missing.
@@ -80,7 +80,7 @@ def read_training_rows(config: HospitalConfig) -> TrainingRows:
     Raises:
         DataError: The table cannot be read, or has no training rows.
     """
-    rows: Rows = load_rows(config.gold, config.study, config.version)
+    rows: Rows = load_rows(config.gold, config.study, config.version, ("train", "validation"))
     train, validation = rows.of("train"), rows.of("validation")
     if len(train) == 0:
         raise DataError("the gold table has no training rows; look at the step features.")

@@ -79,7 +79,9 @@ def concatenate(pieces: list[Rows]) -> Rows:
     )
 
 
-def load_rows(uri: str, study: Study, version: int | None = None) -> Rows:
+def load_rows(
+    uri: str, study: Study, version: int | None = None, parts: tuple[str, ...] = PARTS
+) -> Rows:
     """Read a gold table.
 
     Args:
@@ -87,13 +89,14 @@ def load_rows(uri: str, study: Study, version: int | None = None) -> Rows:
             ``AWS_*`` variables.
         study: Whose features the table must hold.
         version: The table's version; the newest by default.
+        parts: The parts to read. Training names its own, so that test rows are never in memory.
 
     Raises:
         DataError: There is no such table or version, its columns are not the study's, or a label,
             part or feature is not what a gold table may hold.
     """
     names = [feature.name for feature in study.features]
-    table = _read(uri, version, study, ["label", *names])
+    table = _read(uri, version, study, ["label", *names], parts)
     patients = table.column("patient").to_pylist()
     if any(patient is None for patient in patients) or len(set(patients)) != len(patients):
         raise DataError(f"{uri}: column patient holds nulls or an id twice.")
@@ -125,7 +128,9 @@ def load_rows(uri: str, study: Study, version: int | None = None) -> Rows:
     )
 
 
-def _read(uri: str, version: int | None, study: Study, numbers: list[str]) -> Any:
+def _read(
+    uri: str, version: int | None, study: Study, numbers: list[str], parts: tuple[str, ...]
+) -> Any:
     """The table with its numbers as doubles, NaN for null.
 
     Read by Delta's own engine, for pyarrow's tables import pandas, which takes a second.
@@ -143,8 +148,12 @@ def _read(uri: str, version: int | None, study: Study, numbers: list[str]) -> An
                 f"coalesce(cast({quoted} as double), cast('NaN' as double)) as {quoted}"
                 for quoted in map(_quoted, numbers)
             )
+            # What is left out is named, not what is read: a part that no step writes shows up.
+            unread = [f"'{part}'" for part in PARTS if part not in parts]
+            kept = f"part not in ({', '.join(unread)}) or part is null"
+            where = f" where {kept}" if unread else ""
             query = QueryBuilder().register("gold", table)
-            return query.execute(f"select patient, part, {columns} from gold").read_all()
+            return query.execute(f"select patient, part, {columns} from gold{where}").read_all()
     except (DeltaError, OSError) as error:
         at = "" if version is None else f" at version {version}"
         raise DataError(

@@ -40,6 +40,14 @@ def test_rows_come_back_sorted_with_gaps(uri: str, study: Study, made_up: Rows) 
         rows.of("tests")
 
 
+def test_only_the_parts_asked_for_are_read(uri: str, study: Study, made_up: Rows) -> None:
+    learning = load_rows(uri, study, parts=("train", "validation"))
+    assert set(learning.part) == {"train", "validation"}
+    test = load_rows(uri, study, parts=("test",))
+    np.testing.assert_array_equal(test.x, made_up.of("test").x)
+    assert len(learning) + len(test) == len(made_up)
+
+
 def test_an_old_version_is_read_as_it_was(uri: str, study: Study, made_up: Rows) -> None:
     write_deltalake(uri, table(study, made_up.take(np.arange(10))), mode="overwrite")
     assert len(load_rows(uri, study)) == 10
