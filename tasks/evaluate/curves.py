@@ -9,8 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from tasks.evaluate import pictures
 from tasks.evaluate.pictures import Axis, Series, chart, colour
-from tasks.evaluate.summary import histograms, summed
+from tasks.evaluate.summary import histograms
 from tasks.manifest import write_atomically
+from tasks.model.histogram import summed
 from tasks.model.scores import Scores
 from tasks.step import Context
 

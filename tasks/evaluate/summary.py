@@ -6,7 +6,7 @@ accuracy, mean predicted and observed risk) are exact, for means of hospitals ad
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from tasks.evaluate.comparison import (
 from tasks.evaluate.resampling import Resamples, interval
 from tasks.model.counted import Metric
 from tasks.model.forward import sigmoid
-from tasks.model.histogram import CENTRES, ScoreHistogram
+from tasks.model.histogram import CENTRES, ScoreHistogram, summed
 from tasks.model.scores import STRATA, Scores
 from tasks.study import Strata
 
@@ -28,11 +28,6 @@ from tasks.study import Strata
 def histograms(scores: Mapping[str, Scores]) -> dict[str, ScoreHistogram]:
     """Each hospital's histogram of one model."""
     return {name: own.histogram.dense() for name, own in scores.items()}
-
-
-def summed(parts: Iterable[ScoreHistogram]) -> ScoreHistogram:
-    """The histogram of all hospitals together."""
-    return sum(parts, ScoreHistogram.empty())
 
 
 def summarize(

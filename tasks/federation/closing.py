@@ -15,9 +15,9 @@ from pydantic import BaseModel, ConfigDict
 
 from tasks.errors import DataError, FederationError
 from tasks.federation.messages import Closing, ClosingTask
-from tasks.federation.round import Training, merged
+from tasks.federation.round import Training
 from tasks.model.artifact import RiskModel
-from tasks.model.histogram import ScoreHistogram
+from tasks.model.histogram import ScoreHistogram, summed
 from tasks.model.metrics import choose_threshold
 
 log = logging.getLogger(__name__)
@@ -105,7 +105,7 @@ def close(training: Training, stopped: str, deadline: float) -> Outcome:
     losses = [_loss(found, place) for place in range(len(models))]
     last = losses[1] < losses[0] or not math.isfinite(progress.best_loss)
     place = int(last)
-    histogram: ScoreHistogram = merged([each.histograms[place] for each in found.values()])
+    histogram: ScoreHistogram = summed([each.histograms[place] for each in found.values()])
     intercepts = {name: each.intercepts[place] for name, each in found.items()}
     threshold = choose_threshold(histogram.counted(), study.evaluation.threshold)
     RiskModel(

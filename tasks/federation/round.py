@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -33,7 +33,7 @@ from tasks.federation.selection import select
 from tasks.federation.stopping import stop_reason
 from tasks.federation.strategies import Strategy
 from tasks.federation.weighting import weigh
-from tasks.model.histogram import ScoreHistogram
+from tasks.model.histogram import summed
 from tasks.study import Study
 from tasks.telemetry.round_event import RoundEvent, append_event
 
@@ -146,7 +146,7 @@ def run_round(training: Training, note: str = "", deadline: float | None = None)
         weights=result.weights,
         train_loss=_mean({n: each.train_loss for n, each in updates.items()}, rows),
         validation_loss=after.losses[-1] if math.isfinite(after.losses[-1]) else None,
-        validation_auroc=merged([each.histogram for each in updates.values()]).auroc(),
+        validation_auroc=summed([each.histogram for each in updates.values()]).auroc(),
         hospital_loss={n: updates[n].validation_loss for n in sorted(updates)},
         bytes_up=answers.bytes_up,
         bytes_down=answers.bytes_down,
@@ -226,11 +226,6 @@ def advanced(
         participation=participation,
         lost={**progress.lost, **{n: [*progress.lost.get(n, []), number] for n in lost}},
     )
-
-
-def merged(histograms: Collection[ScoreHistogram]) -> ScoreHistogram:
-    """Add histograms up."""
-    return sum(histograms, ScoreHistogram.empty())
 
 
 def _task(training: Training, hospital: str, number: int, rate: float) -> TrainTask:

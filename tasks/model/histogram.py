@@ -7,6 +7,7 @@ AUROC, calibration and the rest without a row.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -261,6 +262,11 @@ class ScoreHistogram:
         """The histogram for JSON."""
         cells, negatives, positives = self.to_array().T.tolist()
         return SparseHistogram(bins=cells, negatives=negatives, positives=positives)
+
+
+def summed(parts: Iterable[ScoreHistogram]) -> ScoreHistogram:
+    """The histogram of all hospitals together."""
+    return sum(parts, ScoreHistogram.empty())
 
 
 def _merged(counts: Counts, min_count: int, way: int) -> Counts:
