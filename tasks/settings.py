@@ -32,6 +32,19 @@ class Settings(BaseModel):
         spark_memory: Memory of Spark's driver, as Java writes it (``1g``).
         spark_master: Spark's master URL.
         step_deadline: Seconds after which a launched step is ended.
+        store: Where runs are shared between machines, ``s3://bucket[/prefix]`` or ``file://``;
+            empty for this machine's ``home`` alone.
+        federation: ``run``: each run has its own SuperLink; ``standing``: runs are handed to one
+            that stands.
+        identity: Folder with this party's key and certificates; empty to make them for each run.
+        registered: Folder of the hospitals' public keys, ``<hospital>.pub`` each, that may join.
+        superlink: ``host:port`` at which hospitals reach the SuperLink.
+        credentials: File of ``AWS_*`` lines for a launched step's owner, with ``{owner}`` in its
+            path; empty for this process's own.
+        approved: The hospital's file of approved studies; empty to approve all.
+        namespace: Kubernetes namespace of the pods.
+        images: Name of an image, with ``{image}`` in it.
+        compute: Compute profile of the pods, instead of the study's.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -45,6 +58,16 @@ class Settings(BaseModel):
     spark_memory: str = "1g"
     spark_master: str = "local[2]"
     step_deadline: float = Field(default=3600, gt=0)
+    store: str = Field(default="", pattern=r"^((s3|file)://\S+)?$")
+    federation: Literal["run", "standing"] = "run"
+    identity: str = ""
+    registered: str = ""
+    superlink: str = Field(default="", pattern=r"^(\S+:\d+)?$")
+    credentials: str = ""
+    approved: str = ""
+    namespace: str = "fedrisk"
+    images: str = "fedrisk-{image}:latest"
+    compute: str = ""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
