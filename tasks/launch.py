@@ -45,6 +45,7 @@ QUIET = {
 """Libraries that report home unless told not to."""
 _PASSED = frozenset(
     {"PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "JAVA_HOME"}
+    | {"XDG_CACHE_HOME", "JDK_JAVA_OPTIONS"}
     | {"PYTHONPATH", "VIRTUAL_ENV", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"}
     | {"CURL_CA_BUNDLE", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"}
     | {"http_proxy", "https_proxy", "no_proxy", "OMP_NUM_THREADS", "LD_LIBRARY_PATH"}
