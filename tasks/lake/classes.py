@@ -26,14 +26,14 @@ DEADLINE = 240.0
 """Seconds after which making the archive is given up; steps then run without one."""
 
 
-def archive_path(home: Path, java: Path, jars: Path) -> Path:
+def archive_path(home: Path, java: Path, *jars: Path) -> Path:
     """Where the archive for this Java, these jars and this installation of Spark belongs."""
     spark = importlib.util.find_spec("pyspark")
     release = java / "release"
     parts = [
         str(java.resolve()),
         release.read_text(encoding="utf-8") if release.is_file() else "",
-        str(jars),
+        *map(str, jars),
         importlib.metadata.version("pyspark"),
         str(spark.origin if spark else ""),
     ]
@@ -41,24 +41,24 @@ def archive_path(home: Path, java: Path, jars: Path) -> Path:
     return cache_folder(home) / f"classes-{key}.jsa"
 
 
-def archive_for(home: Path, java: Path, jars: Path) -> Path | None:
+def archive_for(home: Path, java: Path, *jars: Path) -> Path | None:
     """The archive if it is there, else None: a step never waits for it to be made."""
-    path = archive_path(home, java, jars)
+    path = archive_path(home, java, *jars)
     return path if path.is_file() else None
 
 
-def ensure_classes(settings: Settings, java: Path, jars: Path) -> Path | None:
+def ensure_classes(settings: Settings, java: Path, *jars: Path) -> Path | None:
     """Make the archive if it is not there (about 25 s, 200 MB).
 
     Args:
         settings: Spark's memory, and the home folder.
         java: The home of Java.
-        jars: Folder of Delta's jars.
+        jars: Folders of the jars that a session has on its class path, in its order.
 
     Returns:
         The archive, or None where this Java cannot make one: steps run without it, 3 s slower.
     """
-    path = archive_path(settings.home, java, jars)
+    path = archive_path(settings.home, java, *jars)
     if path.is_file():
         return path
     # The wheel's Java ships without the base archive that this one builds upon.
@@ -70,7 +70,14 @@ def ensure_classes(settings: Settings, java: Path, jars: Path) -> Path | None:
         made = Path(temporary) / "classes.jsa"
         try:
             subprocess.run(
-                [sys.executable, "-m", "tasks.lake.rehearsal", str(java), str(jars), str(made)],
+                [
+                    sys.executable,
+                    "-m",
+                    "tasks.lake.rehearsal",
+                    str(java),
+                    str(made),
+                    *map(str, jars),
+                ],
                 capture_output=True,
                 timeout=DEADLINE,
                 check=False,

@@ -1,8 +1,9 @@
-"""Delta's five jars, fetched once by Spark's own resolver and then read from a folder.
+"""Delta's and S3A's jars, fetched once by Spark's own resolver and then read from a folder.
 
 A session that resolves ``spark.jars.packages`` every time starts in 13-22 s; with the jars on the
-driver's class path it starts in 3-4 s and needs no network. Delta's other dependencies are in
-Spark's own distribution already, so they are not fetched a second time.
+driver's class path it starts in 3-4 s and needs no network. What Spark's own distribution has
+already is not fetched a second time. For S3 that leaves 10 MB: the AWS SDK's modules that
+hadoop-aws calls, instead of the bundle of all of them (650 MB; docs/adr/0008).
 """
 
 from __future__ import annotations
@@ -24,6 +25,21 @@ log = logging.getLogger(__name__)
 
 DEADLINE = 300.0
 """Seconds after which fetching the jars is given up."""
+HADOOP = "3.5.0"
+"""The Hadoop that the installed PySpark brings; hadoop-aws must be of the same version."""
+SDK = "2.35.4"
+"""The AWS SDK that this hadoop-aws was built with (its parent's ``aws-java-sdk-v2.version``)."""
+ACCELERATOR = "1.3.1"
+"""The reader that hadoop-aws was built with: its request log names a class of it."""
+SPARK_HAS = (
+    "com.fasterxml.jackson.core",
+    "commons-codec",
+    "commons-logging",
+    "io.netty",
+    "org.apache.httpcomponents",
+    "org.slf4j",
+)
+"""Groups of the SDK's dependencies that are in Spark's distribution."""
 
 _FETCH = """
 import sys
@@ -39,7 +55,7 @@ if sys.argv[2]:
     spark = spark.config("spark.jars.ivySettings", sys.argv[2])
 session = spark.getOrCreate()
 for coordinate in sys.argv[3:]:
-    session.sql(f"ADD JAR ivy://{coordinate}?transitive=false")
+    session.sql(f"ADD JAR ivy://{coordinate}")
 session.stop()
 """
 
@@ -80,6 +96,27 @@ def jars_folder(home: Path) -> Path:
     return cache_folder(home) / f"jars-spark-{spark}-delta-{delta}"
 
 
+def s3_coordinates() -> list[str]:
+    """Maven coordinates of S3A's jars, as ``ADD JAR ivy://`` takes them.
+
+    hadoop-aws comes alone, for its own list asks for the bundle. The transfer manager brings the
+    S3 client with both HTTP clients; ``sts`` turns a pod's web identity into a key.
+    """
+    without = "transitive=true&exclude=" + ",".join(f"{group}:*" for group in SPARK_HAS)
+    modules = ("s3-transfer-manager", "sts")
+    return [
+        f"org.apache.hadoop:hadoop-aws:{HADOOP}?transitive=false",
+        "software.amazon.s3.analyticsaccelerator:analyticsaccelerator-s3:"
+        f"{ACCELERATOR}?transitive=false",
+        *(f"software.amazon.awssdk:{name}:{SDK}?{without}" for name in modules),
+    ]
+
+
+def s3_jars_folder(home: Path) -> Path:
+    """Folder of S3A's jars, whether or not they are there."""
+    return cache_folder(home) / f"jars-hadoop-aws-{HADOOP}-sdk-{SDK}"
+
+
 def ensure_jars(home: Path, java: Path) -> Path:
     """Return the folder with Delta's jars, after fetching them if they are not there.
 
@@ -95,17 +132,49 @@ def ensure_jars(home: Path, java: Path) -> Path:
         FederationError: They could not be fetched: no network, or the deadline has passed.
         SettingsError: PySpark or delta-spark is not installed.
     """
-    if importlib.util.find_spec("pyspark") is None:
+    _need_spark()
+    asked = [f"{name}?transitive=false" for name in coordinates()]
+    return _ensure("Delta's jars", jars_folder(home), asked, java)
+
+
+def ensure_s3_jars(home: Path, java: Path) -> Path:
+    """Return the folder with S3A's jars, after fetching them if they are not there.
+
+    Args:
+        home: The home folder of this installation.
+        java: The home of the Java that fetches.
+
+    Raises:
+        FederationError: They could not be fetched: no network, or the deadline has passed.
+        SettingsError: PySpark is not installed, or brings another Hadoop than these jars.
+    """
+    spark = _need_spark()
+    if not (spark / "jars" / f"hadoop-client-api-{HADOOP}.jar").is_file():
+        raise SettingsError(
+            f"the installed PySpark does not bring Hadoop {HADOOP}, which the jars for s3a:// are "
+            "of. Install the version of PySpark that fedrisk names."
+        )
+    return _ensure("S3A's jars", s3_jars_folder(home), s3_coordinates(), java)
+
+
+def _need_spark() -> Path:
+    found = importlib.util.find_spec("pyspark")
+    if found is None or found.origin is None:
         raise SettingsError("PySpark is not installed here: install fedrisk with its extra spark.")
-    folder = jars_folder(home)
+    return Path(found.origin).parent
+
+
+def _ensure(what: str, folder: Path, asked: list[str], java: Path) -> Path:
+    """Fetch jars into a folder that is either whole or not there."""
     if folder.is_dir():
         return folder
-    log.info("fetching Delta's jars into %s (once)", folder)
+    log.info("fetching %s into %s (once)", what, folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
+    advice = "Check the network, or name an Ivy settings file with SPARK_JARS_IVYSETTINGS, and"
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".jars-") as temporary:
         ivy = Path(temporary) / "ivy"
         settings = os.environ.get("SPARK_JARS_IVYSETTINGS", "")
-        command = [sys.executable, "-c", _FETCH, str(ivy), settings, *coordinates()]
+        command = [sys.executable, "-c", _FETCH, str(ivy), settings, *asked]
         try:
             done = subprocess.run(
                 command,
@@ -117,16 +186,16 @@ def ensure_jars(home: Path, java: Path) -> Path:
             )
         except subprocess.TimeoutExpired:
             raise FederationError(
-                f"Delta's jars could not be fetched within {DEADLINE:.0f} s. Check the network, "
-                "or name an Ivy settings file with SPARK_JARS_IVYSETTINGS, and retry."
+                f"{what} could not be fetched within {DEADLINE:.0f} s. {advice} retry."
             ) from None
-        found = sorted((ivy / "jars").glob("io.delta_*.jar")) if ivy.is_dir() else []
-        if done.returncode != 0 or len(found) != len(coordinates()):
+        found = sorted((ivy / "jars").glob("*.jar")) if ivy.is_dir() else []
+        names = {jar.name for jar in found}
+        lacking = [name for name in map(_file_name, asked) if name not in names]
+        if done.returncode != 0 or lacking:
             last = (done.stderr.strip().splitlines() or ["no output"])[-1]
             raise FederationError(
-                f"Delta's jars could not be fetched ({len(found)} of {len(coordinates())} came): "
-                f"{last} Check the network, or name an Ivy settings file with "
-                "SPARK_JARS_IVYSETTINGS, and retry."
+                f"{what} could not be fetched ({len(asked) - len(lacking)} of {len(asked)} came): "
+                f"{last} {advice} retry."
             )
         ready = Path(temporary) / "ready"
         ready.mkdir()
@@ -139,3 +208,9 @@ def ensure_jars(home: Path, java: Path) -> Path:
             if not folder.is_dir():
                 raise
     return folder
+
+
+def _file_name(asked: str) -> str:
+    """What Ivy calls the jar of ``group:name:version?options``."""
+    group, name, version = asked.partition("?")[0].split(":")
+    return f"{group}_{name}-{version}.jar"

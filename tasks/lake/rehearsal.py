@@ -1,6 +1,6 @@
 """Run the smallest write and read of a Delta table while Java notes the classes that it loads.
 
-A program of its own (``python -m tasks.lake.rehearsal JAVA JARS ARCHIVE``), for a JVM writes the
+A program of its own (``python -m tasks.lake.rehearsal JAVA ARCHIVE JARS...``), for a JVM writes the
 archive when it ends.
 """
 
@@ -16,13 +16,13 @@ from tasks.lake.tables import overwrite, read_version
 from tasks.settings import Settings
 
 
-def rehearse(java: Path, jars: Path, archive: Path) -> None:
+def rehearse(java: Path, archive: Path, jars: list[Path]) -> None:
     """Load the classes that a step loads, then end the JVM so that it writes the archive.
 
     Args:
         java: The home of Java.
-        jars: Folder of Delta's jars.
         archive: The file to make.
+        jars: Folders of the jars.
     """
     settings = Settings.from_environment()
     configuration = spark_configuration(settings, jars, java_options(None, dump=archive))
@@ -44,4 +44,4 @@ def rehearse(java: Path, jars: Path, archive: Path) -> None:
 
 
 if __name__ == "__main__":
-    rehearse(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]))
+    rehearse(Path(sys.argv[1]), Path(sys.argv[2]), [Path(jars) for jars in sys.argv[3:]])

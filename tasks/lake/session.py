@@ -14,18 +14,22 @@ import os
 import subprocess
 import tempfile
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.lake.classes import archive_for
-from tasks.lake.jars import ensure_jars
+from tasks.lake.jars import ensure_jars, ensure_s3_jars
 from tasks.lake.java import find_java
 from tasks.lake.java_options import java_environment
+from tasks.lake.s3 import is_s3, s3a_configuration
 from tasks.settings import Settings
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+S3_READY = "spark.delta.logStore.s3a.impl"
+"""Set in a session that has S3A's jars."""
 LARGE = 500_000
 """Rows a shuffle partition; below it, one partition is the quickest."""
 
@@ -54,12 +58,12 @@ def java_options(archive: Path | None, *, dump: Path | None = None) -> str:
     return " ".join(options)
 
 
-def spark_configuration(settings: Settings, jars: Path, options: str) -> dict[str, str]:
+def spark_configuration(settings: Settings, jars: Sequence[Path], options: str) -> dict[str, str]:
     """Spark's configuration for one step.
 
     Args:
         settings: Master and memory.
-        jars: Folder of Delta's jars.
+        jars: Folder of Delta's jars, and of S3A's where a step reads or writes in S3.
         options: Options of the JVM.
     """
     local = settings.spark_master.startswith("local")
@@ -69,7 +73,7 @@ def spark_configuration(settings: Settings, jars: Path, options: str) -> dict[st
     return {
         "spark.master": settings.spark_master,
         "spark.driver.memory": settings.spark_memory,
-        "spark.driver.extraClassPath": f"{jars}/*",
+        "spark.driver.extraClassPath": os.pathsep.join(f"{folder}/*" for folder in jars),
         "spark.driver.extraJavaOptions": options,
         **loopback,
         "spark.ui.enabled": "false",
@@ -88,38 +92,48 @@ def spark_configuration(settings: Settings, jars: Path, options: str) -> dict[st
         "spark.sql.files.minPartitionNum": "1",
         "spark.sql.warehouse.dir": str(Path(tempfile.gettempdir()) / "fedrisk-no-warehouse"),
         "spark.sql.execution.arrow.pyspark.enabled": "true",
+        **(s3a_configuration() if len(jars) > 1 else {}),
     }
 
 
-def spark_session(settings: Settings) -> SparkSession:
+def spark_session(settings: Settings, *addresses: str, owner: str = "") -> SparkSession:
     """Return this process's Spark session, started at the first call.
 
     The JVM ends with the process: at a normal end by ``close_session``, at a killed one because
     the pipe that it reads closes.
 
     Args:
-        settings: Where Java and the jars are, Spark's master and memory.
+        settings: Where Java, the jars and the lake are, Spark's master and memory.
+        addresses: What will be read beside the lake: ``s3a://`` among them needs jars of its own,
+            for which a session that has none is started anew.
+        owner: Whose key this process has, for messages.
 
     Raises:
-        FedriskError: There is no Java, or Delta's jars could not be fetched.
+        FedriskError: There is no Java, or jars could not be fetched.
     """
+    s3 = is_s3(settings.lake) or any(map(is_s3, addresses))
     with _lock:
-        if _open:
+        if _open and (not s3 or _open[0].conf.get(S3_READY, "")):
             return _open[0]
+        if _open:
+            end_jvm(_open.pop(), deadline=20)
         java = find_java(settings)
-        jars = ensure_jars(settings.home, java)
-        options = java_options(archive_for(settings.home, java, jars))
-        _open.append(start(spark_configuration(settings, jars, options), java))
+        jars = [ensure_jars(settings.home, java)]
+        if s3:
+            jars.append(ensure_s3_jars(settings.home, java))
+        options = java_options(archive_for(settings.home, java, *jars))
+        _open.append(start(spark_configuration(settings, jars, options), java, owner))
         atexit.register(close_session)
         return _open[0]
 
 
-def start(configuration: dict[str, str], java: Path) -> SparkSession:
+def start(configuration: dict[str, str], java: Path, owner: str = "") -> SparkSession:
     """Start a JVM with a Spark session.
 
     Args:
         configuration: Spark's configuration.
         java: The home of Java.
+        owner: Whose key this process has.
     """
     from pyspark.sql import SparkSession
 
@@ -129,7 +143,7 @@ def start(configuration: dict[str, str], java: Path) -> SparkSession:
         java_environment(java, Path(tempfile.gettempdir()) / f"fedrisk-java-{os.getuid()}")
     )
     try:
-        builder = SparkSession.builder.appName("fedrisk")
+        builder = SparkSession.builder.appName(f"fedrisk {owner}".strip())
         for key, value in configuration.items():
             builder = builder.config(key, value)
         return builder.getOrCreate()

@@ -1,27 +1,32 @@
-"""What ``fedrisk setup`` does for the lake: a Java, Delta's jars and the archive of classes."""
+"""What ``fedrisk setup`` does for the lake: a Java, the jars and the archive of their classes."""
 
 from __future__ import annotations
 
 import logging
 
 from tasks.lake.classes import ensure_classes
-from tasks.lake.jars import ensure_jars
+from tasks.lake.jars import ensure_jars, ensure_s3_jars
 from tasks.lake.java import find_java
+from tasks.lake.s3 import is_s3
 from tasks.settings import Settings
 
 log = logging.getLogger(__name__)
 
 
-def prepare(settings: Settings) -> None:
+def prepare(settings: Settings, *, s3: bool = False) -> None:
     """Make ready what Spark needs; what is there already is kept, so a second call is instant.
 
     Args:
         settings: Where things live.
+        s3: Also what an ``s3a://`` address needs; it is made in any case for a lake in S3.
 
     Raises:
-        FedriskError: There is no Java, or Delta's jars could not be fetched.
+        FedriskError: There is no Java, or jars could not be fetched.
     """
     java = find_java(settings)
-    jars = ensure_jars(settings.home, java)
-    archive = ensure_classes(settings, java, jars)
-    log.info("Spark is ready: Java %s, jars %s, classes %s", java, jars, archive or "not shared")
+    jars = [ensure_jars(settings.home, java)]
+    if s3 or is_s3(settings.lake):
+        jars.append(ensure_s3_jars(settings.home, java))
+    archive = ensure_classes(settings, java, *jars)
+    told = ", ".join(map(str, jars))
+    log.info("Spark is ready: Java %s, jars %s, classes %s", java, told, archive or "not shared")

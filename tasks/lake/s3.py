@@ -1,0 +1,65 @@
+"""How Spark reaches an S3 store, from the ordinary ``AWS_*`` variables.
+
+A key stays in the environment, where the JVM reads it: Spark's own configuration is shown in logs
+and pages. Every wait is bounded, so that a store that is not there ends a step within a minute.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+SDK_CREDENTIALS = "software.amazon.awssdk.auth.credentials"
+
+
+def is_s3(uri: str) -> bool:
+    """Whether an address is one of S3."""
+    return uri.startswith(("s3a://", "s3://"))
+
+
+def endpoint(environment: Mapping[str, str]) -> str:
+    """The store's address; empty for AWS's own."""
+    return environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL", "")
+
+
+def s3a_configuration(environment: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Spark's configuration for ``s3a://``.
+
+    Args:
+        environment: The variables to read; those of this process by default.
+    """
+    given = os.environ if environment is None else environment
+    address = endpoint(given)
+    region = given.get("AWS_REGION") or given.get("AWS_DEFAULT_REGION", "")
+    key = "EnvironmentVariable" if given.get("AWS_ACCESS_KEY_ID") else "Default"
+    options = {
+        # The environment's key, or whatever identity the machine or pod has.
+        "aws.credentials.provider": f"{SDK_CREDENTIALS}.{key}CredentialsProvider",
+        # The plain reader; the other one wants a library more and pays for files of many MB.
+        "input.stream.type": "classic",
+        # Rows wait in memory for their upload and not on a pod's disk: 2 x 16 MB a file at most.
+        "fast.upload.buffer": "array",
+        "fast.upload.active.blocks": "2",
+        "multipart.size": "16M",
+        # A table has one writer and a file a name of its own: nothing to look up before a write.
+        "performance.flags": "create,mkdir",
+        "threads.max": "16",
+        "connection.maximum": "32",
+        # Hadoop asks no fewer than 15 s of each.
+        "connection.establish.timeout": "15s",
+        "connection.timeout": "20s",
+        "connection.request.timeout": "20s",
+        "connection.acquisition.timeout": "20s",
+        "attempts.maximum": "2",
+        "retry.limit": "2",
+        "retry.throttle.limit": "4",
+    }
+    if address:
+        options["endpoint"] = address
+        options["path.style.access"] = "true"
+        options["connection.ssl.enabled"] = str(not address.startswith("http://")).lower()
+    if region or address:
+        options["endpoint.region"] = region or "us-east-1"
+    configuration = {f"spark.hadoop.fs.s3a.{name}": value for name, value in options.items()}
+    configuration["spark.delta.logStore.s3a.impl"] = "io.delta.storage.S3SingleDriverLogStore"
+    return configuration
