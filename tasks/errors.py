@@ -53,6 +53,12 @@ class FederationError(FedriskError):
     exit_code = ExitCode.TRANSIENT
 
 
+class NotApproved(FedriskError):  # noqa: N818  (it says what is the matter)
+    """A hospital has not approved the study that a run is of."""
+
+    exit_code = ExitCode.REFUSED
+
+
 class BudgetExhausted(FedriskError):  # noqa: N818  (the project's word)
     """A hospital's ledger does not allow the spending."""
 

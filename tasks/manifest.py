@@ -120,6 +120,39 @@ class RunFolder:
         """Name a file as manifests do: relative to the run's folder."""
         return str(path.relative_to(self.path))
 
+    def have(self, relative: str, owner: str = "consortium") -> Path:
+        """The path of a file of this run, which is fetched first where the run is shared.
+
+        Args:
+            relative: The file, relative to the run's folder; it may not exist.
+            owner: Who has left it.
+        """
+        del owner
+        return self.path / relative
+
+    def put(self, relative: str) -> None:
+        """Give one file to the other machines, where the run is shared.
+
+        Args:
+            relative: The file, relative to the run's folder.
+        """
+
+    def fetch(self, step: str, hospital: str | None = None) -> None:
+        """Fetch what an earlier attempt of a step has left, where the run is shared.
+
+        Args:
+            step: The step's name.
+            hospital: The hospital, for a step that runs once a hospital.
+        """
+
+    def share(self, step: str, hospital: str | None = None) -> None:
+        """Give a step's files to the other machines, where the run is shared.
+
+        Args:
+            step: The step's name.
+            hospital: The hospital, for a step that runs once a hospital.
+        """
+
     def write(self, manifest: Manifest) -> Path:
         """Write a manifest atomically and return its path."""
         path = self._manifest(manifest.step, manifest.hospital)

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from tasks.errors import DataError, StudyError
 from tasks.manifest import RunFolder, write_atomically
 from tasks.settings import Settings
+from tasks.store import PLAN, open_run
 from tasks.study import Study, find_study, read_study
 
 
@@ -109,8 +110,8 @@ def make_plan(request: Request, run: str, settings: Settings) -> Plan:
         StudyError: The study, an override or a choice is not sound.
         DataError: The source does not exist, or the study has none.
     """
-    folder = RunFolder(settings.runs, run)
-    path = folder.path / "plan.json"
+    folder = open_run(settings, run)
+    path = folder.have(PLAN)
     if path.exists():
         return Plan.model_validate_json(path.read_bytes())
     file = find_study(request.study, settings.studies)
@@ -134,6 +135,7 @@ def make_plan(request: Request, run: str, settings: Settings) -> Plan:
     )
     text = json.dumps(plan.model_dump(mode="json"), indent=2)
     write_atomically(path, text.encode() + b"\n")
+    folder.put(PLAN)
     return plan
 
 
@@ -143,7 +145,7 @@ def read_plan(run: RunFolder) -> Plan:
     Raises:
         DataError: The run has no plan.
     """
-    path = run.path / "plan.json"
+    path = run.have(PLAN)
     if not path.exists():
         raise DataError(
             f"run {run.run}: no plan at {path}. Start with `fedrisk step plan --study S --run "

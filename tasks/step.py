@@ -7,6 +7,7 @@ the caller what to do (``tasks.errors.ExitCode``).
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
 import time
@@ -17,10 +18,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tasks.errors import SettingsError
+from tasks.errors import FedriskError, SettingsError
 from tasks.manifest import Manifest, RunFolder, TableVersion
 from tasks.plan import Plan, read_plan
 from tasks.settings import Settings
+from tasks.store import open_run, owner_of
 from tasks.study import Study
 
 log = logging.getLogger(__name__)
@@ -85,6 +87,7 @@ STEPS: dict[str, Step] = {
     "reference": Step("tasks.evaluate.reference:reference", False, "strongest single feature"),
     "central": Step("tasks.evaluate.baselines:central", False, "centralized baseline"),
     "local": Step("tasks.evaluate.baselines:local", True, "local baseline"),
+    "join": Step("tasks.federation.join:join", True, "let the hospital take part in training"),
     "federated": Step("tasks.federation.launch:federated", False, "federated training"),
     "score": Step("tasks.evaluate.score:score", True, "score the test rows"),
     "evaluate": Step("tasks.evaluate.compare:evaluate", False, "compare and report"),
@@ -109,7 +112,7 @@ def run_step(name: str, run: str, settings: Settings, hospital: str | None = Non
     step = STEPS.get(name)
     if step is None:
         raise SettingsError(f"no step named {name!r}; the steps are plan, {', '.join(STEPS)}.")
-    folder = RunFolder(settings.runs, run)
+    folder = open_run(settings, run, owner_of(name, hospital))
     plan = read_plan(folder)
     if step.each_hospital != (hospital is not None):
         need = "needs --hospital" if step.each_hospital else "takes no --hospital"
@@ -125,7 +128,14 @@ def run_step(name: str, run: str, settings: Settings, hospital: str | None = Non
     started, clock = datetime.now(UTC), time.monotonic()
     module, function = step.function.split(":")
     work: Callable[[Context], Result] = getattr(importlib.import_module(module), function)
-    result = work(Context(plan=plan, run=folder, settings=settings, hospital=hospital))
+    try:
+        result = work(Context(plan=plan, run=folder, settings=settings, hospital=hospital))
+    except BaseException:
+        # A checkpoint, or the gates that were not met: whoever comes next should find it.
+        with contextlib.suppress(FedriskError):
+            folder.share(name, hospital)
+        raise
+    folder.share(name, hospital)
     manifest = Manifest(
         step=name,
         study=plan.study.name,

@@ -9,15 +9,16 @@ from pathlib import Path
 
 import pytest
 
-LIGHT = {"errors", "settings", "manifest", "study", "plan", "telemetry", "launch"}
+LIGHT = {"errors", "settings", "manifest", "study", "store", "plan", "telemetry", "launch"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "study": {"errors"},
     "settings": {"errors"},
     "manifest": {"errors", "settings"},
-    "plan": {"errors", "settings", "manifest", "study"},
+    "store": {"errors", "settings", "manifest"},
+    "plan": {"errors", "settings", "manifest", "study", "store"},
     "telemetry": {"errors", "settings", "manifest", "study", "plan"},
-    "launch": {"errors", "settings", "manifest"},
+    "launch": {"errors", "settings", "manifest", "store"},
     "step": LIGHT,
     "lake": LIGHT | {"step"},
     "data": LIGHT | {"step", "lake"},

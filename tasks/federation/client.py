@@ -6,6 +6,7 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict  # noqa: TID253 
 from flwr.clientapp import ClientApp  # noqa: TID253
 
 from tasks.federation.hospital import answer
+from tasks.federation.standing_rows import STANDING, answer_of_run
 
 RECORD = "fedrisk"
 """Key of the one record in every message."""
@@ -18,7 +19,11 @@ def _handle(message: Message, context: Context, question: str) -> Message:
 
     torch.set_num_threads(1)
     record = message.content[RECORD]
-    found = answer(str(context.node_config["config"]), question, dict(record))
+    config = str(context.node_config["config"])
+    if config == STANDING:
+        found = answer_of_run(str(context.run_config.get("run", "")), question, dict(record))
+    else:
+        found = answer(config, question, dict(record))
     return Message(RecordDict({RECORD: ConfigRecord(found)}), reply_to=message)
 
 

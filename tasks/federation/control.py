@@ -26,6 +26,7 @@ class ControlRequest(BaseModel):
         keys: Public key file by hospital.
         app: Folder of the Flower app.
         folder: The federation's private folder, which the ServerApp is told.
+        run: Our own id of the run.
         server: The server's configuration, to be completed with the node ids.
         registered: File that is written once all keys are registered.
     """
@@ -36,6 +37,7 @@ class ControlRequest(BaseModel):
     keys: dict[str, Path]
     app: Path
     folder: Path
+    run: str
     server: Path
     registered: Path
 
@@ -71,22 +73,58 @@ def flwr(*arguments: str) -> dict[str, Any]:
     return found
 
 
+def connect(home: Path, address: str, authority: Path) -> None:
+    """Tell Flower's command line where the SuperLink is.
+
+    Args:
+        home: Flower's home folder.
+        address: The SuperLink's ``host:port``.
+        authority: Certificate to verify it with.
+    """
+    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    (home / "config.toml").write_text(
+        f'[superlink]\ndefault = "{CONNECTION}"\n\n[superlink.{CONNECTION}]\n'
+        f'address = "{address}"\nroot-certificates = "{authority}"\n',
+        encoding="utf-8",
+    )
+
+
+def register(name: str, key: Path) -> int:
+    """Register a hospital's public key, so that its SuperNode may join.
+
+    Args:
+        name: The hospital.
+        key: Its public key.
+
+    Returns:
+        The node's id.
+    """
+    return int(flwr("supernode", "register", str(key), CONNECTION, "--name", name)["node-id"])
+
+
+def submit(app: Path, folder: Path, run: str) -> str:
+    """Start a run, and return Flower's id of it.
+
+    Args:
+        app: Folder of the Flower app.
+        folder: The federation's private folder, which the ServerApp is told.
+        run: Our own id of the run, which the hospitals are told.
+    """
+    overrides = f'folder="{folder}" run="{run}"'
+    return str(flwr("run", str(app), CONNECTION, "--run-config", overrides)["run-id"])
+
+
 def main() -> None:
     """Do what the request file in the first argument says."""
     from tasks.federation.executor import wait_for_port
 
     request = ControlRequest.model_validate_json(Path(sys.argv[1]).read_bytes())
     wait_for_port(request.port)
-    nodes = {
-        name: int(flwr("supernode", "register", str(key), CONNECTION, "--name", name)["node-id"])
-        for name, key in request.keys.items()
-    }
+    nodes = {name: register(name, key) for name, key in request.keys.items()}
     config = json.loads(request.server.read_bytes())
     write_atomically(request.server, json.dumps({**config, "nodes": nodes}).encode())
     write_atomically(request.registered, b"")
-    overrides = f'folder="{request.folder}"'
-    started = flwr("run", str(request.app), CONNECTION, "--run-config", overrides)
-    print(f"run {started['run-id']} of {len(nodes)} hospitals", flush=True)
+    print(f"run {submit(request.app, request.folder, request.run)} of {len(nodes)} hospitals")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tasks
+from tasks.errors import SettingsError
 from tasks.federation.certificates import (
     Certificates,
     make_certificates,
@@ -22,7 +23,7 @@ from tasks.federation.hospital import HospitalConfig
 from tasks.federation.processes import Processes
 from tasks.launch import step_environment
 from tasks.manifest import TableVersion
-from tasks.settings import PREFIX
+from tasks.settings import PREFIX, Settings
 from tasks.step import Context
 from tasks.telemetry.round_event import read_events
 
@@ -90,16 +91,21 @@ def deploy(context: Context, folder: Path, processes: Processes) -> Deployment:
     shutil.rmtree(private, ignore_errors=True)
     private.mkdir(mode=0o700)
     ports = free_ports(1 + len(tables))
+    elsewhere = context.settings.superlink
     deployment = Deployment(
         folder,
         private,
         max((event.round for event in read_events(folder / "rounds.jsonl")), default=0),
-        ports[0],
-        make_certificates(private / "superlink"),
+        int(elsewhere.rpartition(":")[2]) if elsewhere else ports[0],
+        certificates_of(context.settings, private / "superlink"),
     )
     warm = context.study.federation.executor == "warm"
     _write_server(context, deployment, tables)
     _start_superlink(context, deployment, processes, warm)
+    if elsewhere:
+        # The hospitals come by themselves (``join``), with the keys that they have registered.
+        _start_control(context, deployment, processes, registered(context.settings, list(tables)))
+        return deployment
     keys = {}
     for name, port in zip(tables, ports[1:], strict=True):
         own = private / name
@@ -116,6 +122,60 @@ def deploy(context: Context, folder: Path, processes: Processes) -> Deployment:
             key = private / name / "node.key"
             _start_hospital(context, deployment, processes, name, port, key, warm=False)
     return deployment
+
+
+def certificates_of(settings: Settings, folder: Path) -> Certificates:
+    """The SuperLink's certificates: its identity's, or new ones.
+
+    Args:
+        settings: ``identity`` names the folder with ``ca.crt``, ``tls.crt`` and ``tls.key``.
+        folder: Where new ones are made.
+
+    Raises:
+        SettingsError: A file of the identity is not there.
+    """
+    if not settings.identity:
+        return make_certificates(folder)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    own = Path(settings.identity)
+    return Certificates(*(known_file(own / name) for name in ("ca.crt", "tls.crt", "tls.key")))
+
+
+def known_file(path: Path) -> Path:
+    """The path of an identity's file.
+
+    Raises:
+        SettingsError: It is not there.
+    """
+    if not path.is_file():
+        raise SettingsError(
+            f"FEDRISK_IDENTITY: no file {path}. Make it with `fedrisk federation init` (SuperLink) "
+            "or `fedrisk hospital add` (hospital), or mount it."
+        )
+    return path
+
+
+def registered(settings: Settings, hospitals: list[str]) -> dict[str, Path]:
+    """The registered public keys of the hospitals, those that have one.
+
+    Args:
+        settings: ``registered`` names the folder.
+        hospitals: Those of the run.
+
+    Raises:
+        SettingsError: No hospital of the run is registered.
+    """
+    folder = Path(settings.registered)
+    keys = {name: folder / f"{name}.pub" for name in hospitals}
+    found = {name: path for name, path in keys.items() if path.is_file()}
+    if not settings.registered or not found:
+        raise SettingsError(
+            f"FEDRISK_REGISTERED={settings.registered}: no key of {', '.join(hospitals)} is there. "
+            "Expected <hospital>.pub for each, as `fedrisk hospital add` leaves it."
+        )
+    for name in sorted(set(keys) - set(found)):
+        print(f"{name}: no registered key in {folder}, so it cannot join", flush=True)
+    return found
 
 
 def free_ports(count: int) -> list[int]:
@@ -173,7 +233,11 @@ def _write_server(
 
 def _write_hospital(context: Context, own: Path, name: str, table: TableVersion) -> None:
     config = HospitalConfig(
-        hospital=name, gold=table.uri, version=table.version, study=context.study
+        hospital=name,
+        gold=table.uri,
+        version=table.version,
+        study=context.study,
+        approved=context.settings.approved,
     )
     write_private(own / "hospital.json", config.model_dump_json().encode())
     write_private(own / "secret", secrets.token_bytes(32))
@@ -186,7 +250,8 @@ def _start_superlink(
     write_private(own / "secret", secrets.token_bytes(32))
     flower = [
         *("--ssl-ca-certfile", str(files.authority), "--ssl-certfile", str(files.certificate)),
-        *("--ssl-keyfile", str(files.key), "--enable-supernode-auth", "--host", "127.0.0.1"),
+        *("--ssl-keyfile", str(files.key), "--enable-supernode-auth"),
+        *("--host", "0.0.0.0" if context.settings.superlink else "127.0.0.1"),
         "--disable-runtime-dependency-installation",
     ]
     if warm:
@@ -232,16 +297,12 @@ def _start_hospital(
 def _start_control(
     context: Context, deployment: Deployment, processes: Processes, keys: dict[str, Path]
 ) -> None:
-    from tasks.federation.control import CONNECTION, ControlRequest
+    from tasks.federation.control import ControlRequest, connect
 
     own = deployment.private / "control"
     variables = environment(context, own / "flower", None)
-    (own / "flower" / "config.toml").write_text(
-        f'[superlink]\ndefault = "{CONNECTION}"\n\n[superlink.{CONNECTION}]\n'
-        f'address = "127.0.0.1:{deployment.port}"\n'
-        f'root-certificates = "{deployment.certificates.authority}"\n',
-        encoding="utf-8",
-    )
+    authority = deployment.certificates.authority
+    connect(own / "flower", f"127.0.0.1:{deployment.port}", authority)
     # A copy without the caches that importing it may have left beside it.
     app = own / "app"
     shutil.copytree(APP, app, ignore=shutil.ignore_patterns("__pycache__"))
@@ -250,6 +311,7 @@ def _start_control(
         keys=keys,
         app=app,
         folder=deployment.private,
+        run=context.run.run,
         server=deployment.private / SERVER,
         registered=deployment.private / "registered",
     )

@@ -26,6 +26,8 @@ FLOWER = "1.41.0"
 """The version whose private API this file is written for."""
 POLL = 0.2
 """Seconds between looks for messages and replies; shorter costs a third of a core when idle."""
+OPEN_TO_HOSPITALS = ("/v1/fleet", "/health")
+"""Paths of the SuperLink that other machines may ask for."""
 START = 120.0
 """Seconds that a port or a file of another process is waited for."""
 
@@ -146,19 +148,51 @@ def _run_server(spec: Any) -> None:
     run_serverapp(spec.runtime_api_address, Queue(), spec.token, False, certificates)
 
 
+class _ControlFromHereOnly:
+    """ASGI middleware: no run is started and no key registered from another machine.
+
+    Flower serves its control API at the port that hospitals reach, and asks nobody who they are.
+    """
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        path = str(scope.get("path", ""))
+        outside = (scope.get("client") or ("",))[0] not in ("127.0.0.1", "::1")
+        if scope["type"] == "http" and outside and not path.startswith(OPEN_TO_HOSPITALS):
+            await send({"type": "http.response.start", "status": 403, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+            return
+        await self._app(scope, receive, send)
+
+
+def _close_control() -> None:
+    from flwr.superlink import extensions
+    from starlette.middleware import Middleware
+
+    before = extensions.get_middleware
+    extensions.get_middleware = lambda: (Middleware(_ControlFromHereOnly), *before())
+
+
 def _end_group(status: int) -> None:
     """Without its ServerApp the SuperLink would wait for ever: it ends too, which is seen."""
     print(f"the ServerApp ended with wait status {status}", flush=True)
     os.killpg(0, signal.SIGKILL)
 
 
-def _superexec(run: Callable[[Any], None], port: int, secret: Path, authority: str | None) -> None:
+def _superexec(
+    run: Callable[[Any], None],
+    port: int,
+    secret: Path,
+    authority: str | None,
+    failed: Callable[[int], None] | None = None,
+) -> None:
     """Ask the process beside this one for tasks, for ever."""
     from flwr.supercore.superexec import run_superexec as module
 
     # Its AcquireTask poll is Flower's own setting.
     os.environ["FLWR_SUPEREXEC_TASK_POLL_INTERVAL"] = str(POLL)
-    failed = _end_group if authority else None
     module.get_executor = lambda *_, **__: ForkExecutor(run, failed)
     wait_for_port(port)
     module.run_superexec(
@@ -236,11 +270,12 @@ def _supernode(given: argparse.Namespace, rest: list[str]) -> None:
     # A thread of torch would not survive the fork, but its locks would.
     torch.set_num_threads(1)
     _shorten_back_off()
-    _rows_without_threads(given.config)
+    if given.config:
+        _rows_without_threads(given.config)
     _fork(lambda: _superexec(_run_client, given.port, given.secret, None))
     start_client_internal.time = _ShortSleep
     end = time.monotonic() + START
-    while not given.after.exists():
+    while given.after and not given.after.exists():
         if time.monotonic() > end:
             raise TimeoutError(f"{given.after} is not there after {START:g} s")
         time.sleep(0.05)
@@ -259,7 +294,9 @@ def _superlink(given: argparse.Namespace, rest: list[str]) -> None:
 
     del run_serverapp, server_app
     _shorten_back_off()
-    _fork(lambda: _superexec(_run_server, given.port, given.secret, given.authority))
+    _close_control()
+    failed = None if given.standing else _end_group
+    _fork(lambda: _superexec(_run_server, given.port, given.secret, given.authority, failed))
     sys.argv = [
         *("flower-superlink", *rest, "--isolation", "process", "--port", str(given.port)),
         *("--superexec-auth-secret-file", str(given.secret)),
@@ -283,6 +320,7 @@ def main() -> None:
     parser.add_argument("--authority")
     parser.add_argument("--hospital", help="for people who look at the list of processes")
     parser.add_argument("--config", type=Path)
+    parser.add_argument("--standing", action="store_true", help="outlive a failed ServerApp")
     parser.add_argument("--after", type=Path, help="file to wait for before joining")
     split = sys.argv.index("--")
     given, rest = parser.parse_args(sys.argv[1:split]), sys.argv[split + 1 :]

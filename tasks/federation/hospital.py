@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from tasks.errors import DataError, FedriskError
+from tasks.errors import DataError, FedriskError, NotApproved
 from tasks.federation.messages import (
     Closing,
     ClosingTask,
@@ -35,6 +35,7 @@ from tasks.model.metrics import log_loss
 from tasks.model.rows import Rows, load_rows
 from tasks.model.scaling import Moments, Scaler
 from tasks.study import Study
+from tasks.study.approval import read_approved
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,7 @@ class HospitalConfig(BaseModel):
         gold: URI of its own gold table.
         version: The table's version.
         study: The run's frozen study, the hospital's own copy: the server cannot change it.
+        approved: The hospital's file of approved studies; empty to approve all.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -55,6 +57,7 @@ class HospitalConfig(BaseModel):
     gold: str
     version: int
     study: Study
+    approved: str = ""
 
 
 @dataclass(frozen=True)
@@ -79,12 +82,27 @@ def read_training_rows(config: HospitalConfig) -> TrainingRows:
 
     Raises:
         DataError: The table cannot be read, or has no training rows.
+        NotApproved: The hospital has not approved the study.
     """
+    check_approved(config)
     rows: Rows = load_rows(config.gold, config.study, config.version, ("train", "validation"))
     train, validation = rows.of("train"), rows.of("validation")
     if len(train) == 0:
         raise DataError("the gold table has no training rows; look at the step features.")
     return TrainingRows(train.x, train.y, validation.x, validation.y)
+
+
+def check_approved(config: HospitalConfig) -> None:
+    """See that the hospital has approved the study, before its rows are read.
+
+    Raises:
+        NotApproved: It has not.
+        StudyError: Its file of approved studies cannot be read.
+    """
+    if config.approved:
+        refusal = read_approved(Path(config.approved)).refusal(config.study)
+        if refusal:
+            raise NotApproved(f"hospital {config.hospital}: {refusal}")
 
 
 class Hospital:

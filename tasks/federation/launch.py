@@ -1,31 +1,37 @@
-"""The step ``federated`` on one machine: a SuperLink and a SuperNode a hospital as processes.
+"""The step ``federated``: a federation of the run's own, or one that stands and is handed the run.
 
-Each process is told what its part needs and no more: a hospital's own table, key and name; the
-server no table at all. TLS and node keys are on, as between machines.
+A federation of the run's own is a SuperLink and a SuperNode a hospital, as processes of this
+machine; or the SuperLink alone where the hospitals' SuperNodes come from pods of their own (the
+step ``join``). Each process is told what its part needs and no more: a hospital's own table, key
+and name; the server no table at all. TLS and node keys are on, as between machines.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
-import signal
 import time
-from collections.abc import Iterator
+from pathlib import Path
 
-from tasks import errors
-from tasks.errors import FederationError, FedriskError
+from tasks.errors import ExitCode, FederationError, FedriskError
 from tasks.federation.closing import MODEL, Outcome
 from tasks.federation.deployment import Deployment, deploy
+from tasks.federation.handover import hand_over
+from tasks.federation.join import ENDED
 from tasks.federation.processes import Processes, tail
+from tasks.federation.termination import interruptible
+from tasks.federation.told import failure_of, tell_rounds
 from tasks.manifest import write_atomically
 from tasks.step import Context, Result
+from tasks.store import CONSORTIUM, remove
 from tasks.telemetry.live import MlflowRounds, RoundSink
-from tasks.telemetry.round_event import RoundEvent, read_events
+from tasks.telemetry.round_event import read_events
 
 POLL = 0.2
 SPARE = 60.0
 """Seconds beyond the run's deadline after which the server itself is taken for hanging."""
+SHARE_EVERY = 1.0
+"""Seconds between two looks at whether the checkpoint is newer than the shared one."""
 
 
 def federated(context: Context) -> Result:
@@ -37,17 +43,23 @@ def federated(context: Context) -> Result:
         FederationError: The federation could not start, or too few hospitals answered.
         DataError: A hospital's table or the checkpoint is not of this study.
     """
+    context.run.fetch("federated")
     folder = context.run.folder("federated")
-    processes = Processes()
     sink = MlflowRounds(context.plan, context.settings)
-    with _interruptible():
+    if context.settings.store:
+        remove(context.settings.store, f"{CONSORTIUM}/{context.run.run}/{ENDED}")
+    with interruptible():
         try:
-            deployment = deploy(context, folder, processes)
-            outcome = _watch(context, deployment, processes, sink)
-        finally:
-            processes.end()
-            # Keys, and the path of every hospital's table: of no use after the run.
-            shutil.rmtree(folder / "private", ignore_errors=True)
+            if context.settings.federation == "standing":
+                outcome = hand_over(context, folder, sink)
+            else:
+                outcome = _own_federation(context, folder, sink)
+        except FedriskError as error:
+            if error.exit_code in (ExitCode.BAD_INPUT, ExitCode.REFUSED):
+                # Hospitals whose pods wait for this server need not wait for another try.
+                write_atomically(context.run.path / ENDED, b"")
+                context.run.put(ENDED)
+            raise
     figures = outcome.model_dump(mode="json", exclude={"notes"})
     events = read_events(folder / "rounds.jsonl")
     notes = [event.note for event in events if event.note.startswith(("resumed", "tried"))]
@@ -61,22 +73,15 @@ def federated(context: Context) -> Result:
     )
 
 
-@contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
-    """SIGTERM ends the step as Ctrl-C does: by an exception, so that everything is put away."""
-
-    def leave(number: int, _: object) -> None:
-        raise SystemExit(128 + number)
-
+def _own_federation(context: Context, folder: Path, sink: RoundSink) -> Outcome:
+    processes = Processes()
     try:
-        before = signal.signal(signal.SIGTERM, leave)
-    except ValueError:  # not in the main thread: whoever started the thread sees to signals
-        yield
-        return
-    try:
-        yield
+        deployment = deploy(context, folder, processes)
+        return _watch(context, deployment, processes, sink)
     finally:
-        signal.signal(signal.SIGTERM, before)
+        processes.end()
+        # Keys, and the path of every hospital's table: of no use after the run.
+        shutil.rmtree(folder / "private", ignore_errors=True)
 
 
 def _watch(
@@ -90,13 +95,11 @@ def _watch(
         deployment.known_rounds,
         dict[str, str](),
     )
+    shared = _Shared(context, deployment.folder / "checkpoint.npz")
     while True:
         done = deployment.outcome.exists()
-        for event in read_events(rounds):
-            if event.round > told:
-                told = event.round
-                print(told_round(event), flush=True)
-                sink.log_round(event)
+        told = tell_rounds(rounds, told, sink)
+        shared.look()
         if done:
             return Outcome.model_validate_json(deployment.outcome.read_bytes())
         if deployment.failure.exists():
@@ -123,30 +126,22 @@ def _watch(
         time.sleep(POLL)
 
 
+class _Shared:
+    """Shares the checkpoint whenever it is new, so that another machine can go on from it."""
+
+    def __init__(self, context: Context, checkpoint: Path) -> None:
+        self._context, self._checkpoint = context, checkpoint
+        self._next, self._known = 0.0, 0.0
+
+    def look(self) -> None:
+        if time.monotonic() < self._next or not self._context.settings.store:
+            return
+        self._next = time.monotonic() + SHARE_EVERY
+        if self._checkpoint.exists() and self._checkpoint.stat().st_mtime != self._known:
+            self._known = self._checkpoint.stat().st_mtime
+            self._context.run.share("federated")
+
+
 def _failure(deployment: Deployment) -> FedriskError:
-    failure = json.loads(deployment.failure.read_bytes())
-    kind = getattr(errors, failure["kind"], None)
-    if isinstance(kind, type) and issubclass(kind, FedriskError):
-        return kind(failure["message"])
-    return FedriskError(
-        f"{failure['message']}; the log {deployment.log('superlink')} ends:\n"
-        f"{tail(deployment.log('superlink'))}"
-    )
-
-
-def told_round(event: RoundEvent) -> str:
-    """One line about a round, for the log.
-
-    Args:
-        event: The round.
-    """
-
-    def number(value: float | None) -> str:
-        return "-" if value is None else f"{value:.4f}"
-
-    note = f"; {event.note}" if event.note else ""
-    return (
-        f"round {event.round}/{event.rounds}: validation loss {number(event.validation_loss)}, "
-        f"AUROC {number(event.validation_auroc)}, {len(event.replied)} of {len(event.selected)} "
-        f"hospitals, {event.seconds:.1f} s{note}"
-    )
+    log = deployment.log("superlink")
+    return failure_of(deployment.failure.read_bytes(), f"the log {log} ends:\n{tail(log)}")

@@ -156,7 +156,8 @@ class FlowerLink:
         """Send, and return which message waits for which hospital."""
         from flwr.app import ConfigRecord, Message, RecordDict
 
-        names = sorted(tasks)
+        names = [name for name in sorted(tasks) if name in self._nodes]
+        found.lost |= dict.fromkeys(set(tasks) - set(names), "its key is not registered")
         messages = [
             Message(
                 RecordDict({RECORD: ConfigRecord(tasks[name])}),

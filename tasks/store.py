@@ -1,0 +1,314 @@
+"""A run's folder that several machines share: an S3 bucket, of which the folder is a working copy.
+
+A pod has a folder of its own that ends with it. What a step reads is fetched when it asks for the
+manifest that names it; what it leaves is put into the store, the manifest last, so that a manifest
+in the store means that the step is done. Each owner writes below a prefix of its own; files that
+hold rows, or describe them, go to the hospital's own bucket (``docs/deployment.md``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks.errors import DataError, ExitCode, FedriskError, SettingsError
+from tasks.manifest import Manifest, RunFolder, write_atomically
+from tasks.settings import Settings
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
+
+CONSORTIUM, POOL = "consortium", "pool"
+POOL_STEPS = frozenset({"deal", "central"})
+"""Steps that read or write more than one hospital's rows."""
+PRIVATE_STEPS = frozenset({"deal", "collect", "validate", "features", "join"})
+"""Steps whose files hold a hospital's rows or describe them."""
+PLAN = "plan.json"
+PATIENCE = 30.0
+"""Seconds that a store which does not answer is tried again."""
+
+
+class StoreUnavailable(FedriskError):  # noqa: N818  (it says what is the matter)
+    """The store did not answer in time: retry."""
+
+    exit_code = ExitCode.TRANSIENT
+
+
+def owner_of(step: str, hospital: str | None) -> str:
+    """Whose key a step gets: a hospital's, the pool's or the consortium's.
+
+    Args:
+        step: The step's name.
+        hospital: The hospital, for a step that runs once a hospital.
+    """
+    if hospital is not None:
+        return hospital
+    return POOL if step in POOL_STEPS else CONSORTIUM
+
+
+def open_run(settings: Settings, run: str, owner: str = CONSORTIUM) -> RunFolder:
+    """The folder of a run, shared through the store if there is one.
+
+    Args:
+        settings: Where runs and the store are.
+        run: The run's id.
+        owner: Who opens it, and so what it may fetch and where it writes.
+
+    Raises:
+        SettingsError: The id is not fit for a folder's name.
+    """
+    if not settings.store:
+        return RunFolder(settings.runs, run)
+    return StoredRun(settings, run, owner)
+
+
+class StoredRun(RunFolder):
+    """The working copy of a run that is kept in the store."""
+
+    def __init__(self, settings: Settings, run: str, owner: str) -> None:
+        """Name the folder; nothing is fetched yet.
+
+        Args:
+            settings: Where runs, the store and the hospitals' lakes are.
+            run: The run's id.
+            owner: Who opens it.
+        """
+        super().__init__(settings.runs, run)
+        self.owner, self._settings = owner, settings
+
+    def have(self, relative: str, owner: str = CONSORTIUM) -> Path:
+        """See ``RunFolder.have``."""
+        path = self.path / relative
+        if not path.exists():
+            content = get(self._settings.store, f"{owner}/{self.run}/{relative}")
+            if content is not None:
+                write_atomically(path, content)
+        return path
+
+    def put(self, relative: str) -> None:
+        """See ``RunFolder.put``."""
+        content = (self.path / relative).read_bytes()
+        put(self._settings.store, f"{self.owner}/{self.run}/{relative}", content)
+
+    def write(self, manifest: Manifest) -> Path:
+        """Write a manifest, here and then in the store."""
+        path = super().write(manifest)
+        self.put(self.relative(path))
+        return path
+
+    def find(self, step: str, hospital: str | None = None) -> Manifest | None:
+        """Read a manifest, and fetch the files that it names and this owner may read."""
+        owner = owner_of(step, hospital)
+        name = self.relative(self._manifest(step, hospital))
+        fresh = not (self.path / name).exists()
+        self.have(name, owner)
+        manifest = super().find(step, hospital)
+        if manifest is not None and fresh and owner != self.owner:
+            self._fetch_files(manifest, owner)
+        return manifest
+
+    def _fetch_files(self, manifest: Manifest, owner: str) -> None:
+        for purpose, relative in manifest.files.items():
+            if manifest.step not in PRIVATE_STEPS:
+                self.have(relative, owner)
+            elif purpose == self.owner and not (self.path / relative).exists():
+                lake = lake_store(self._settings, self.owner)
+                content = get(lake, f"runs/{self.run}/{relative}")
+                if content is not None:
+                    write_atomically(self.path / relative, content)
+
+    def fetch(self, step: str, hospital: str | None = None) -> None:
+        """See ``RunFolder.fetch``."""
+        prefix = f"{owner_of(step, hospital)}/{self.run}/"
+        folder = self.relative(self.folder(step, hospital))
+        for key in keys(self._settings.store, f"{prefix}{folder}"):
+            self.have(key.removeprefix(prefix), owner_of(step, hospital))
+
+    def share(self, step: str, hospital: str | None = None) -> None:
+        """See ``RunFolder.share``."""
+        folder = self.folder(step, hospital)
+        for path in sorted(folder.rglob("*")):
+            relative = self.relative(path)
+            # Keys and sockets of a federation, and files that are half written.
+            if not path.is_file() or "/private/" in relative or path.name.startswith("."):
+                continue
+            if step not in PRIVATE_STEPS:
+                self.put(relative)
+                continue
+            of = hospital or path.stem
+            if of in self._hospitals():
+                lake = lake_store(self._settings, of)
+                put(lake, f"runs/{self.run}/{relative}", path.read_bytes())
+
+    def _hospitals(self) -> list[str]:
+        """The run's hospitals, as its plan has them."""
+        plan = self.have(PLAN)
+        if not plan.exists():
+            return []
+        found: list[str] = json.loads(plan.read_bytes())["hospitals"]
+        return found
+
+    def manifests(self) -> list[Manifest]:
+        """Read all manifests of the run, after fetching those that are not here."""
+        for owner in (CONSORTIUM, POOL, *self._hospitals()):
+            prefix = f"{owner}/{self.run}/"
+            for key in keys(self._settings.store, f"{prefix}manifests"):
+                self.have(key.removeprefix(prefix), owner)
+        return super().manifests()
+
+
+def lake_store(settings: Settings, hospital: str) -> str:
+    """The hospital's own bucket or folder, as this module's functions take it.
+
+    Args:
+        settings: Where lakes are.
+        hospital: The hospital.
+    """
+    root = settings.lake_root(hospital)
+    if root.startswith("s3a://"):
+        return "s3://" + root.removeprefix("s3a://")
+    return root if "://" in root else f"file://{Path(root).absolute()}"
+
+
+def get(store: str, key: str) -> bytes | None:
+    """Read an object.
+
+    Args:
+        store: ``s3://bucket[/prefix]`` or ``file:///folder``.
+        key: The object's name below it.
+
+    Returns:
+        Its content; None where there is none.
+
+    Raises:
+        DataError: The store refuses this party's key.
+        StoreUnavailable: It does not answer.
+    """
+    import obstore
+
+    with _telling(store, key, "read"):
+        try:
+            return bytes(obstore.get(_store(store), key).bytes())
+        except FileNotFoundError:
+            return None
+
+
+def put(store: str, key: str, content: bytes) -> None:
+    """Write an object, whole or not at all.
+
+    Args:
+        store: ``s3://bucket[/prefix]`` or ``file:///folder``.
+        key: The object's name below it.
+        content: What it shall hold.
+
+    Raises:
+        DataError: The store refuses this party's key.
+        StoreUnavailable: It does not answer.
+    """
+    import obstore
+
+    with _telling(store, key, "write"):
+        obstore.put(_store(store), key, content)
+
+
+def remove(store: str, key: str) -> None:
+    """Delete an object; nothing where there is none.
+
+    Args:
+        store: ``s3://bucket[/prefix]`` or ``file:///folder``.
+        key: The object's name below it.
+
+    Raises:
+        DataError: The store refuses this party's key.
+        StoreUnavailable: It does not answer.
+    """
+    import obstore
+
+    with _telling(store, key, "delete"), contextlib.suppress(FileNotFoundError):
+        obstore.delete(_store(store), key)
+
+
+def keys(store: str, prefix: str) -> Iterator[str]:
+    """List the objects below a prefix, which is a folder's name.
+
+    Args:
+        store: ``s3://bucket[/prefix]`` or ``file:///folder``.
+        prefix: The folder.
+
+    Raises:
+        DataError: The store refuses this party's key.
+        StoreUnavailable: It does not answer.
+    """
+    import obstore
+
+    pages: list[Any] = []
+    with _telling(store, prefix, "list"), contextlib.suppress(FileNotFoundError):
+        pages = list(obstore.list(_store(store), prefix))
+    for page in pages:
+        for each in page:
+            yield str(each["path"])
+
+
+def _store(url: str) -> ObjectStore:
+    # Another user's credentials make another store.
+    who = tuple(sorted((k, v) for k, v in os.environ.items() if k.startswith("AWS_")))
+    return _opened(url, who)
+
+
+@functools.lru_cache(maxsize=64)
+def _opened(url: str, who: tuple[tuple[str, str], ...]) -> ObjectStore:
+    del who
+    from datetime import timedelta
+
+    try:
+        from obstore.store import LocalStore, S3Store
+    except ImportError:
+        raise SettingsError(
+            "FEDRISK_STORE or a lake in S3 needs fedrisk with its extra store (obstore)."
+        ) from None
+    if url.startswith("file://"):
+        return LocalStore(url.removeprefix("file://"), mkdir=True)
+    seconds = timedelta(seconds=PATIENCE)
+    client: Any = {"timeout": seconds, "connect_timeout": timedelta(seconds=10)}
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
+    config: Any = {"endpoint": endpoint} if endpoint else {}
+    if endpoint.startswith("http://"):
+        client["allow_http"] = True
+    retry: Any = {
+        "max_retries": 8,
+        "retry_timeout": seconds,
+        "backoff": {
+            "init_backoff": timedelta(milliseconds=200),
+            "max_backoff": timedelta(seconds=5),
+            "base": 2,
+        },
+    }
+    return S3Store.from_url(url, config=config, client_options=client, retry_config=retry)
+
+
+@contextlib.contextmanager
+def _telling(store: str, key: str, what: str) -> Iterator[None]:
+    """Say in our words what the store's client says in its own."""
+    from obstore.exceptions import BaseError
+
+    try:
+        yield
+    except BaseError as error:
+        text, name = str(error), type(error).__name__
+        if name in ("PermissionDeniedError", "UnauthenticatedError") or "AccessDenied" in text:
+            raise DataError(
+                f"{store}: this party's key may not {what} {key}. Check AWS_ACCESS_KEY_ID and "
+                "what docs/deployment.md says its owner may do."
+            ) from None
+        if "NoSuchBucket" in text:
+            raise DataError(
+                f"{store}: there is no such bucket. Make it, or correct the address."
+            ) from None
+        raise StoreUnavailable(
+            f"{store}: could not {what} {key} ({name}). Is the store up?"
+        ) from None

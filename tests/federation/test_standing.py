@@ -1,0 +1,235 @@
+"""A SuperLink that stands, hospitals that join it, and runs that are handed over to it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import ssl
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_federation import ROWS, make_context
+from tests_processes import processes_of
+
+from tasks.federation.certificates import make_certificates, make_node_key
+from tasks.federation.deployment import free_ports
+from tasks.launch import settings_environment
+from tasks.model.artifact import RiskModel
+from tasks.settings import Settings
+from tasks.step import Context, run_step
+
+pytestmark = pytest.mark.slow
+
+
+class Stand:
+    """A SuperLink and SuperNodes as processes, each with its own home as on its own machine."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.port = root, free_ports(1)[0]
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        files = make_certificates(root / "made")
+        self.identity("superlink", {"ca.crt": files.authority, "tls.crt": files.certificate})
+        shutil.copy(files.key, root / "identity" / "superlink" / "tls.key")
+        (root / "registered").mkdir()
+        for name in ("north", "south", "west", "stranger"):
+            own = root / "keys" / name
+            own.mkdir(parents=True)
+            key, public = make_node_key(own)
+            self.identity(name, {"ca.crt": files.authority, "node.key": key})
+            if name in ("north", "south"):
+                shutil.copy(public, root / "registered" / f"{name}.pub")
+
+    def identity(self, name: str, files: dict[str, Path]) -> None:
+        folder = self.root / "identity" / name
+        folder.mkdir(parents=True)
+        for file, source in files.items():
+            shutil.copy(source, folder / file)
+
+    def settings(self, name: str, **more: object) -> Settings:
+        return Settings.model_validate(
+            {
+                "home": self.root / "homes" / name,
+                "lake": f"file://{self.root}/lakes/{{hospital}}",
+                "store": f"file://{self.root}/store",
+                "superlink": f"localhost:{self.port}",
+                "federation": "standing",
+                "identity": str(self.root / "identity" / name),
+                "registered": str(self.root / "registered"),
+                **more,
+            }
+        )
+
+    def start(self, name: str, approved: str = "") -> None:
+        role = [name] if name == "superlink" else ["supernode", "--hospital", name]
+        settings = self.settings(name, approved=approved)
+        (self.root / "tmp" / name).mkdir(parents=True, exist_ok=True)
+        environment = {
+            **os.environ,
+            **settings_environment(settings),
+            "TMPDIR": str(self.root / "tmp" / name),
+        }
+        with (self.root / f"{name}.log").open("ab") as log:
+            self.processes[name] = subprocess.Popen(
+                [sys.executable, "-m", "tasks.federation.standing", *role],
+                env=environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+
+    def stop(self, name: str) -> None:
+        process = self.processes.pop(name)
+        process.terminate()
+        process.wait(30)
+
+    def log(self, name: str) -> str:
+        return (self.root / f"{name}.log").read_text()
+
+    def wait_for(self, name: str, words: str, times: int = 1, deadline: float = 90) -> None:
+        end = time.monotonic() + deadline
+        while self.log(name).count(words) < times:
+            assert time.monotonic() < end, f"{name} never said {words!r}:\n{self.log(name)}"
+            time.sleep(0.1)
+
+    def context(self, run: str, **federation: object) -> Context:
+        """A run whose gold tables are in the hospitals' lakes, and whose manifests in the store."""
+        made = make_context(self.root / "homes" / "airflow", run, **federation)
+        settings = self.settings("airflow", identity="", registered="")
+        for name in ROWS:
+            target = self.root / "lakes" / name / "small" / "gold"
+            if not target.exists():
+                shutil.copytree(made.settings.table(name, "small", "gold"), target)
+            manifest = made.run.read("features", name)
+            table = manifest.tables["gold"].model_copy(update={"uri": str(target)})
+            made.run.write(manifest.model_copy(update={"tables": {"gold": table}}))
+            put = self.root / "store" / name / run / "manifests"
+            put.mkdir(parents=True, exist_ok=True)
+            shutil.copy(made.run.path / "manifests" / f"features.{name}.json", put)
+        target = self.root / "store" / "consortium" / run
+        target.mkdir(parents=True, exist_ok=True)
+        shutil.copy(made.run.path / "plan.json", target)
+        return Context(made.plan, made.run, settings, None)
+
+
+@pytest.fixture(scope="module")
+def stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
+    root = tmp_path_factory.mktemp("standing")
+    made = Stand(root)
+    try:
+        for name in ("superlink", "north", "south"):
+            made.start(name)
+        for name in ("north", "south"):
+            made.wait_for(name, "has joined")
+        yield made
+    finally:
+        for name in list(made.processes):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                made.stop(name)
+    assert processes_of(root) == []
+
+
+@pytest.fixture(scope="module")
+def trained(stand: Stand) -> Context:
+    context = stand.context("r1", min_hospitals=2)
+    for name in ("north", "south", "west"):
+        run_step("join", "r1", context.settings, name)
+    run_step("federated", "r1", context.settings)
+    return context
+
+
+def test_a_run_is_handed_over_and_comes_back(stand: Stand, trained: Context) -> None:
+    manifest = trained.run.read("federated")
+    assert manifest.figures["rounds"] == 3
+    assert manifest.figures["participation"] == {"north": 3, "south": 3, "west": 0}
+    assert (trained.run.path / manifest.files["model"]).is_file()
+    stored = stand.root / "store" / "consortium" / "r1"
+    assert (stored / "manifests" / "federated.json").is_file()
+    assert (stored / manifest.files["model"]).is_file()
+    assert not list((stand.root / "store" / "consortium" / "requests").glob("*"))
+
+
+def test_no_row_and_no_table_of_a_hospital_is_in_the_store(stand: Stand, trained: Context) -> None:
+    names = [path.name for path in (stand.root / "store").rglob("*") if path.is_file()]
+    assert "hospital.json" not in names
+    assert not [name for name in names if name.endswith((".parquet", ".npz.csv", ".csv"))]
+    own = stand.root / "lakes" / "north" / "runs" / "r1" / "files" / "join.north" / "hospital.json"
+    assert own.is_file()
+
+
+def test_a_hospital_joins_without_a_restart_and_takes_part(stand: Stand, trained: Context) -> None:
+    before = stand.processes["superlink"].pid
+    public = stand.root / "keys" / "west" / "node.pub"
+    shutil.copy(public, stand.root / "registered" / "west.pub")
+    stand.start("west")
+    stand.wait_for("west", "has joined")
+    context = stand.context("r2")
+    for name in ROWS:
+        run_step("join", "r2", context.settings, name)
+    figures = run_step("federated", "r2", context.settings).figures
+    assert figures["participation"] == dict.fromkeys(ROWS, 3)
+    assert stand.processes["superlink"].pid == before
+
+
+def test_the_model_is_the_same_as_of_a_federation_of_the_runs_own(
+    stand: Stand, trained: Context, tmp_path: Path
+) -> None:
+    own = make_context(tmp_path, "own")
+    run_step("federated", "own", own.settings)
+    first = RiskModel.load(tmp_path / "runs" / "own" / "files" / "federated" / "model.safetensors")
+    path = stand.root / "homes" / "airflow" / "runs" / "r2" / "files" / "federated"
+    second = RiskModel.load(path / "model.safetensors")
+    np.testing.assert_array_equal(first.flat, second.flat)
+
+
+def test_a_key_that_is_not_registered_is_turned_away(stand: Stand, trained: Context) -> None:
+    stand.start("stranger")
+    stand.wait_for("stranger", "it is started again")
+    assert "has joined" not in stand.log("stranger")
+    stand.stop("stranger")
+
+
+def test_the_control_api_is_closed_to_other_machines(stand: Stand, trained: Context) -> None:
+    authority = ssl.create_default_context(
+        cafile=str(stand.root / "identity" / "superlink" / "ca.crt")
+    )
+    authority.check_hostname = False
+    address = _other_address()
+    asked = {}
+    for path in ("/v1/control/list-nodes", "/v1/runtime/x", "/v1/fleet/x"):
+        request = urllib.request.Request(f"https://{address}:{stand.port}{path}", b"")
+        try:
+            urllib.request.urlopen(request, timeout=10, context=authority)
+        except urllib.error.HTTPError as error:
+            asked[path] = error.code
+    assert asked["/v1/control/list-nodes"] == asked["/v1/runtime/x"] == 403
+    assert asked["/v1/fleet/x"] != 403
+
+
+def _other_address() -> str:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as found:
+        # Nothing is sent: the kernel only says which address of this machine would be used.
+        found.connect(("192.0.2.1", 9))
+        address = str(found.getsockname()[0])
+    if address.startswith("127."):
+        pytest.skip("this machine has no address beside the loopback")
+    return address
+
+
+def test_both_sides_come_back_after_a_restart(stand: Stand, trained: Context) -> None:
+    stand.stop("superlink")
+    stand.start("superlink")
+    stand.wait_for("superlink", "listens on port", times=2)
+    for name in ("north", "south"):
+        stand.wait_for(name, "has joined", times=2, deadline=150)
+    context = stand.context("r3", min_hospitals=2, deadlines={"ready": 20})
+    for name in ROWS:
+        run_step("join", "r3", context.settings, name)
+    assert run_step("federated", "r3", context.settings).figures["rounds"] == 3
