@@ -26,6 +26,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from tasks.errors import ExitCode
 from tasks.manifest import RunFolder, write_atomically
 from tasks.settings import PREFIX, Settings
+from tasks.store import CONSORTIUM, owner_of, read_credentials
 
 if TYPE_CHECKING:
     import psutil
@@ -50,6 +51,7 @@ _PASSED = frozenset(
     | {"CURL_CA_BUNDLE", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"}
     | {"http_proxy", "https_proxy", "no_proxy", "OMP_NUM_THREADS", "LD_LIBRARY_PATH"}
 )
+_SECRETS = frozenset({"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"})
 _PASSED_PREFIXES = ("LC_", "AWS_", "SPARK_", "MLFLOW_")
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
@@ -121,7 +123,8 @@ def launch_step(
     command += ["--hospital", hospital] if hospital is not None else []
     started, lines = time.monotonic(), list[str]()
     with log.open("w", encoding="utf-8") as file, process_tree() as start:
-        process = start([*command, *options], step_environment(settings, hospital))
+        own = step_environment(settings, hospital, owner=owner_of(name, hospital))
+        process = start([*command, *options], own)
         intime = True
         for line in _lines(process, started + limit):
             if line is None:
@@ -154,7 +157,11 @@ def launch_step(
 
 
 def step_environment(
-    settings: Settings, hospital: str | None, environment: Mapping[str, str] | None = None
+    settings: Settings,
+    hospital: str | None,
+    environment: Mapping[str, str] | None = None,
+    *,
+    owner: str | None = None,
 ) -> dict[str, str]:
     """The environment of a step: what the system needs, our settings, and nothing else.
 
@@ -162,6 +169,10 @@ def step_environment(
         settings: Where things live.
         hospital: A step of one hospital is told only that hospital's lake.
         environment: Where the system's variables come from; this process by default.
+        owner: Whose key of the store it gets; the hospital's or the consortium's by default.
+
+    Raises:
+        SettingsError: The owner's file of credentials is not there or not sound.
     """
     source = os.environ if environment is None else environment
     found = {
@@ -173,6 +184,10 @@ def step_environment(
     own = settings
     if hospital is not None:
         own = settings.model_copy(update={"lake": settings.lake_root(hospital)})
+    if settings.credentials:
+        found = {key: value for key, value in found.items() if key not in _SECRETS}
+        found |= read_credentials(settings.credentials, owner or hospital or CONSORTIUM)
+        own = own.model_copy(update={"credentials": ""})
     return found | settings_environment(own)
 
 

@@ -51,6 +51,35 @@ def owner_of(step: str, hospital: str | None) -> str:
     return POOL if step in POOL_STEPS else CONSORTIUM
 
 
+def read_credentials(template: str, owner: str) -> dict[str, str]:
+    """Read one owner's keys of the store.
+
+    Args:
+        template: Path of the file, with ``{owner}`` in it.
+        owner: Whose.
+
+    Raises:
+        SettingsError: There is no such file, or a line of it is not ``AWS_NAME=value``.
+    """
+    path = Path(template.replace("{owner}", owner))
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise SettingsError(
+            f"FEDRISK_CREDENTIALS: {path} cannot be read ({error.strerror}). Expected the AWS_* "
+            f"variables of {owner}."
+        ) from None
+    found = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        key, sign, value = line.partition("=")
+        if not sign or not key.startswith("AWS_"):
+            raise SettingsError(f"{path}, line {number}: expected AWS_NAME=value.")
+        found[key] = value.strip()
+    return found
+
+
 def open_run(settings: Settings, run: str, owner: str = CONSORTIUM) -> RunFolder:
     """The folder of a run, shared through the store if there is one.
 

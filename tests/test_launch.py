@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tasks.errors import ExitCode
+from tasks.errors import ExitCode, SettingsError
 from tasks.launch import launch_step, process_tree, read_endings, step_environment
 from tasks.manifest import RunFolder
 from tasks.settings import Settings
@@ -128,3 +128,31 @@ def test_libraries_are_told_not_to_report_home(settings: Settings) -> None:
     assert found["FLWR_TELEMETRY_ENABLED"] == "0"
     assert found["MLFLOW_DISABLE_TELEMETRY"] == "true"
     assert found["GX_ANALYTICS_ENABLED"] == "false"
+
+
+def test_a_step_gets_its_owners_key_and_no_other(settings: Settings, tmp_path: Path) -> None:
+    for owner in ("a", "b", "consortium", "pool"):
+        text = f"# made by init\nAWS_ACCESS_KEY_ID={owner}\nAWS_SECRET_ACCESS_KEY=s-{owner}\n"
+        (tmp_path / f"{owner}.env").write_text(text)
+    own = settings.model_copy(update={"credentials": str(tmp_path / "{owner}.env")})
+    base = {"AWS_ACCESS_KEY_ID": "airflow", "AWS_SESSION_TOKEN": "t", "AWS_REGION": "r"}
+    for hospital, owner in (("a", None), (None, "pool"), (None, None)):
+        found = step_environment(own, hospital, base, owner=owner)
+        expected = hospital or owner or "consortium"
+        assert found["AWS_ACCESS_KEY_ID"] == expected
+        assert found["AWS_SECRET_ACCESS_KEY"] == f"s-{expected}"
+        assert found["AWS_REGION"] == "r"
+        assert "AWS_SESSION_TOKEN" not in found
+        assert "FEDRISK_CREDENTIALS" not in found
+
+
+def test_credentials_that_are_not_there_or_not_sound_are_refused(
+    settings: Settings, tmp_path: Path
+) -> None:
+    own = settings.model_copy(update={"credentials": str(tmp_path / "{owner}.env")})
+    with pytest.raises(SettingsError, match=r"c\.env cannot be read"):
+        step_environment(own, "c", {})
+    (tmp_path / "c.env").write_text("AWS_REGION=x\nPASSWORD=hunter2\n")
+    with pytest.raises(SettingsError, match="line 2") as error:
+        step_environment(own, "c", {})
+    assert "hunter2" not in str(error.value)
