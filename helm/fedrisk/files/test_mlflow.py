@@ -1,0 +1,28 @@
+"""Is MLflow healthy, does it answer under the name that steps use, and refuse others?"""
+
+import json
+import os
+import sys
+import urllib.error
+import urllib.request
+
+uri = os.environ["FEDRISK_MLFLOW_URI"]
+
+
+def get(path: str, **headers: str) -> bytes:
+    request = urllib.request.Request(uri + path, headers=headers)
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return answer.read()
+
+
+if get("/health") != b"OK":
+    sys.exit(f"{uri}/health does not say OK")
+found = json.loads(get("/api/2.0/mlflow/experiments/search?max_results=1"))
+print(f"{uri} is healthy and knows experiment {found['experiments'][0]['name']!r}")
+try:
+    get("/api/2.0/mlflow/experiments/search?max_results=1", Host="elsewhere.invalid")
+except urllib.error.HTTPError as error:
+    if error.code != 403:
+        raise
+else:
+    sys.exit(f"{uri} answers to any Host header: MLFLOW_SERVER_ALLOWED_HOSTS is not in force")

@@ -1,0 +1,169 @@
+{{/* Names are fixed (docs/deployment.md): one release a namespace. */}}
+
+{{- define "fedrisk.labels" -}}
+helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+app.kubernetes.io/part-of: fedrisk
+{{ include "fedrisk.selector" . }}
+{{- end }}
+
+{{- define "fedrisk.selector" -}}
+app.kubernetes.io/name: fedrisk
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+{{- with .component }}
+app.kubernetes.io/component: {{ . }}
+{{- end }}
+{{- with .hospital }}
+fedrisk.io/hospital: {{ . }}
+{{- end }}
+{{- end }}
+
+{{- define "fedrisk.tag" -}}
+{{ .Values.images.tag | default .Chart.AppVersion }}
+{{- end }}
+
+{{/* The same template that the launcher gets as FEDRISK_IMAGES, {image} still in it. */}}
+{{- define "fedrisk.images" -}}
+{{ with .Values.images.registry }}{{ . | trimSuffix "/" }}/{{ end }}fedrisk-{image}:{{ include "fedrisk.tag" . }}
+{{- end }}
+
+{{- define "fedrisk.image" -}}
+{{ include "fedrisk.images" .root | replace "{image}" .image }}
+{{- end }}
+
+{{/* Host names of the SuperLink and of the server pods of runs, the certificate's first. */}}
+{{- define "fedrisk.names" -}}
+{{- $ns := .Release.Namespace -}}
+{{- $names := list "fedrisk-superlink" (printf "fedrisk-superlink.%s" $ns) (printf "fedrisk-superlink.%s.svc" $ns) (printf "fedrisk-superlink.%s.svc.%s" $ns .Values.clusterDomain) (printf "*.fedrisk-run.%s.svc.%s" $ns .Values.clusterDomain) "localhost" -}}
+{{- concat $names .Values.tls.names | uniq | toJson -}}
+{{- end }}
+
+{{- define "fedrisk.superlink" -}}
+{{- if .Values.superlink.enabled -}}
+fedrisk-superlink:9092
+{{- else -}}
+{{- required "superlink.address: say where the SuperLink is (host:port), for superlink.enabled is false and a SuperNode is enabled" .Values.superlink.address -}}
+{{- end -}}
+{{- end }}
+
+{{- define "fedrisk.endpoint" -}}
+{{- if .Values.s3.enabled -}}http://fedrisk-s3:8333{{- else -}}{{ .Values.store.endpoint }}{{- end -}}
+{{- end }}
+
+{{- define "fedrisk.bucket" -}}
+{{- regexReplaceAll "^s3a?://([^/]+).*$" . "${1}" -}}
+{{- end }}
+
+{{- define "fedrisk.tracking" -}}
+{{- if .Values.mlflow.enabled -}}http://fedrisk-mlflow:5000{{- else -}}{{ .Values.mlflow.uri }}{{- end -}}
+{{- end }}
+
+{{/* What every pod has. Service links are off: Kubernetes would add FEDRISK_MLFLOW_PORT and its
+     like for our services, and fedrisk refuses FEDRISK_* settings that it does not know. */}}
+{{- define "fedrisk.pod" -}}
+automountServiceAccountToken: false
+enableServiceLinks: false
+{{- with .Values.images.pullSecrets }}
+imagePullSecrets:
+  {{- range . }}
+  - name: {{ . }}
+  {{- end }}
+{{- end }}
+securityContext:
+  runAsNonRoot: true
+  runAsUser: 1000
+  runAsGroup: 1000
+  fsGroup: 1000
+  fsGroupChangePolicy: OnRootMismatch
+  seccompProfile: {type: RuntimeDefault}
+{{- end }}
+
+{{- define "fedrisk.container" -}}
+securityContext:
+  allowPrivilegeEscalation: false
+  privileged: false
+  readOnlyRootFilesystem: true
+  capabilities: {drop: [ALL]}
+{{- end }}
+
+{{/* An owner's own key. Only these two of its secret: the whole of it (envFrom) would put node.key
+     into the environment too. */}}
+{{- define "fedrisk.credentials" -}}
+{{- if eq .root.Values.store.credentials "secrets" }}
+- name: AWS_ACCESS_KEY_ID
+  valueFrom: {secretKeyRef: {name: {{ .secret }}, key: AWS_ACCESS_KEY_ID}}
+- name: AWS_SECRET_ACCESS_KEY
+  valueFrom: {secretKeyRef: {name: {{ .secret }}, key: AWS_SECRET_ACCESS_KEY}}
+{{- end }}
+{{- end }}
+
+{{- define "fedrisk.claim" -}}
+- metadata:
+    name: {{ .name }}
+    labels:
+      {{- include "fedrisk.selector" . | nindent 6 }}
+  spec:
+    accessModes: [ReadWriteOnce]
+    {{- with .storage.storageClass }}
+    storageClassName: {{ . }}
+    {{- end }}
+    resources: {requests: {storage: {{ .storage.size }}}}
+{{- end }}
+
+{{- define "fedrisk.retention" -}}
+persistentVolumeClaimRetentionPolicy:
+  whenDeleted: {{ .Values.volumes.whenDeleted }}
+  whenScaled: Retain
+{{- end }}
+
+{{- define "fedrisk.placement" -}}
+{{- with .nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .priority }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- end }}
+
+{{/* Egress to where the pods of one owner keep their data: `own`, else the shared store. */}}
+{{- define "fedrisk.storeEgress" -}}
+{{- if .own }}
+{{ toYaml .own }}
+{{- else if .root.Values.s3.enabled }}
+- to:
+    - podSelector:
+        matchLabels: {app.kubernetes.io/name: fedrisk, app.kubernetes.io/component: s3}
+  ports: [{port: 8333, protocol: TCP}]
+{{- else }}
+{{ toYaml .root.Values.networkPolicy.store }}
+{{- end }}
+{{- end }}
+
+{{/* Airflow's pods, as a peer. */}}
+{{- define "fedrisk.airflowPeer" -}}
+- podSelector:
+    {{- toYaml .Values.airflow.podSelector | nindent 4 }}
+  {{- with .Values.airflow.namespaceSelector }}
+  namespaceSelector:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+{{- end }}
+
+{{/* Egress to the SuperLink of another cluster. */}}
+{{- define "fedrisk.superlinkEgress" -}}
+{{- if and (not .Values.superlink.enabled) .Values.superlink.address }}
+- ports: [{port: {{ regexReplaceAll "^.*:" .Values.superlink.address "" }}, protocol: TCP}]
+  {{- with .Values.networkPolicy.superlink.cidrs }}
+  to:
+    {{- range . }}
+    - ipBlock: {cidr: {{ . }}}
+    {{- end }}
+  {{- end }}
+{{- end }}
+{{- end }}
