@@ -130,6 +130,15 @@ class RunFolder:
         del owner
         return self.path / relative
 
+    def newest(self, relative: str, owner: str = "consortium") -> Path:
+        """The path of a file that still grows, after fetching it anew where the run is shared.
+
+        Args:
+            relative: The file, relative to the run's folder; it may not exist.
+            owner: Who leaves it.
+        """
+        return self.have(relative, owner)
+
     def put(self, relative: str) -> None:
         """Give one file to the other machines, where the run is shared.
 

@@ -119,6 +119,13 @@ class StoredRun(RunFolder):
                 write_atomically(path, content)
         return path
 
+    def newest(self, relative: str, owner: str = CONSORTIUM) -> Path:
+        """See ``RunFolder.newest``."""
+        content = get(self._settings.store, f"{owner}/{self.run}/{relative}")
+        if content is not None:
+            write_atomically(self.path / relative, content)
+        return self.path / relative
+
     def put(self, relative: str) -> None:
         """See ``RunFolder.put``."""
         content = (self.path / relative).read_bytes()
@@ -137,7 +144,7 @@ class StoredRun(RunFolder):
         fresh = not (self.path / name).exists()
         self.have(name, owner)
         manifest = super().find(step, hospital)
-        if manifest is not None and fresh and owner != self.owner:
+        if manifest is not None and fresh:
             self._fetch_files(manifest, owner)
         return manifest
 

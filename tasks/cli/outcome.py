@@ -39,9 +39,11 @@ def outcome_of(plan: Plan, run: RunFolder, state: str, start: float, total: floa
         total: Wall-clock seconds of the whole command.
     """
     endings = read_endings(run)
-    failed = next((each for each in endings if each.code), None)
-    code, message = int(ExitCode.DONE), ""
     evaluated, promoted = run.find("evaluate"), run.find("promote")
+    # A hospital that was lost has cost its share of the training, and is named among the rounds.
+    vital = [each for each in endings if each.step != "join" or promoted is None]
+    failed = next((each for each in vital if each.code), None)
+    code, message = int(ExitCode.DONE), ""
     # Airflow calls a run with nothing but skipped tasks at its end a success.
     if state != "success" or failed is not None or promoted is None:
         code, message = _failure(run, failed)
@@ -51,7 +53,7 @@ def outcome_of(plan: Plan, run: RunFolder, state: str, start: float, total: floa
         seconds[each.step] = max(seconds.get(each.step, 0.0), each.seconds)
     seconds["total"] = round(total, 3)
     promotion: dict[str, Any] = dict(promoted.figures) if promoted else {"champion": False}
-    gates = run.path / "files" / "promote" / "gates.json"
+    gates = run.have("files/promote/gates.json")
     if "gates" not in promotion and gates.exists():
         found = json.loads(gates.read_text(encoding="utf-8"))
         promotion |= {"gates": found["gates"]} if isinstance(found, dict) else {"gates": found}

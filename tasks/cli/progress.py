@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.launch import read_endings
 from tasks.manifest import RunFolder
+from tasks.store import open_run
 from tasks.telemetry.round_event import RoundEvent, read_events
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class Progress:
                 self._line(name, "skipped")
 
     def _show_rounds(self) -> None:
-        path = self.run.path / "files" / "federated" / "rounds.jsonl"
+        path = self.run.newest("files/federated/rounds.jsonl")
         events = read_events(path)
         for event in events[self._rounds :]:
             self._line("round", _round(event))
@@ -103,7 +104,7 @@ def follow(running: Running, dag: str, plan: Plan, say: Callable[[str], None]) -
     settings = running.home.settings
     # The DAG's own limit comes first; this one is for an Airflow that does not keep it.
     deadline = time.monotonic() + 6 * settings.step_deadline
-    run = RunFolder(settings.runs, plan.run)
+    run = open_run(settings, plan.run)
     progress = Progress(run, say, plan.hospitals)
     while time.monotonic() < deadline:
         running.check()

@@ -23,10 +23,10 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         DataError: The run has made no report.
     """
     from tasks.errors import DataError, SettingsError
-    from tasks.manifest import RunFolder
+    from tasks.store import open_run
 
-    folder = RunFolder(settings.runs, args.run_id)
-    if not folder.path.is_dir():
+    folder = open_run(settings, args.run_id)
+    if not folder.have("plan.json").exists():
         raise SettingsError(
             f"no run {args.run_id} in {settings.runs}; `fedrisk runs` lists what there is."
         )

@@ -49,8 +49,8 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     from tasks.cli.outcome import outcome_of, show
     from tasks.embedded.server import airflow_running
     from tasks.embedded.studies import find_known_study, register_study
-    from tasks.manifest import RunFolder
     from tasks.plan import make_plan
+    from tasks.store import open_run
     from tasks.study import read_study
 
     started = time.monotonic()
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         start = time.monotonic() - started
         say(f"Airflow is at work after {start:.1f} s")
         state = _through_airflow(running, plan, _conf(request), say)
-    folder = RunFolder(settings.runs, run_id)
+    folder = open_run(settings, run_id)
     outcome = outcome_of(plan, folder, state, start, time.monotonic() - started)
     show(outcome, say)
     if args.json:

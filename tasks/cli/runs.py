@@ -35,10 +35,10 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
 
 def _row(name: str, settings: Settings) -> tuple[str, ...]:
     from tasks.launch import read_endings
-    from tasks.manifest import RunFolder
     from tasks.plan import read_plan
+    from tasks.store import open_run
 
-    folder = RunFolder(settings.runs, name)
+    folder = open_run(settings, name)
     plan = read_plan(folder)
     evaluated, promoted = folder.find("evaluate"), folder.find("promote")
     auroc = evaluated.figures.get("federated", {}).get("auroc") if evaluated else None

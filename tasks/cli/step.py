@@ -36,12 +36,12 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     if args.name == "plan":
         return _plan(args, settings)
     from tasks.errors import SettingsError
-    from tasks.manifest import RunFolder
     from tasks.plan import read_plan
     from tasks.step import STEPS, run_step
+    from tasks.store import open_run
 
     if args.name in STEPS:
-        plan = read_plan(RunFolder(settings.runs, args.run_id))
+        plan = read_plan(open_run(settings, args.run_id))
         if args.study not in (plan.study.name, plan.study_file):
             raise SettingsError(
                 f"run {args.run_id} is of study {plan.study.name}, not of {args.study}."
