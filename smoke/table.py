@@ -1,0 +1,125 @@
+"""A table of checks: what was looked at, what was seen, and whether all of it held."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TextIO
+
+WIDEST = 100
+"""Characters of what was seen that the table shows; the file has them all."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at.
+
+    Attributes:
+        stage: The part of the command that looked.
+        what: What shall hold, in words.
+        held: Whether it did.
+        seen: What was seen: a figure, or why it did not hold.
+    """
+
+    stage: str
+    what: str
+    held: bool
+    seen: str = ""
+
+
+@dataclass
+class Table:
+    """Checks, in the order in which they were made, and the time of each stage."""
+
+    out: TextIO = field(default_factory=lambda: sys.stdout)
+    checks: list[Check] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    _stage: str = ""
+
+    @contextlib.contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time a part of the command, and name its checks after it.
+
+        What the part raises becomes a check that did not hold and is raised further, for what
+        comes after would look at something that is not there.
+
+        Args:
+            name: The part's name.
+        """
+        before, self._stage, began = self._stage, name, time.monotonic()
+        self._say(f"== {name}")
+        try:
+            yield
+        except Exception as error:
+            said = str(error).strip() or type(error).__name__
+            self.check("goes through", False, said)
+            raise
+        finally:
+            took = time.monotonic() - began
+            self.seconds[name] = self.seconds.get(name, 0.0) + took
+            self._stage = before
+            self._say(f"== {name}: {took:.0f} s")
+
+    def check(self, what: str, held: bool, seen: object = "") -> bool:
+        """Note one check; nothing is raised if it does not hold.
+
+        Args:
+            what: What shall hold, in words.
+            held: Whether it does.
+            seen: What was seen.
+
+        Returns:
+            Whether it holds.
+        """
+        made = Check(self._stage, what, bool(held), " ".join(str(seen).split()))
+        self.checks.append(made)
+        self._say(f"{'ok ' if held else 'NOT'} {what}" + (f": {made.seen}" if made.seen else ""))
+        return made.held
+
+    @property
+    def held(self) -> bool:
+        """Whether there are checks and all of them held."""
+        return bool(self.checks) and all(each.held for each in self.checks)
+
+    def end(self, file: Path | None = None) -> int:
+        """Print the table.
+
+        Args:
+            file: Where to write it as JSON too.
+
+        Returns:
+            The command's exit code: 0 only if all checks held.
+        """
+        heads = ("stage", "what", "held", "seen")
+        rows = [
+            (each.stage, each.what, "yes" if each.held else "NO", _short(each.seen))
+            for each in self.checks
+        ]
+        widths = [max(len(row[i]) for row in [heads, *rows]) for i in range(3)]
+        self._say("")
+        for row in [heads, *rows]:
+            cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
+            self._say("  ".join([*cells, row[3]]).rstrip())
+        times = ", ".join(f"{name} {took:.0f} s" for name, took in self.seconds.items())
+        missed = sum(not each.held for each in self.checks)
+        self._say(f"\n{times}" if times else "")
+        self._say(
+            f"all {len(rows)} checks held" if self.held else f"{missed} of {len(rows)} did not hold"
+        )
+        if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            told = {"checks": [asdict(each) for each in self.checks], "seconds": self.seconds}
+            file.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+        return 0 if self.held else 1
+
+    def _say(self, line: str) -> None:
+        print(line, file=self.out, flush=True)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= WIDEST else f"{text[: WIDEST - 3]}..."

@@ -1,0 +1,34 @@
+"""The table that a smoke command ends with."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from smoke.table import Table
+
+
+def test_it_ends_well_only_if_all_held(tmp_path: Path) -> None:
+    table = Table(io.StringIO())
+    assert table.end() == 1, "nothing looked at is nothing shown"
+    with table.stage("up"):
+        table.check("it answers", True, 200)
+    assert table.end(tmp_path / "table.json") == 0
+    table.check("it ends", False, "still there")
+    assert table.end() == 1
+    found = json.loads((tmp_path / "table.json").read_text())
+    assert found["checks"] == [{"stage": "up", "what": "it answers", "held": True, "seen": "200"}]
+    assert set(found["seconds"]) == {"up"}
+
+
+def test_a_stage_that_raises_is_a_check_that_did_not_hold() -> None:
+    out = io.StringIO()
+    table = Table(out)
+    with pytest.raises(OSError, match="no engine"), table.stage("build"):
+        raise OSError("no engine")
+    assert table.end() == 1
+    assert "NO    no engine" in out.getvalue()
+    assert "1 of 1 did not hold" in out.getvalue()
