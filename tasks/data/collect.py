@@ -16,8 +16,9 @@ from tasks.data.fetch import local_copy, public_name
 from tasks.data.rules import check_names
 from tasks.data.values import quoted
 from tasks.errors import DataError
+from tasks.lake.s3 import s3a_address
 from tasks.lake.session import spark_session, tune
-from tasks.lake.tables import local_path, overwrite, spark_errors
+from tasks.lake.tables import local_path, overwrite, spark_errors, store_failure
 from tasks.plan import hospital_source
 from tasks.step import Context, Result
 from tasks.study import Study
@@ -48,12 +49,12 @@ def collect(context: Context) -> Result:
         if source_format == "csv":
             path = local_copy(address, Path(temporary), context.settings, where)
             table = inspect_csv(path, study, where, hospital)
-            spark = spark_session(context.settings)
+            spark = spark_session(context.settings, owner=f"hospital {hospital}")
             tune(spark, table.rows)
             frame = _read_csv(spark, table, study)
             fields = table.fields
         else:
-            spark = spark_session(context.settings)
+            spark = spark_session(context.settings, address, owner=f"hospital {hospital}")
             frame = _read_columns(spark, address, source_format, Path(temporary), context, where)
             fields = frame.columns
             check_fields(fields, study, where, hospital)
@@ -120,9 +121,12 @@ def _read_columns(
     if path is not None and not path.exists():
         raise DataError(f"{where}: no such file or folder. Check --source and the study's paths.")
     try:
-        raw = spark.read.format(kind).load(address)
+        raw = spark.read.format(kind).load(s3a_address(address))
         kinds = dict(raw.dtypes)
     except spark_errors() as error:
+        failure = store_failure(error, address, spark)
+        if failure is not None:
+            raise failure from None
         raise DataError(
             f"{where}: not readable as {kind} ({type(error).__name__}). Check source.format."
         ) from None

@@ -44,7 +44,7 @@ def features(context: Context) -> Result:
     """
     study, hospital = context.study, context.own
     silver = context.run.read("validate", hospital).tables["silver"]
-    spark = spark_session(context.settings)
+    spark = spark_session(context.settings, owner=f"hospital {hospital}")
     tune(spark, silver.rows)
     rows = read_version(spark, silver).selectExpr("*", f"{part_sql(study)} AS part").persist()
     counted = _counted(rows, study)

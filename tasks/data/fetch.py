@@ -12,6 +12,7 @@ import urllib.request
 from pathlib import Path
 
 from tasks.errors import DataError, ExitCode, FedriskError
+from tasks.lake.s3 import is_s3, s3a_address
 from tasks.settings import Settings
 
 DEADLINE = 900.0
@@ -43,7 +44,7 @@ def local_copy(uri: str, folder: Path, settings: Settings, where: str) -> Path:
     """Return a path of this machine that holds what ``uri`` names.
 
     Args:
-        uri: A path, ``file://``, ``https://`` or ``s3a://`` address.
+        uri: A path, ``file://``, ``https://`` or ``s3a://`` address; ``s3://`` is the same.
         folder: Where a copy is put; the caller removes it.
         settings: For ``s3a://``, which Spark's file system reads.
         where: The message's first words.
@@ -61,7 +62,7 @@ def local_copy(uri: str, folder: Path, settings: Settings, where: str) -> Path:
     if scheme == "https" or (scheme == "http" and _is_loopback(uri)):
         download(uri, target, where)
         return target
-    if scheme == "s3a":
+    if is_s3(uri):
         _copy_from_store(uri, target, settings, where)
         return target
     raise DataError(f"{where}: {scheme}:// is not read. Use a path, s3a:// or https://.")
@@ -124,4 +125,7 @@ def _copy_from_store(uri: str, target: Path, settings: Settings, where: str) -> 
     from tasks.lake.session import spark_session
     from tasks.lake.tables import copy_to_local
 
-    copy_to_local(spark_session(settings), uri, target, where)
+    # A hospital's own source, or the one table that is dealt out with the pool's key.
+    owner = where.partition(",")[0] if where.startswith("hospital ") else "pool"
+    spark = spark_session(settings, uri, owner=owner)
+    copy_to_local(spark, s3a_address(uri), target, where)

@@ -64,7 +64,7 @@ def validate(context: Context) -> Result:
     # Great Expectations takes 3 s to import, as long as Java takes to start: both at once.
     importing = threading.Thread(target=import_module, args=("great_expectations.expectations",))
     importing.start()
-    spark = spark_session(context.settings)
+    spark = spark_session(context.settings, owner=f"hospital {hospital}")
     tune(spark, bronze.rows)
     raw = read_version(spark, bronze)
     rules = rules_of(study, hospital)

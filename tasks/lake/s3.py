@@ -7,14 +7,39 @@ and pages. Every wait is bounded, so that a store that is not there ends a step 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 
+from tasks.errors import DataError, ExitCode, FedriskError, SettingsError
+
 SDK_CREDENTIALS = "software.amazon.awssdk.auth.credentials"
+_AWAY = re.compile(
+    r"UnknownHost|ConnectException|Connect to |ConnectTimeout|SocketTimeout|SocketException"
+    r"|ApiCallTimeout|ConnectionClosed|NoHttpResponse|AWSServiceThrottled|AWSStatus500"
+    r"|SSLHandshake|SSLException|Status Code: 5\d\d|Unable to execute HTTP request"
+)
+_REFUSED = re.compile(r"AccessDenied|Status Code: 403|InvalidAccessKeyId|SignatureDoesNotMatch")
+_NO_KEY = re.compile(r"NoAuthWithAWS|NoAwsCredentials|Unable to load credentials")
+
+
+class StoreAway(FedriskError):  # noqa: N818  (it says what is the matter)
+    """The store does not answer: retry."""
+
+    exit_code = ExitCode.TRANSIENT
+
+
+class StoreRefuses(DataError):  # noqa: N818  (it says what is the matter)
+    """The store answers that this key may not do this."""
 
 
 def is_s3(uri: str) -> bool:
     """Whether an address is one of S3."""
     return uri.startswith(("s3a://", "s3://"))
+
+
+def s3a_address(uri: str) -> str:
+    """An address as Spark's file system takes it: ``s3://`` is ``s3a://`` there."""
+    return f"s3a://{uri.removeprefix('s3://')}" if uri.startswith("s3://") else uri
 
 
 def endpoint(environment: Mapping[str, str]) -> str:
@@ -63,3 +88,43 @@ def s3a_configuration(environment: Mapping[str, str] | None = None) -> dict[str,
     configuration = {f"spark.hadoop.fs.s3a.{name}": value for name, value in options.items()}
     configuration["spark.delta.logStore.s3a.impl"] = "io.delta.storage.S3SingleDriverLogStore"
     return configuration
+
+
+def store_error(told: str, uri: str, owner: str) -> FedriskError | None:
+    """What an S3 store's failure means, in our words.
+
+    Args:
+        told: What Java's exception and its causes say of themselves.
+        uri: The address that was asked for.
+        owner: Whose key this process has; empty where that is not known.
+
+    Returns:
+        The error to raise, without any word of a key; None where the store is not the cause.
+    """
+    if not is_s3(uri):
+        return None
+    bucket = uri.split("/")[2]
+    who = owner or "this step"
+    at = endpoint(os.environ) or "AWS"
+    if _NO_KEY.search(told):
+        return SettingsError(
+            f"{uri}: {who} has no key for the store. Set AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY, or give the pod an identity that may use the bucket."
+        )
+    if _REFUSED.search(told):
+        return StoreRefuses(
+            f"{uri}: bucket {bucket} refuses the key of {who}. Every owner may use what "
+            "docs/deployment.md says of its key and nothing else: check whose key this process "
+            "has, and the address."
+        )
+    if "NoSuchBucket" in told or "UnknownStoreException" in told:
+        return DataError(
+            f"{uri}: there is no bucket {bucket} at {at}. Make it, or check the address and "
+            "AWS_ENDPOINT_URL."
+        )
+    if _AWAY.search(told):
+        return StoreAway(
+            f"{uri}: the store at {at} does not answer. Check AWS_ENDPOINT_URL and the network, "
+            "and retry."
+        )
+    return None

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.errors import DataError, ExitCode, FedriskError
+from tasks.lake.s3 import is_s3, store_error
 from tasks.manifest import TableVersion
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def overwrite(
     try:
         writer.save(uri)
     except spark_errors() as error:
-        raise _told(error, uri) from None
+        raise _told(error, uri, frame.sparkSession) from None
     for commit in commits(frame.sparkSession, uri):
         if commit.about.get("token") == token:
             return TableVersion(uri=uri, version=commit.version, rows=commit.rows or 0)
@@ -129,7 +130,7 @@ def define(
     try:
         builder.execute()
     except spark_errors() as error:
-        raise _told(error, uri) from None
+        raise _told(error, uri, spark) from None
 
 
 def read_version(spark: SparkSession, table: TableVersion) -> DataFrame:
@@ -141,14 +142,13 @@ def read_version(spark: SparkSession, table: TableVersion) -> DataFrame:
     try:
         return spark.read.format("delta").option("versionAsOf", table.version).load(table.uri)
     except spark_errors() as error:
-        raise _told(error, table.uri) from None
+        raise _told(error, table.uri, spark) from None
 
 
 def commits(spark: SparkSession, uri: str) -> Iterator[Commit]:
     """List a table's commits from the newest to the oldest; none where there is no table."""
-    for name in _log_names(spark, uri):
-        version = int(name.removesuffix(".json"))
-        for line in _log_text(spark, uri, name).splitlines():
+    for version, text in _log_texts(spark, uri):
+        for line in text.splitlines():
             info = json.loads(line).get("commitInfo")
             if info is None:
                 continue
@@ -161,25 +161,40 @@ def commits(spark: SparkSession, uri: str) -> Iterator[Commit]:
             break
 
 
-def _log_names(spark: SparkSession, uri: str) -> list[str]:
+def _log_texts(spark: SparkSession, uri: str) -> Iterator[tuple[int, str]]:
+    """Versions and texts of a table's log, the newest first; a text is read when asked for."""
     path = local_path(uri)
     if path is not None:
-        names = [file.name for file in (path / "_delta_log").glob("*.json")]
-    else:
+        local = {_version(file.name): file for file in (path / "_delta_log").glob("*.json")}
+        for version in sorted(local, reverse=True):
+            if version >= 0:
+                yield version, local[version].read_text(encoding="utf-8")
+        return
+    try:
         log, system = _remote(spark, f"{uri}/_delta_log")
-        names = (
-            [s.getPath().getName() for s in system.listStatus(log)] if system.exists(log) else []
-        )
-    kept = [name for name in names if name.removesuffix(".json").isdigit()]
-    return sorted((n for n in kept if n.endswith(".json")), reverse=True)
+        try:
+            found = system.listStatus(log)
+        except spark_errors() as error:
+            if "FileNotFoundException" in _causes(error):
+                return
+            raise
+        remote = {_version(status.getPath().getName()): status for status in found}
+        for version in sorted(remote, reverse=True):
+            if version >= 0:
+                yield version, _text(system, remote[version])
+    except spark_errors() as error:
+        raise _told(error, uri, spark) from None
 
 
-def _log_text(spark: SparkSession, uri: str, name: str) -> str:
-    path = local_path(uri)
-    if path is not None:
-        return (path / "_delta_log" / name).read_text(encoding="utf-8")
-    file, system = _remote(spark, f"{uri}/_delta_log/{name}")
-    stream = system.open(file)
+def _version(name: str) -> int:
+    """The version of ``00000000000000000007.json``; -1 for what is no commit."""
+    number = name.removesuffix(".json")
+    return int(number) if name.endswith(".json") and number.isdigit() else -1
+
+
+def _text(system: Any, status: Any) -> str:
+    # With the status at hand the store is not asked for it again.
+    stream = system.openFile(status.getPath()).withFileStatus(status).build().get()
     try:
         return bytes(stream.readAllBytes()).decode("utf-8")
     finally:
@@ -191,9 +206,36 @@ def _remote(spark: SparkSession, uri: str) -> tuple[Any, Any]:
     return path, path.getFileSystem(spark._jsc.hadoopConfiguration())
 
 
-def _told(error: Exception, uri: str) -> FedriskError:
+def _causes(error: Exception) -> str:
+    """What a Java exception and its causes say of themselves, one a line."""
+    java = getattr(error, "java_exception", None) or getattr(error, "_origin", None)
+    told: list[str] = []
+    while java is not None and len(told) < 20:
+        told.append(str(java.toString()))
+        java = java.getCause()
+    return "\n".join(told) or str(error)
+
+
+def store_failure(error: Exception, uri: str, spark: SparkSession) -> FedriskError | None:
+    """What to raise where the S3 store behind an address is the cause; else None.
+
+    Args:
+        error: What Spark raised.
+        uri: The address.
+        spark: The session, which knows whose key it has.
+    """
+    if not is_s3(uri):
+        return None
+    owner = spark.sparkContext.appName.removeprefix("fedrisk").strip()
+    return store_error(_causes(error), uri, owner)
+
+
+def _told(error: Exception, uri: str, spark: SparkSession) -> FedriskError:
     """Say in our words what Spark says in pages, without the values that it prints."""
     text = str(error)
+    found = store_failure(error, uri, spark)
+    if found is not None:
+        return found
     if "DELTA_VIOLATE_CONSTRAINT" in text or "DELTA_NOT_NULL_CONSTRAINT" in text:
         return DataError(
             f"{uri}: a constraint of the table refuses at least one row. The study's ranges or "
@@ -203,8 +245,8 @@ def _told(error: Exception, uri: str) -> FedriskError:
         return TableBusy(f"{uri}: another run wrote this table at the same moment. Retry.")
     if "No FileSystem for scheme" in text or "S3AFileSystem not found" in text:
         return DataError(
-            f"{uri}: Spark has no jars for this kind of address. For s3a:// put hadoop-aws and "
-            "the AWS SDK bundle of Spark's Hadoop version beside Delta's jars."
+            f"{uri}: Spark has nothing to read this kind of address with. Use a path, file:// or "
+            "s3a://."
         )
     first = type(error).__name__ + ": " + (text.strip().splitlines() or [""])[0][:200]
     return DataError(f"{uri}: Spark could not read or write the table ({first}).")
@@ -224,10 +266,8 @@ def copy_to_local(spark: SparkSession, uri: str, target: Path, where: str) -> No
     """
     try:
         path, system = _remote(spark, uri)
-        if not system.exists(path):
-            raise DataError(f"{where}: {uri} does not exist. Check the address.")
         system.copyToLocalFile(False, path, spark._jvm.org.apache.hadoop.fs.Path(str(target)), True)
-    except FedriskError:
-        raise
     except spark_errors() as error:
-        raise _told(error, uri) from None
+        if "FileNotFoundException" in _causes(error):
+            raise DataError(f"{where}: {uri} does not exist. Check the address.") from None
+        raise _told(error, uri, spark) from None

@@ -1,0 +1,232 @@
+"""A lake and sources in S3: the same rows as on disk, and plain words where the store says no."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lake.s3_server import S3Server, free_port, s3_server
+
+from tasks.data.fetch import local_copy
+from tasks.errors import DataError, ExitCode
+from tasks.lake.s3 import StoreAway, StoreRefuses, s3a_configuration, store_error
+from tasks.lake.session import close_session
+from tasks.manifest import Manifest
+from tasks.model.rows import load_rows
+from tasks.plan import Request, make_plan
+from tasks.settings import Settings
+from tasks.step import run_step
+from tasks.study import Study, read_study
+
+HOSPITALS = ["north", "south"]
+STEPS = ("collect", "validate", "features")
+LAKE = "s3a://fl-demo-data-{hospital}"
+STUDY = """
+name: small
+title: A small study
+pooling: allowed
+id: id
+target: {column: stroke, positive: ["1"], negative: ["0"]}
+columns:
+  age: {type: number, modality: demographics, range: [0, 120]}
+  sex: {type: category, modality: demographics, categories: [Female, Male]}
+  bmi: {type: number, modality: clinical, range: [8, 120], missing: [N/A], max_missing: 0.3}
+source: {kind: own, format: csv}
+hospitals:
+  north: {path: "s3a://fl-demo-data-north/incoming/north.csv"}
+  south: {path: "s3a://fl-demo-data-south/incoming/south.csv"}
+split: {key: small}
+federation: {min_hospitals: 2}
+"""
+
+
+def table() -> bytes:
+    """A hospital's table of 120 made-up patients, the last of an impossible age."""
+    rows = [
+        f"p{i},{20 + i % 70},{('Female', 'Male')[i % 2]},"
+        f"{'N/A' if i % 10 == 3 else 18 + i % 20},{int(i % 5 == 0)}"
+        for i in range(120)
+    ]
+    return "\n".join(["id,age,sex,bmi,stroke", *rows, "p120,300,Male,20,0", ""]).encode()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    with s3_server(tmp_path_factory.mktemp("store"), HOSPITALS) as running:
+        for name in HOSPITALS:
+            path = f"/fl-demo-data-{name}/incoming/{name}.csv"
+            assert running.request(name, "PUT", path, table())[0] == 200
+        yield running
+
+
+@pytest.fixture
+def as_north(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
+    """This process acts for hospital north; its JVM too, which reads the key when it starts."""
+    for name, value in server.environment("north").items():
+        monkeypatch.setenv(name, value)
+    close_session()
+    yield server
+    close_session()
+
+
+def settings_of(folder: Path, lake: str = LAKE) -> Settings:
+    """Settings of a home with the study."""
+    (folder / "small.yaml").write_text(STUDY)
+    return Settings(home=folder / "home", studies=folder, lake=lake)
+
+
+def run_steps(run: str, settings: Settings) -> dict[str, Manifest]:
+    """The three data steps of hospital north."""
+    make_plan(Request(study="small"), run, settings)
+    return {name: run_step(name, run, settings, "north") for name in STEPS}
+
+
+def rows_of(manifest: Manifest, layer: str) -> list[dict[str, Any]]:
+    """Rows of a table of a manifest, in an order of their own."""
+    from deltalake import DeltaTable
+
+    from tasks.model.rows import store_options
+
+    found = manifest.tables[layer]
+    uri = found.uri.replace("s3a://", "s3://")
+    read = DeltaTable(uri, version=found.version, storage_options=store_options(uri))
+    return sorted(read.to_pyarrow_table().to_pylist(), key=repr)
+
+
+@pytest.mark.slow
+def test_the_data_steps_leave_the_same_rows_in_s3_as_on_disk(
+    as_north: S3Server, tmp_path: Path
+) -> None:
+    settings = settings_of(tmp_path)
+    first, again = run_steps("one", settings), run_steps("two", settings)
+    (tmp_path / "disk").mkdir()
+    local = run_steps("one", settings_of(tmp_path / "disk", lake=""))
+    for name in STEPS:
+        for layer, written in local[name].tables.items():
+            here = rows_of(local[name], layer)
+            assert len(here) == written.rows > 0
+            for there in (first, again):
+                assert there[name].tables[layer].uri == f"s3a://fl-demo-data-north/small/{layer}"
+                assert rows_of(there[name], layer) == here, (name, layer)
+            assert again[name].tables[layer].version > first[name].tables[layer].version
+        assert first[name].figures == local[name].figures
+    study: Study = read_study(tmp_path / "small.yaml")
+    gold = first["features"].tables["gold"]
+    rows = load_rows(gold.uri, study, gold.version, ("train",))
+    assert len(rows) == local["features"].figures["parts"]["train"]["rows"]
+
+    # The same session also finds that a source is not there, or is not this hospital's.
+    for name, error in (("north/none.csv", DataError), ("south/incoming/south.csv", StoreRefuses)):
+        address = f"s3://fl-demo-data-{name}"
+        with pytest.raises(error, match=r"none\.csv does not exist|refuses the key of hospital n"):
+            local_copy(address, tmp_path, settings, "hospital north")
+
+
+def step_of_its_own(
+    settings: Settings, environment: dict[str, str]
+) -> subprocess.CompletedProcess[str]:
+    """Run hospital north's first step as a launcher does."""
+    make_plan(Request(study="small"), "own", settings)
+    command = [sys.executable, "-m", "tasks.cli", "step", "collect", "--study", "small"]
+    return subprocess.run(
+        [*command, "--run", "own", "--hospital", "north"],
+        env={
+            **os.environ,
+            **environment,
+            "FEDRISK_HOME": str(settings.home),
+            "FEDRISK_STUDIES": str(settings.studies),
+            "FEDRISK_LAKE": settings.lake,
+        },
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.mark.slow
+def test_another_hospitals_key_ends_a_step_as_bad_input(server: S3Server, tmp_path: Path) -> None:
+    settings = settings_of(tmp_path)
+    done = step_of_its_own(settings, server.environment("south"))
+    assert done.returncode == ExitCode.BAD_INPUT, done.stderr[-2000:]
+    assert "bucket fl-demo-data-north refuses the key of hospital north" in done.stderr
+    key = server.keys["south"]
+    assert key.access not in done.stderr + done.stdout
+    assert key.secret not in done.stderr + done.stdout
+
+
+@pytest.mark.slow
+def test_a_store_that_is_away_ends_a_step_within_a_minute_as_worth_a_retry(
+    server: S3Server, tmp_path: Path
+) -> None:
+    settings = settings_of(tmp_path)
+    nobody = {**server.environment("north"), "AWS_ENDPOINT_URL": f"http://127.0.0.1:{free_port()}"}
+    before = time.monotonic()
+    done = step_of_its_own(settings, nobody)
+    assert done.returncode == ExitCode.TRANSIENT, done.stderr[-2000:]
+    assert "does not answer" in done.stderr
+    assert time.monotonic() - before < 60
+
+
+def test_a_model_reads_no_other_hospitals_table_and_waits_for_no_absent_store(
+    server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "small.yaml").write_text(STUDY)
+    study = read_study(tmp_path / "small.yaml")
+    for name, value in server.environment("south").items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(DataError, match="bucket fl-demo-data-north refuses"):
+        load_rows("s3a://fl-demo-data-north/small/gold", study)
+    with pytest.raises(DataError, match="Run the step features first"):
+        load_rows("s3a://fl-demo-data-south/small/gold", study)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
+    before = time.monotonic()
+    with pytest.raises(Exception, match="the store does not answer") as error:
+        load_rows("s3a://fl-demo-data-south/small/gold", study)
+    assert error.value.exit_code == ExitCode.TRANSIENT  # type: ignore[attr-defined]
+    assert time.monotonic() - before < 60
+
+
+def test_spark_is_told_of_a_store_of_ones_own_and_of_aws() -> None:
+    prefix = "spark.hadoop.fs.s3a."
+    own = s3a_configuration({"AWS_ENDPOINT_URL": "http://s3:8333", "AWS_ACCESS_KEY_ID": "a"})
+    assert own[f"{prefix}endpoint"] == "http://s3:8333"
+    assert own[f"{prefix}path.style.access"] == "true"
+    assert own[f"{prefix}connection.ssl.enabled"] == "false"
+    assert own[f"{prefix}aws.credentials.provider"].endswith(
+        ".EnvironmentVariableCredentialsProvider"
+    )
+    assert "a" not in own.values()
+    aws = s3a_configuration({"AWS_REGION": "eu-west-1"})
+    assert aws[f"{prefix}endpoint.region"] == "eu-west-1"
+    assert f"{prefix}endpoint" not in aws
+    assert aws[f"{prefix}aws.credentials.provider"].endswith(".DefaultCredentialsProvider")
+
+
+@pytest.mark.parametrize(
+    ("told", "code", "words"),
+    [
+        ("java.nio.file.AccessDeniedException: x (Service: S3, Status Code: 403)", 2, "refuses"),
+        ("org.apache.hadoop.fs.s3a.auth.NoAuthWithAWSException: none", 2, "has no key"),
+        ("UnknownStoreException: NoSuchBucket", 2, "no bucket fl-demo-data-north"),
+        ("java.net.UnknownHostException: nowhere", 4, "does not answer"),
+        ("AWSStatus500Exception: Status Code: 503", 4, "does not answer"),
+    ],
+)
+def test_a_stores_failures_are_told_apart(told: str, code: int, words: str) -> None:
+    error = store_error(told, "s3a://fl-demo-data-north/small/gold", "hospital north")
+    assert error is not None
+    assert error.exit_code == code
+    assert words in str(error)
+
+
+def test_other_failures_are_not_laid_upon_the_store() -> None:
+    assert store_error("java.net.ConnectException", "/home/lake/gold", "") is None
+    assert store_error("DELTA_VERSION_NOT_FOUND", "s3a://b/gold", "") is None
+    assert isinstance(store_error("Connect to s3:1 failed", "s3a://b/x", ""), StoreAway)
