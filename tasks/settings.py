@@ -108,7 +108,8 @@ class Settings(BaseModel):
             hospital: The hospital's name.
         """
         template = self.lake or str(self.home / "lake" / "{hospital}")
-        return template.replace("{hospital}", hospital)
+        # Spark writes file:///a as file:/a and then takes the two for different places.
+        return template.removeprefix("file://").replace("{hospital}", hospital)
 
     def table(self, hospital: str, study: str, layer: str) -> str:
         """URI of one Delta table.

@@ -9,13 +9,15 @@ from pathlib import Path
 
 import pytest
 
-LIGHT = {"errors", "settings", "manifest", "study", "store", "plan", "telemetry", "launch"}
+LIGHT = {"errors", "settings", "manifest", "study", "objects", "store", "plan"}
+LIGHT |= {"telemetry", "launch"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "study": {"errors"},
     "settings": {"errors"},
     "manifest": {"errors", "settings"},
-    "store": {"errors", "settings", "manifest"},
+    "objects": {"errors"},
+    "store": {"errors", "settings", "manifest", "objects"},
     "plan": {"errors", "settings", "manifest", "study", "store"},
     "telemetry": {"errors", "settings", "manifest", "study", "plan"},
     "launch": {"errors", "settings", "manifest", "store"},

@@ -16,8 +16,9 @@ from tasks.federation.closing import Outcome
 from tasks.federation.deployment import FAILURE, OUTCOME, fingerprint
 from tasks.federation.told import failure_of, tell_rounds
 from tasks.manifest import write_atomically
+from tasks.objects import get, put, remove
 from tasks.step import Context
-from tasks.store import CONSORTIUM, get, put, remove
+from tasks.store import CONSORTIUM
 from tasks.study import Study
 from tasks.telemetry.live import RoundSink
 

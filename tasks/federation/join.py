@@ -16,8 +16,9 @@ from tasks.federation.hospital import HospitalConfig, check_approved
 from tasks.federation.supernode import SuperNode, serve
 from tasks.federation.termination import interruptible
 from tasks.manifest import RunFolder
+from tasks.objects import StoreUnavailable
 from tasks.step import Context, Result
-from tasks.store import StoreUnavailable, open_run
+from tasks.store import open_run
 
 ENDED = "files/federated/ended"
 """Left by the server that will not come back: the hospitals need not wait."""

@@ -22,8 +22,9 @@ from tasks.federation.processes import Processes, tail
 from tasks.federation.termination import interruptible
 from tasks.federation.told import failure_of, tell_rounds
 from tasks.manifest import write_atomically
+from tasks.objects import remove
 from tasks.step import Context, Result
-from tasks.store import CONSORTIUM, remove
+from tasks.store import CONSORTIUM
 from tasks.telemetry.live import MlflowRounds, RoundSink
 from tasks.telemetry.round_event import read_events
 

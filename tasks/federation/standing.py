@@ -40,8 +40,9 @@ from tasks.federation.supernode import SuperNode, serve
 from tasks.federation.termination import interruptible
 from tasks.launch import QUIET
 from tasks.manifest import RUN_PATTERN
+from tasks.objects import StoreUnavailable, get, keys, put
 from tasks.settings import Settings
-from tasks.store import CONSORTIUM, StoreUnavailable, get, keys, put
+from tasks.store import CONSORTIUM
 
 log = logging.getLogger(__name__)
 

@@ -28,8 +28,9 @@ from tasks.federation.hospital import (
 )
 from tasks.federation.messages import Wire
 from tasks.manifest import RUN_PATTERN, write_atomically
+from tasks.objects import get
 from tasks.settings import Settings
-from tasks.store import get, lake_store
+from tasks.store import lake_store
 
 STANDING = "standing"
 """The node's configuration where there is no file for one run."""

@@ -1,0 +1,166 @@
+"""Objects in an S3 bucket, or files in a folder: read, write, list, delete, with deadlines.
+
+A store is named by a URL, ``s3://bucket[/prefix]`` or ``file:///folder``. Where S3 is and with
+which key it is asked are the ordinary ``AWS_*`` variables.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from tasks.errors import DataError, ExitCode, FedriskError, SettingsError
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
+
+PATIENCE = 30.0
+"""Seconds that a store which does not answer is tried again."""
+
+
+class StoreUnavailable(FedriskError):  # noqa: N818  (it says what is the matter)
+    """The store did not answer in time: retry."""
+
+    exit_code = ExitCode.TRANSIENT
+
+
+def get(store: str, key: str) -> bytes | None:
+    """Read an object.
+
+    Args:
+        store: ``s3://bucket[/prefix]`` or ``file:///folder``.
+        key: The object's name below it.
+
+    Returns:
+        Its content; None where there is none.
+
+    Raises:
+        DataError: The store refuses this party's key.
+        StoreUnavailable: It does not answer.
+    """
+    import obstore
+
+    with _telling(store, key, "read"):
+        try:
+            return bytes(obstore.get(_store(store), key).bytes())
+        except FileNotFoundError:
+            return None
+
+
+def put(store: str, key: str, content: bytes) -> None:
+    """Write an object, whole or not at all.
+
+    Args:
+        store: ``s3://bucket[/prefix]`` or ``file:///folder``.
+        key: The object's name below it.
+        content: What it shall hold.
+
+    Raises:
+        DataError: The store refuses this party's key.
+        StoreUnavailable: It does not answer.
+    """
+    import obstore
+
+    with _telling(store, key, "write"):
+        obstore.put(_store(store), key, content)
+
+
+def remove(store: str, key: str) -> None:
+    """Delete an object; nothing where there is none.
+
+    Args:
+        store: ``s3://bucket[/prefix]`` or ``file:///folder``.
+        key: The object's name below it.
+
+    Raises:
+        DataError: The store refuses this party's key.
+        StoreUnavailable: It does not answer.
+    """
+    import obstore
+
+    with _telling(store, key, "delete"), contextlib.suppress(FileNotFoundError):
+        obstore.delete(_store(store), key)
+
+
+def keys(store: str, prefix: str) -> Iterator[str]:
+    """List the objects below a prefix, which is a folder's name.
+
+    Args:
+        store: ``s3://bucket[/prefix]`` or ``file:///folder``.
+        prefix: The folder.
+
+    Raises:
+        DataError: The store refuses this party's key.
+        StoreUnavailable: It does not answer.
+    """
+    import obstore
+
+    pages: list[Any] = []
+    with _telling(store, prefix, "list"), contextlib.suppress(FileNotFoundError):
+        pages = list(obstore.list(_store(store), prefix))
+    for page in pages:
+        for each in page:
+            yield str(each["path"])
+
+
+def _store(url: str) -> ObjectStore:
+    # Another user's credentials make another store.
+    who = tuple(sorted((k, v) for k, v in os.environ.items() if k.startswith("AWS_")))
+    return _opened(url, who)
+
+
+@functools.lru_cache(maxsize=64)
+def _opened(url: str, who: tuple[tuple[str, str], ...]) -> ObjectStore:
+    del who
+    from datetime import timedelta
+
+    try:
+        from obstore.store import LocalStore, S3Store
+    except ImportError:
+        raise SettingsError(
+            "FEDRISK_STORE or a lake in S3 needs fedrisk with its extra store (obstore)."
+        ) from None
+    if url.startswith("file://"):
+        return LocalStore(url.removeprefix("file://"), mkdir=True)
+    seconds = timedelta(seconds=PATIENCE)
+    client: Any = {"timeout": seconds, "connect_timeout": timedelta(seconds=10)}
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
+    config: Any = {"endpoint": endpoint} if endpoint else {}
+    if endpoint.startswith("http://"):
+        client["allow_http"] = True
+    retry: Any = {
+        "max_retries": 8,
+        "retry_timeout": seconds,
+        "backoff": {
+            "init_backoff": timedelta(milliseconds=200),
+            "max_backoff": timedelta(seconds=5),
+            "base": 2,
+        },
+    }
+    return S3Store.from_url(url, config=config, client_options=client, retry_config=retry)
+
+
+@contextlib.contextmanager
+def _telling(store: str, key: str, what: str) -> Iterator[None]:
+    """Say in our words what the store's client says in its own."""
+    from obstore.exceptions import BaseError
+
+    try:
+        yield
+    except BaseError as error:
+        text, name = str(error), type(error).__name__
+        if name in ("PermissionDeniedError", "UnauthenticatedError") or "AccessDenied" in text:
+            raise DataError(
+                f"{store}: this party's key may not {what} {key}. Check AWS_ACCESS_KEY_ID and "
+                "what docs/deployment.md says its owner may do."
+            ) from None
+        if "NoSuchBucket" in text:
+            raise DataError(
+                f"{store}: there is no such bucket. Make it, or correct the address."
+            ) from None
+        raise StoreUnavailable(
+            f"{store}: could not {what} {key} ({name}). Is the store up?"
+        ) from None
