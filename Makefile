@@ -12,7 +12,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 # Test tools must not ask the network for their own news.
 export UV_NO_PROGRESS ?= 1
 
-.PHONY: help setup run up test test-fast lint bench lock clean
+.PHONY: help setup run up test test-fast lint bench images lock clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -34,6 +34,12 @@ test-fast: $(READY)  ## the tests that start neither Spark nor Flower nor Airflo
 
 lint: $(READY)  ## ruff and mypy
 	@$(VENV)/bin/ruff format --check . && $(VENV)/bin/ruff check . && $(VENV)/bin/mypy
+
+images:  ## the container images (Docker, git and Python; one alone: make images-spark)
+	@$(PYTHON) images/build.py
+
+images-%:
+	@$(PYTHON) images/build.py $*
 
 bench: setup  ## one JSON object a line
 	@$(VENV)/bin/python -m bench
