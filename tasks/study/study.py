@@ -12,6 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from tasks.study.base import Name, Part
 from tasks.study.columns import Column, Feature, Target, features_of
+from tasks.study.compute import Compute
 from tasks.study.judging import Evaluation, Gates
 from tasks.study.learning import Federation, Model, Split
 from tasks.study.source import Hospital, Source
@@ -46,6 +47,8 @@ class Study(Part):
     federation: Federation = Federation()
     evaluation: Evaluation = Evaluation()
     gates: Gates = Gates()
+    compute: Compute = Compute()
+    """What the run's pods may use (launcher ``kubernetes``)."""
 
     @model_validator(mode="before")
     @classmethod
@@ -177,7 +180,8 @@ class Study(Part):
         return [*own, *site, *self.columns, self.target.column]
 
     def digest(self) -> str:
-        """Fingerprint of the whole study (SHA-256, 16 hex digits)."""
-        # Unsorted: the order of columns is the order of the model's inputs.
-        text = json.dumps(self.model_dump(mode="json"))
+        """Fingerprint of all that a result depends on (SHA-256, 16 hex digits)."""
+        # Unsorted: the order of columns is the order of the model's inputs. Where a run computes,
+        # and with how much, makes no other result.
+        text = json.dumps(self.model_dump(mode="json", exclude={"compute"}))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
