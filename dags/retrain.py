@@ -37,7 +37,12 @@ def retrain(file: Path, study: Study) -> DAG:
     """
     waits = study.federation.deadlines
     federation = max(SETTINGS.step_deadline, waits.ready + waits.run + 60)
-    step = partial(step_task, study=study.name, settings=SETTINGS)
+    # A pod waits for a node and for its image before each of the eight steps in a row.
+    compute = study.compute
+    waiting = (
+        8 * (compute.place_within + compute.start_within) * (SETTINGS.launcher == "kubernetes")
+    )
+    step = partial(step_task, study=study, settings=SETTINGS)
     with DAG(
         f"retrain_{study.name}",
         dag_display_name=f"Retrain: {study.title}",
@@ -48,7 +53,7 @@ def retrain(file: Path, study: Study) -> DAG:
         # up for the last one at once.
         catchup=False,
         max_active_runs=1,
-        dagrun_timeout=timedelta(seconds=3 * SETTINGS.step_deadline + federation),
+        dagrun_timeout=timedelta(seconds=3 * SETTINGS.step_deadline + federation + waiting),
         params=form(study),
         render_template_as_native_obj=True,
         tags=["fedrisk", "retrain", study.name, study.federation.strategy],
@@ -63,10 +68,14 @@ def retrain(file: Path, study: Study) -> DAG:
             collect, validate, features, local = (
                 step(each, hospital=name) for each in ("collect", "validate", "features", "local")
             )
-            collect >> validate >> features >> local
+            # Beside ``federated``: with a federation of the run's own in pods this is the
+            # hospital's SuperNode. A hospital that is lost for good is skipped, for whether enough
+            # are left is for ``federated`` to say.
+            join = step("join", hospital=name, soft=True, deadline=2 * federation + 300)
+            collect >> validate >> features >> [local, join]
 
         at_hospitals = hospital.expand(name=plan.output)
-        features, local = dag.get_task("features"), dag.get_task("local")
+        features, local, join = (dag.get_task(each) for each in ("features", "local", "join"))
         reference = step("reference")
         central = step("central", skip_if=pooling_forbidden)
         # The longest step first where cores are few.
@@ -79,7 +88,7 @@ def retrain(file: Path, study: Study) -> DAG:
         plan >> [champion, deal]
         deal >> at_hospitals
         features >> [reference, central, federated]
-        [champion, reference, central, local, federated] >> score >> evaluate >> promote
+        [champion, reference, central, local, federated, join] >> score >> evaluate >> promote
     return dag
 
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tasks
+from tasks.embedded.pods import airflow_id
 from tasks.errors import SettingsError
 from tasks.launch import QUIET, settings_environment
 from tasks.settings import Settings
@@ -76,6 +77,10 @@ class AirflowHome:
             _write_secret(path, json.dumps(keys))
         found: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
         return found
+
+    def airflow_id(self) -> str:
+        """The name by which this Airflow's pods are found."""
+        return airflow_id(self._keys()["fernet"])
 
     def configure(self, port: int, *, schedules: bool) -> str:
         """Write Airflow's configuration for one start.

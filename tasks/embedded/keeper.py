@@ -3,12 +3,15 @@
 The command (``fedrisk run``, ``fedrisk up``) starts one keeper and asks it, one JSON line a time
 on its standard input, to start processes. When that pipe closes, for whatever reason (an end, an
 error, Ctrl-C, even SIGKILL of the command), the keeper ends everything below it: on Linux orphans
-come back to it, so a process that left its session is found as well. Its answers are JSON lines
-on standard output: ``{"ended": name, "code": n}`` a process, and ``{"closed": count}`` at last.
+come back to it, so a process that left its session is found as well. A request with ``"last":
+true`` starts nothing yet: it is run once everything has ended, to put away what is not a process of
+this machine. The keeper's answers are JSON lines on standard output: ``{"ended": name, "code": n}``
+a process, and ``{"closed": count}`` at last.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -22,6 +25,8 @@ from tasks.launch import become_subreaper, end_processes, end_with_parent
 
 GRACE = 6.0
 """Seconds that Airflow gets to end by itself; a running step has ``tasks.launch.GRACE`` of them."""
+LAST = 15.0
+"""Seconds that each request for the end gets."""
 
 
 def _start(request: dict[str, Any]) -> subprocess.Popen[bytes]:
@@ -49,8 +54,13 @@ def _say(**event: object) -> None:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123
 
 
-def _serve(running: dict[str, subprocess.Popen[bytes]]) -> None:
-    """Start what is asked for and tell what ended, until the pipe closes."""
+def _serve(running: dict[str, subprocess.Popen[bytes]], last: list[dict[str, Any]]) -> None:
+    """Start what is asked for and tell what ended, until the pipe closes.
+
+    Args:
+        running: The processes that run, by name.
+        last: Gets what shall be run at the end.
+    """
     pending = b""
     while True:
         readable, _, _ = select.select([0], [], [], 0.1)
@@ -61,7 +71,10 @@ def _serve(running: dict[str, subprocess.Popen[bytes]]) -> None:
             *lines, pending = (pending + data).split(b"\n")
             for line in lines:
                 request = json.loads(line)
-                running[request["name"]] = _start(request)
+                if request.get("last"):
+                    last.append(request)
+                else:
+                    running[request["name"]] = _start(request)
         for name, process in list(running.items()):
             if (code := process.poll()) is not None:
                 del running[name]
@@ -77,14 +90,18 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN if number != signal.SIGTERM else _interrupt)
     become_subreaper()
     me = psutil.Process()
-    running: dict[str, subprocess.Popen[bytes]] = {}
+    running, last = dict[str, subprocess.Popen[bytes]](), list[dict[str, Any]]()
     try:
-        _serve(running)
+        _serve(running, last)
     except KeyboardInterrupt:
         pass
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         ended = end_processes(lambda: me.children(recursive=True), GRACE)
+        for request in last:
+            with contextlib.suppress(subprocess.TimeoutExpired, OSError):
+                _start(request).wait(LAST)
+        end_processes(lambda: me.children(recursive=True), 0)
         _say(closed=ended)
 
 

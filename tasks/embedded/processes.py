@@ -57,6 +57,8 @@ class Processes:
         environment: Mapping[str, str],
         log: Path,
         folder: Path,
+        *,
+        last: bool = False,
     ) -> None:
         """Start a process.
 
@@ -66,6 +68,7 @@ class Processes:
             environment: All of its environment.
             log: File for its output, written anew.
             folder: Its working folder.
+            last: Start it only when all others have ended, however that came about.
         """
         self._logs[name] = log
         request = {
@@ -74,6 +77,7 @@ class Processes:
             "environment": dict(environment),
             "log": str(log),
             "folder": str(folder),
+            "last": last,
         }
         pipe = self._keeper.stdin
         try:

@@ -6,13 +6,14 @@ import contextlib
 import fcntl
 import json
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
 
-from tasks.embedded.home import POOLS, USER, AirflowHome, free_port
+from tasks.embedded.home import CHECKOUT, POOLS, USER, AirflowHome, free_port
 from tasks.embedded.processes import Processes, kept_processes
 from tasks.embedded.rest import Airflow, AirflowBusy, AirflowError
 from tasks.manifest import write_atomically
@@ -22,6 +23,7 @@ PORT = 8080
 MIGRATION_DEADLINE = 240.0
 START_DEADLINE = 180.0
 DAG_DEADLINE = 120.0
+PODS_DEADLINE = 60.0
 POLL = 0.2
 
 Purpose = Literal["run", "up"]
@@ -96,8 +98,9 @@ def airflow_running(
 
     Args:
         settings: Where it lives.
-        purpose: ``run`` starts an API server and a scheduler that follows no schedule, or uses
-            the Airflow of an ``up`` on the same home; ``up`` starts everything.
+        purpose: ``run`` starts an API server and a scheduler that follows no schedule (and, for
+            pods, a triggerer), or uses the Airflow of an ``up`` on the same home; ``up`` starts
+            everything.
         say: Told what is being waited for.
 
     Raises:
@@ -132,8 +135,13 @@ def _start(home: AirflowHome, processes: Processes, purpose: Purpose) -> tuple[s
         # Logs are on this machine's disk: no process is needed that serves them.
         "scheduler": ["scheduler", "--skip-serve-logs"],
     }
+    pods = home.settings.launcher == "kubernetes"
+    if pods:
+        _end_pods_with(home, processes, purpose)
     if purpose == "up":
         commands["dag-processor"] = ["dag-processor"]
+    if purpose == "up" or pods:
+        # It waits for deferred tasks, as those are that run in a pod.
         commands["triggerer"] = ["triggerer", "--skip-serve-logs"]
     for name, command in commands.items():
         _launch(home, processes, name, *command)
@@ -148,6 +156,19 @@ def _start(home: AirflowHome, processes: Processes, purpose: Purpose) -> tuple[s
     else:
         home.mark.unlink(missing_ok=True)
     return tuple(commands)
+
+
+def _end_pods_with(home: AirflowHome, processes: Processes, purpose: Purpose) -> None:
+    """Let no pod outlive this Airflow, and end those of a ``run`` before that was killed."""
+    command = [sys.executable, "-m", "tasks.embedded.pods", home.settings.namespace]
+    command += [home.airflow_id()]
+    log = home.logs / "pods-left.log"
+    if purpose == "run":
+        # Whatever they work for is about to be marked as failed.
+        processes.start("ending pods", command, home.environment(), log, CHECKOUT)
+        _await(processes, "ending pods", PODS_DEADLINE)
+    log = home.logs / "pods-at-end.log"
+    processes.start("pods", command, home.environment(), log, CHECKOUT, last=True)
 
 
 def _await_start(running: Running) -> None:

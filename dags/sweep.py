@@ -1,0 +1,83 @@
+"""The DAG ``fedrisk_sweep``: ends pods that have outlived what they worked for.
+
+Airflow ends a task's pod whenever it can. What it cannot: a run that was deleted while a task was
+deferred (nobody knows any more whether the pod may go), a task that was marked while no triggerer
+ran, a pod without a node, whose own deadline only starts with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import Any
+
+from airflow.sdk import dag, task
+
+from tasks.settings import Settings
+
+SETTINGS = Settings.from_environment()
+YOUNG = 60.0
+"""Seconds that a pod is left alone: its task may be about to be told."""
+ALIVE = ["queued", "running"]
+"""States of a run whose tasks may have pods."""
+ENDED = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
+
+
+def outlived(pods: Iterable[Any], ti: Any) -> dict[Any, str]:
+    """Which pods are of no use, and why.
+
+    Args:
+        pods: This Airflow's pods (``tasks.embedded.pods.Pod``).
+        ti: The task instance that asks Airflow.
+    """
+    found = {}
+    for pod in pods:
+        if pod.age < YOUNG:
+            continue
+        if not ti.get_dr_count(dag_id=pod.dag, run_ids=[pod.run], states=ALIVE):
+            found[pod] = "its run has ended or is gone"
+            continue
+        index = pod.index if pod.index >= 0 else None
+        states = ti.get_task_states(
+            dag_id=pod.dag, task_ids=[pod.task], run_ids=[pod.run], map_index=index
+        )
+        state = next(iter(states.get(pod.run, {}).values()), "removed")
+        if state in ENDED:
+            found[pod] = f"its task is {state}"
+    return found
+
+
+if SETTINGS.launcher == "kubernetes":
+
+    @dag(
+        "fedrisk_sweep",
+        dag_display_name="Sweep: pods that nobody waits for",
+        description="Ends pods whose run or task has ended or is gone",
+        schedule="*/5 * * * *",
+        catchup=False,
+        max_active_runs=1,
+        is_paused_upon_creation=False,
+        dagrun_timeout=timedelta(minutes=4),
+        tags=["fedrisk", "maintenance"],
+        default_args={"owner": "fedrisk"},
+    )
+    def fedrisk_sweep() -> None:
+        """Look after this Airflow's pods."""
+
+        @task(execution_timeout=timedelta(minutes=3), retries=0)
+        def sweep(ti: Any = None) -> int:
+            """End what has outlived its task, and say what and why."""
+            from step_task import this_airflow
+
+            from tasks.embedded.pods import end_pods, pods_of
+
+            found = outlived(pods_of(SETTINGS.namespace, this_airflow()), ti)
+            for pod, why in found.items():
+                print(f"{pod.name} of {pod.dag}, run {pod.run}, task {pod.task}: {why}")
+            end_pods(SETTINGS.namespace, found)
+            print(f"{len(found)} pods ended")
+            return len(found)
+
+        sweep()
+
+    fedrisk_sweep()
