@@ -3,16 +3,26 @@
 import json
 import os
 import sys
+import time
 import urllib.error
 import urllib.request
 
 uri = os.environ["FEDRISK_MLFLOW_URI"]
+deadline = time.monotonic() + 90
 
 
 def get(path: str, **headers: str) -> bytes:
     request = urllib.request.Request(uri + path, headers=headers)
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        return answer.read()
+    while True:
+        try:
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                return answer.read()
+        except urllib.error.HTTPError:
+            raise
+        except OSError as error:
+            if time.monotonic() > deadline:
+                sys.exit(f"{uri} does not answer: {error}")
+            time.sleep(2)
 
 
 if get("/health") != b"OK":

@@ -167,3 +167,13 @@ priorityClassName: {{ . }}
   {{- end }}
 {{- end }}
 {{- end }}
+
+{{/* Every bucket of the in-cluster S3: the runs', each hospital's and what else is asked for. */}}
+{{- define "fedrisk.buckets" -}}
+{{- $buckets := list (include "fedrisk.bucket" .Values.store.runs) -}}
+{{- $lake := include "fedrisk.bucket" .Values.store.lake -}}
+{{- range $name, $_ := .Values.hospitals -}}
+{{- $buckets = append $buckets ($lake | replace "{hospital}" $name) -}}
+{{- end -}}
+{{- concat $buckets .Values.s3.buckets | uniq | toJson -}}
+{{- end }}

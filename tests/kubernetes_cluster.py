@@ -1,0 +1,249 @@
+"""The real Kubernetes of the tests: started once, left as it was found.
+
+It stands beside the checkout where fedrisk is developed (``../shared/cluster``) and nowhere else.
+``start_cluster`` builds what is missing, starts it and may be called again; ``stop_cluster`` ends
+it only where this process started it. Import the fixture ``cluster`` into a test module, or call
+the functions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import functools
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+CLUSTER = Path(__file__).parent.parent.parent / "shared" / "cluster"
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "fedrisk"
+HELM = "v3.18.6"
+_started: list[bool] = []
+
+
+def missing() -> str:
+    """Why there is no cluster here, or nothing."""
+    if not CLUSTER.is_dir():
+        return "the test cluster stands beside the checkout only where fedrisk is developed"
+    if os.geteuid() != 0:
+        return "the test cluster is started by root"
+    return ""
+
+
+def need_cluster() -> None:
+    """Skip the test where there is no cluster, or fail where one must be."""
+    reason = missing()
+    if reason and os.environ.get("REQUIRE_SHARED_DATA") == "1":
+        pytest.fail(f"this must not be skipped here: {reason}")
+    if reason:
+        pytest.skip(reason)
+
+
+@functools.cache
+def places() -> dict[str, str]:
+    """The cluster's own settings (``K8S_*``)."""
+    script = f'. "{CLUSTER}/cluster.env"; for v in ${{!K8S_@}}; do echo "$v=${{!v}}"; done'
+    found = subprocess.run(
+        ["bash", "-c", script], capture_output=True, text=True, check=True, timeout=30
+    ).stdout
+    return dict(line.split("=", 1) for line in found.splitlines())
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Hold the cluster's lock: two test runs on one machine must not start it together."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / "cluster.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _run(command: list[str], timeout: float, **options: object) -> str:
+    done = subprocess.run(  # type: ignore[call-overload]
+        command, capture_output=True, text=True, timeout=timeout, **options
+    )
+    if done.returncode:
+        told = (done.stderr.strip() or done.stdout.strip())[-4000:]
+        raise RuntimeError(f"{' '.join(command[:8])} ended with {done.returncode}: {told}")
+    return str(done.stdout)
+
+
+def start_cluster() -> Path:
+    """Build what is missing, start what does not run, and wait until it answers.
+
+    Minutes the first time on a machine, ten seconds later, nothing where it runs.
+
+    Returns:
+        The kubeconfig of an administrator.
+    """
+    need_cluster()
+    kubeconfig = Path(places()["K8S_KUBECONFIG"])
+    with _alone():
+        if kubeconfig.exists():
+            with contextlib.suppress(RuntimeError, FileNotFoundError):
+                kubectl("get", "--raw", "/readyz", timeout=10)
+                return kubeconfig
+        _run([str(CLUSTER / "setup")], timeout=1800)
+        # Not piped: what it starts keeps the pipe open.
+        with (CACHE / "cluster-up.log").open("w") as log:
+            code = subprocess.run(
+                [CLUSTER / "cluster-up"], stdout=log, stderr=log, timeout=300, check=False
+            ).returncode
+        if code:
+            raise RuntimeError(
+                f"the cluster did not start: {(CACHE / 'cluster-up.log').read_text()}"
+            )
+        _started.append(True)
+    return kubeconfig
+
+
+def stop_cluster(purge: bool = False) -> None:
+    """Stop the cluster if this process started it.
+
+    Args:
+        purge: Forget its data and images too.
+    """
+    if not _started:
+        return
+    with _alone():
+        _started.clear()
+        _run([str(CLUSTER / "cluster-down"), *(["--purge"] if purge else [])], timeout=180)
+
+
+def kubectl(
+    *arguments: str, namespace: str = "", text: str | None = None, timeout: float = 60
+) -> str:
+    """Run ``kubectl`` as administrator and return what it says.
+
+    Args:
+        arguments: Its command line.
+        namespace: Where.
+        text: Its standard input.
+        timeout: Seconds.
+
+    Raises:
+        RuntimeError: It failed; the message has its last words.
+    """
+    at = ["-n", namespace] if namespace else []
+    command = [f"{places()['K8S_BIN']}/kubebox", "kubectl", *at, *arguments]
+    environment = {**os.environ, "KUBECONFIG": places()["K8S_KUBECONFIG"]}
+    return _run(command, timeout, input=text, env=environment)
+
+
+def get(kind: str, name: str = "", namespace: str = "", **options: str) -> dict:  # type: ignore[type-arg]
+    """One object, or all of a kind (``items``), as the API server has it."""
+    selected = ["-l", options["selector"]] if "selector" in options else []
+    named = [name] if name else []
+    said = kubectl("get", kind, *named, *selected, "-o", "json", namespace=namespace)
+    return json.loads(said)  # type: ignore[no-any-return]
+
+
+def helm_program() -> str:
+    """Where Helm is; built from its source the first time (a minute and a half)."""
+    own = CACHE / "bin" / "helm"
+    if own.exists():
+        return str(own)
+    found = shutil.which("helm")
+    if found:
+        return found
+    if not shutil.which("go"):
+        reason = "neither helm nor go is on PATH"
+        if os.environ.get("REQUIRE_SHARED_DATA") == "1":
+            pytest.fail(f"this must not be skipped here: {reason}")
+        pytest.skip(reason)
+    with _alone():
+        environment = {**os.environ, "GOBIN": str(own.parent), "CGO_ENABLED": "0"}
+        package = f"helm.sh/helm/v3/cmd/helm@{HELM}"
+        _run(["nice", "go", "install", package], timeout=1200, env=environment)
+    return str(own)
+
+
+def helm(*arguments: str, text: str | None = None, timeout: float = 120) -> str:
+    """Run ``helm`` as administrator and return what it says.
+
+    Args:
+        arguments: Its command line.
+        text: Its standard input (``-f -``).
+        timeout: Seconds.
+
+    Raises:
+        RuntimeError: It failed; the message has its last words.
+    """
+    environment = dict(os.environ)
+    if not missing():
+        environment["KUBECONFIG"] = places()["K8S_KUBECONFIG"]
+    return _run([helm_program(), *arguments], timeout, input=text, env=environment)
+
+
+def load_images(*names: str) -> None:
+    """Make images of this machine's Docker known to the cluster; those it has are left out.
+
+    Args:
+        names: ``name:tag``, each of Docker's.
+
+    Raises:
+        RuntimeError: Docker does not have one, or the cluster does not take it.
+    """
+    stamps = Path(places()["K8S_DATA"]) / "loaded"
+    stamps.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        identity = _run(["docker", "image", "inspect", "-f", "{{.Id}}", name], timeout=60)
+        stamp = stamps / name.replace("/", "_").replace(":", "_")
+        with _alone():
+            if stamp.exists() and stamp.read_text() == identity:
+                continue
+            script = f'set -o pipefail; docker save "$1" | "{CLUSTER}/load-image" -'
+            _run(["bash", "-c", script, "load", name], timeout=900)
+            stamp.write_text(identity)
+
+
+def wait_until(
+    what: str, condition: Callable[[], object], deadline: float, every: float = 0.5
+) -> None:
+    """Wait for something, with an end.
+
+    Args:
+        what: What is waited for, for the message.
+        condition: Looked at until it says yes.
+        deadline: Seconds.
+        every: Seconds between two looks.
+
+    Raises:
+        AssertionError: It did not come to pass.
+    """
+    end = time.monotonic() + deadline
+    while not condition():
+        assert time.monotonic() < end, f"after {deadline:.0f} s still waiting until {what}"
+        time.sleep(every)
+
+
+@contextlib.contextmanager
+def namespace(name: str) -> Iterator[str]:
+    """A namespace that was not there before and is not there afterwards, nor its volumes."""
+    kubectl("delete", "namespace", name, "--ignore-not-found", "--wait", timeout=180)
+    kubectl("create", "namespace", name)
+    try:
+        yield name
+    finally:
+        kubectl("delete", "namespace", name, "--wait", timeout=180)
+        wait_until(f"the volumes of {name} are gone", lambda: not volumes(name), 60)
+
+
+def volumes(namespace: str) -> list[str]:
+    """The persistent volumes that claims of a namespace have."""
+    found = get("persistentvolumes")["items"]
+    claims = [(v["metadata"]["name"], v["spec"].get("claimRef", {})) for v in found]
+    return [name for name, claim in claims if claim.get("namespace") == namespace]
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Path]:
+    """A running cluster's kubeconfig."""
+    yield start_cluster()
+    stop_cluster()
