@@ -279,10 +279,14 @@ def become_subreaper() -> None:
         libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def end_with_parent() -> None:
-    """Between fork and exec: have the new process end when its parent does (Linux)."""
+def end_with_parent(number: signal.Signals = signal.SIGTERM) -> None:
+    """Between fork and exec: have the new process end when its parent does (Linux).
+
+    Args:
+        number: The signal that it gets then.
+    """
     if (libc := _libc()) is not None:
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+        libc.prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
 
 
 def _descendants(process: psutil.Process) -> list[psutil.Process]:

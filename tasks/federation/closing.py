@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from tasks.errors import DataError, FederationError
+from tasks.errors import FederationError
 from tasks.federation.messages import Closing, ClosingTask
 from tasks.federation.round import Training
 from tasks.model.artifact import RiskModel
@@ -90,12 +90,7 @@ def close(training: Training, stopped: str, deadline: float) -> Outcome:
         doubtful=training.doubtful,
         needed=plan.min_hospitals,
     )
-    found: dict[str, Closing] = {}
-    for name in sorted(answers.replies):
-        try:
-            found[name] = Closing.decode(answers.replies[name], len(models))
-        except DataError as error:
-            answers.lost[name] = f"its answer was refused: {error}"
+    found = answers.decoded(lambda wire: Closing.decode(wire, len(models)), "answer was")
     if len(found) < plan.min_hospitals:
         why = "; ".join(f"{n}: {r}" for n, r in sorted({**gone, **answers.lost}.items()))
         raise FederationError(

@@ -11,13 +11,15 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from tasks.errors import DataError
 from tasks.federation.messages import Wire, refusal_of, size_of
 
 if TYPE_CHECKING:
     from flwr.serverapp import Grid
 
+T = TypeVar("T")
 POLL = 0.1
 GRACE = 3.0
 """Seconds that a hospital which missed its last deadline gets after all others have answered; a
@@ -48,6 +50,21 @@ class Answers:
     late: set[str] = field(default_factory=set)
     bytes_up: int = 0
     bytes_down: int = 0
+
+    def decoded(self, decode: Callable[[Wire], T], word: str) -> dict[str, T]:
+        """The sound replies, by hospital; the others are put to the lost ones with the reason.
+
+        Args:
+            decode: Makes a reply of its fields, or raises ``DataError``.
+            word: What a reply is called.
+        """
+        found = {}
+        for name in sorted(self.replies):
+            try:
+                found[name] = decode(self.replies[name])
+            except DataError as error:
+                self.lost[name] = f"its {word} refused: {error}"
+        return found
 
 
 class Link(Protocol):

@@ -7,28 +7,22 @@ parent does (Linux), so that even SIGKILL of the step leaves nothing behind.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.launch import become_subreaper, end_processes
+from tasks.launch import become_subreaper, end_processes, end_with_parent
 
 if TYPE_CHECKING:
     import psutil
 
-_PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
-
 
 def die_with_parent() -> None:
     """Have this process killed when its parent ends (Linux; elsewhere nothing)."""
-    if _libc is not None:
-        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    end_with_parent(signal.SIGKILL)
 
 
 class Processes:

@@ -167,13 +167,7 @@ def checked(answers: Answers, parameters: int) -> dict[str, Update]:
         answers: What came back.
         parameters: Length of the model.
     """
-    updates = {}
-    for name in sorted(answers.replies):
-        try:
-            updates[name] = Update.decode(answers.replies[name], parameters)
-        except DataError as error:
-            answers.lost[name] = f"its update was refused: {error}"
-    return updates
+    return answers.decoded(lambda wire: Update.decode(wire, parameters), "update was")
 
 
 def advanced(

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from tasks.errors import DataError, FederationError
+from tasks.errors import FederationError
 from tasks.federation import checkpoint
 from tasks.federation.checkpoint import Progress
 from tasks.federation.closing import Outcome, close
@@ -130,12 +130,7 @@ def _start(config: ServerConfig, link: Link) -> Progress:
         deadline=plan.deadlines.round,
         needed=plan.min_hospitals,
     )
-    found: dict[str, Statistics] = {}
-    for name in sorted(answers.replies):
-        try:
-            found[name] = Statistics.decode(answers.replies[name], len(features))
-        except DataError as error:
-            answers.lost[name] = f"its statistics were refused: {error}"
+    found = answers.decoded(lambda wire: Statistics.decode(wire, len(features)), "statistics were")
     if len(found) < plan.min_hospitals:
         why = "; ".join(f"{n}: {reason}" for n, reason in sorted(answers.lost.items()))
         raise FederationError(
