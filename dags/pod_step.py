@@ -183,13 +183,16 @@ class PodStep(KubernetesPodOperator):
 
         The log is never followed: a pod that was given up may hang for ever.
         """
-        text = self.client.read_namespaced_pod_log(
+        answer = self.client.read_namespaced_pod_log(
             name=pod.metadata.name,
             namespace=pod.metadata.namespace,
             container=CONTAINER,
             timestamps=True,
             tail_lines=LOG_LINES,
+            # Otherwise the client hands out Python's spelling of the bytes.
+            _preload_content=False,
         )
+        text = answer.data.decode("utf-8", errors="replace")
         # The trigger leaves out the second in which it reads, so that one is written here.
         since = f"{since_time.astimezone(UTC):%Y-%m-%dT%H:%M:%S}" if since_time else ""
         for line in text.splitlines():

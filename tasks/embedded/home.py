@@ -22,6 +22,7 @@ import tasks
 from tasks.embedded.pods import airflow_id
 from tasks.errors import SettingsError
 from tasks.launch import QUIET, settings_environment
+from tasks.manifest import write_atomically
 from tasks.settings import Settings
 
 CHECKOUT = Path(tasks.__file__).parent.parent
@@ -145,6 +146,11 @@ class AirflowHome:
         text = io.StringIO()
         parser.write(text)
         _write_secret(self.path / "airflow.cfg", text.getvalue())
+        early = self.path / "config" / "airflow_local_settings.py"
+        if self.settings.launcher == "kubernetes":
+            write_atomically(early, PRELOAD.encode())
+        else:
+            early.unlink(missing_ok=True)
         return url
 
     def environment(self) -> dict[str, str]:
@@ -185,6 +191,12 @@ class AirflowHome:
         return self.path / "prepared"
 
 
+PRELOAD = '''"""Loaded once before the scheduler forks, and not by each task: 3 CPU-s."""
+import sys
+
+if "scheduler" in sys.argv:
+    import airflow.providers.cncf.kubernetes.operators.pod
+'''
 SQLITE = {"timeout": 30}
 """Seconds that a process waits for another's lock on the database."""
 

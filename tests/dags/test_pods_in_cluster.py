@@ -1,0 +1,264 @@
+"""The pods of steps on a real cluster: how they end, what is told, and that nothing stays."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kubernetes_cluster import cluster, kubectl  # noqa: F401
+from kubernetes_cluster import namespace as own_namespace
+from lake.s3_server import s3_server
+from standin import load_standin
+
+from tasks.embedded.home import AirflowHome
+from tasks.embedded.server import Running, airflow_running
+from tasks.launch import Ending, read_endings
+from tasks.manifest import Manifest, RunFolder
+from tasks.plan import Request, make_plan
+from tasks.settings import Settings
+from tasks.store import open_run
+
+pytestmark = [pytest.mark.slow, pytest.mark.shared]
+
+SMALL = [
+    "compute.registry.requests.cpu=10m", "compute.registry.requests.memory=32Mi",
+    "compute.registry.limits.memory=100Mi", "compute.place_within=60", "compute.start_within=60",
+    "compute.hospital.node_selector={workload: null}",
+]  # fmt: skip
+CASES: dict[str, tuple[str, list[str]]] = {
+    "done": ("case", []),
+    "no-manifest": ("case", []),
+    "bad-input": ("case_again", []),
+    "refused": ("case_again", []),
+    "away": ("case_again", []),
+    "crash": ("case", []),
+    "memory": ("case", []),
+    "no-room": ("case", ["compute.registry.requests.cpu=500", "compute.place_within=8"]),
+    "no-node": (
+        "case",
+        ["compute.registry.node_selector={kind: quantum}", "compute.place_within=8"],
+    ),
+    "slow-late": ("case_late", []),
+    "slow-marked": ("case", []),
+    "slow-deleted": ("case", []),
+    "slow-run-deleted": ("case", []),
+    "slow-cleared": ("case", []),
+    "soft-away": ("case_soft", []),
+    "slow-at-end": ("case", []),
+    "no-image": ("case_image", ["compute.data={requests: {cpu: 10m, memory: 32Mi}}"]),
+}
+
+
+@dataclass
+class Lab:
+    """A cluster's namespace and the Airflow that starts pods in it."""
+
+    running: Running
+    settings: Settings
+    client: Any
+
+    def pods(self, run: str = "") -> list[Any]:
+        found = self.client.list_namespaced_pod(self.settings.namespace).items
+        return [p for p in found if run in (p.metadata.annotations or {}).get("fedrisk.io/run", "")]
+
+    def start(self, run: str) -> None:
+        dag, overrides = CASES[run]
+        make_plan(Request(study="stroke", overrides=[*SMALL, *overrides]), run, self.settings)
+        self.running.airflow.trigger(dag, run, {})
+
+    def task(self, run: str) -> dict[str, Any]:
+        return self.running.airflow.tasks(CASES[run][0], run)[0]
+
+    def ending(self, run: str) -> Ending:
+        return read_endings(RunFolder(self.settings.runs, run))[0]
+
+    def log(self, run: str) -> str:
+        folder = self.running.home.logs / "tasks" / f"dag_id={CASES[run][0]}" / f"run_id={run}"
+        return "".join(p.read_text() for p in sorted(folder.rglob("*.log*")) if p.is_file())
+
+
+def until(what: Callable[[], Any], limit: float = 90) -> Any:
+    """Wait for something to be true and return it."""
+    end = time.monotonic() + limit
+    while not (found := what()):
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.3)
+    return found
+
+
+OBJECTS = """
+{apiVersion: v1, kind: ServiceAccount, metadata: {name: fedrisk-consortium}}
+---
+{apiVersion: v1, kind: ServiceAccount, metadata: {name: fedrisk-pool}}
+---
+{apiVersion: v1, kind: ServiceAccount, metadata: {name: fedrisk-hospital-hospital-1}}
+---
+{apiVersion: v1, kind: ConfigMap, metadata: {name: fedrisk-settings}}
+---
+{apiVersion: v1, kind: ConfigMap, metadata: {name: fedrisk-ca}, data: {ca.crt: none}}
+---
+{apiVersion: v1, kind: Secret, metadata: {name: fedrisk-hospital-hospital-1},
+ stringData: {node.key: none}}
+"""
+"""What the chart would have put there, as far as these pods need it."""
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory, checkout: Path, cluster: Path) -> Iterator[Lab]:  # noqa: F811
+    scratch = tmp_path_factory.mktemp("lab")
+    load_standin(
+        scratch, *(f"kubebox.local/standin-{image}:1" for image in ("mlflow", "federation"))
+    )
+    with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as stack:
+        patch.setenv("KUBECONFIG", str(cluster))
+        from kubernetes import client, config
+
+        config.load_kube_config()
+        name = stack.enter_context(own_namespace(f"fedrisk-launcher-{os.getpid()}"))
+        kubectl("apply", "-f", "-", namespace=name, text=OBJECTS)
+        store = stack.enter_context(s3_server(scratch / "s3", ["hospital-1"]))
+        for key, value in store.environment("consortium").items():
+            patch.setenv(key, value)
+        cases = checkout / "tests" / "dags" / "cases"
+        patch.setattr(AirflowHome, "dags", property(lambda _: cases))
+        settings = Settings(
+            home=scratch / "home",
+            studies=checkout / "dags" / "studies",
+            launcher="kubernetes",
+            store="s3://fedrisk-runs",
+            namespace=name,
+            images="kubebox.local/standin-{image}:1",
+            compute="small",
+        )
+        with airflow_running(settings, "run", print) as running:
+            found = Lab(running, settings, client.CoreV1Api())
+            for dag in sorted({dag for dag, _ in CASES.values()}):
+                running.wait_for_dag(dag)
+                running.airflow.set_paused(dag, False)
+            yield found
+            found.start("slow-at-end")
+            until(lambda: running_pod(found, "slow-at-end"))
+        # Ended with Airflow, which was not told of the run's end.
+        until(lambda: not found.pods(), 30)
+
+
+def running_pod(lab: Lab, run: str) -> Any:
+    return next((p for p in lab.pods(run) if p.status.phase == "Running"), None)
+
+
+@pytest.fixture(scope="module")
+def ended(lab: Lab) -> Lab:
+    """All cases, side by side, to their end."""
+    for run in CASES:
+        if run != "slow-at-end":
+            lab.start(run)
+    until(lambda: lab.pods("done"))
+    manifest = Manifest(step="champion", study="stroke", run="done")
+    open_run(lab.settings, "done").write(manifest)
+    return lab
+
+
+def wait(lab: Lab, run: str) -> dict[str, Any]:
+    """The task of a run once it has ended."""
+
+    def end() -> Any:
+        task = lab.task(run)
+        return task if task["state"] in ("success", "failed", "skipped") else None
+
+    found: dict[str, Any] = until(end, 240)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("run", "state", "tries", "code", "words"),
+    [
+        ("done", "success", 1, 0, ""),
+        ("no-manifest", "failed", 1, 1, "manifest is not in s3://fedrisk-runs"),
+        ("bad-input", "failed", 1, 2, "hospital-1: no column bmi. Correct the study."),
+        ("refused", "failed", 1, 3, "gate auroc: 0.5, wanted 0.7."),
+        ("away", "failed", 2, 4, "no store at all."),
+        ("crash", "failed", 1, 1, "KeyError: what"),
+        ("memory", "failed", 1, 1, "more memory than its limit of 100Mi"),
+        ("no-room", "failed", 1, 1, "no node has room for the pod: 0/1 nodes are available"),
+        ("no-node", "failed", 1, 1, "didn't match Pod's node affinity/selector"),
+        ("no-image", "failed", 1, 1, "standin-spark:1 cannot be pulled"),
+        ("slow-late", "failed", 1, 1, "did not end in its time"),
+        ("soft-away", "skipped", 1, 4, "no store at all."),
+    ],
+)  # fmt: skip
+def test_a_pods_end_becomes_the_tasks_with_its_reason(
+    ended: Lab, run: str, state: str, tries: int, code: int, words: str
+) -> None:
+    task = wait(ended, run)
+    assert (task["state"], task["try_number"]) == (state, tries), ended.log(run)[-3000:]
+    ending = ended.ending(run)
+    assert ending.code == code
+    assert words in ending.message
+    assert words in ended.log(run)
+    assert ended.pods(run) == []
+
+
+def test_a_steps_output_is_in_the_tasks_log_and_in_the_runs(ended: Lab) -> None:
+    wait(ended, "done")
+    assert "step champion of done begins" in ended.log("done")
+    kept = Path(ended.ending("done").log).read_text()
+    assert kept == "step champion of done begins\nstep champion ends\n"
+
+
+def test_a_task_marked_as_failed_while_it_waits_takes_its_pod_with_it(ended: Lab) -> None:
+    until(
+        lambda: (
+            running_pod(ended, "slow-marked") and ended.task("slow-marked")["state"] == "deferred"
+        )
+    )
+    path = "/api/v2/dags/case/dagRuns/slow-marked/taskInstances/champion"
+    ended.running.airflow._call("PATCH", path, {"new_state": "failed"})
+    until(lambda: not ended.pods("slow-marked"), 60)
+
+
+def test_a_cleared_task_starts_with_a_pod_of_its_own(ended: Lab) -> None:
+    first = until(lambda: running_pod(ended, "slow-cleared"))
+    until(lambda: ended.task("slow-cleared")["state"] == "deferred")
+    body = {
+        "dry_run": False,
+        "dag_run_id": "slow-cleared",
+        "only_failed": False,
+        "task_ids": ["champion"],
+    }
+    ended.running.airflow._call("POST", "/api/v2/dags/case/clearTaskInstances", body)
+    second = until(
+        lambda: next(
+            (p for p in ended.pods("slow-cleared") if p.metadata.uid != first.metadata.uid), None
+        )
+    )
+    until(lambda: [p.metadata.uid for p in ended.pods("slow-cleared")] == [second.metadata.uid])
+    ended.running.airflow.fail("case", "slow-cleared")
+    until(lambda: not ended.pods("slow-cleared"), 60)
+
+
+def test_a_pod_deleted_from_outside_fails_the_task_and_says_so(ended: Lab) -> None:
+    pod = until(lambda: running_pod(ended, "slow-deleted"))
+    ended.client.delete_namespaced_pod(pod.metadata.name, ended.settings.namespace)
+    assert wait(ended, "slow-deleted")["state"] == "failed"
+    assert "deleted from outside" in ended.ending("slow-deleted").message
+
+
+def test_the_sweep_ends_the_pod_of_a_deleted_run(ended: Lab) -> None:
+    until(lambda: running_pod(ended, "slow-run-deleted"))
+    until(lambda: ended.task("slow-run-deleted")["state"] == "deferred")
+    airflow = ended.running.airflow
+    airflow._call("DELETE", "/api/v2/dags/case/dagRuns/slow-run-deleted")
+    pod = ended.pods("slow-run-deleted")[0]
+    # The sweep leaves young pods alone.
+    age = time.time() - pod.metadata.creation_timestamp.timestamp()
+    time.sleep(max(0.0, 61 - age))
+    airflow.set_paused("fedrisk_sweep", False)
+    airflow.trigger("fedrisk_sweep", "sweep-1", {})
+    until(lambda: airflow.state("fedrisk_sweep", "sweep-1") == "success")
+    until(lambda: not ended.pods("slow-run-deleted"), 60)
