@@ -28,6 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "federation": LIGHT | {"step", "model"},
     "evaluate": LIGHT | {"step", "model", "data"},
     "registry": LIGHT | {"step", "model", "evaluate"},
+    "onboarding": LIGHT | {"federation", "data", "lake"},
     "embedded": LIGHT,
 }
 """What each room may import beside itself; ``cli`` may import everything, and nobody imports it."""

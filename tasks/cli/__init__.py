@@ -16,7 +16,10 @@ from collections.abc import Sequence
 from tasks.errors import ExitCode, FedriskError
 
 INTERRUPTED = 130
-COMMANDS = ("run", "up", "step", "study", "synth", "runs", "report", "setup")
+COMMANDS = (
+    *("run", "up", "step", "study", "synth", "runs", "report", "setup"),
+    *("federation", "hospital"),
+)
 """Each in a module of its own, with ``add_parser(subparsers)`` and ``run(args, settings)``."""
 
 

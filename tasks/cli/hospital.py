@@ -1,0 +1,117 @@
+"""``fedrisk hospital``: bring a hospital into a standing federation, and check that it is ready."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks.errors import ExitCode, SettingsError
+
+if TYPE_CHECKING:
+    from tasks.settings import Settings
+
+
+def add_parser(subparsers: Any) -> None:
+    """Declare the command."""
+    parser = subparsers.add_parser("hospital", help="bring a hospital into a federation, check it")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    add = actions.add_parser("add", help="make a start-up kit and register the hospital's key")
+    add.add_argument("name", metavar="NAME")
+    add.add_argument("--public-key", type=Path, help="the hospital's own (better: its private key "
+                     "then never leaves it); default: make a pair")  # fmt: skip
+    add.add_argument("--superlink", help="HOST:PORT for hospitals (default: FEDRISK_SUPERLINK)")
+    add.add_argument("--out", type=Path, required=True, help="folder of the kit; new or empty")
+    add.add_argument("--authority", type=Path, help="ca.crt (default: FEDRISK_IDENTITY's)")
+    add.add_argument("--credentials", type=Path, help="file of AWS_* lines: the hospital's key")
+    gone = actions.add_parser("remove", help="unregister a hospital; it may not join any more")
+    gone.add_argument("name", metavar="NAME")
+    listed = actions.add_parser("list", help="the registered hospitals")
+    for action in (add, gone, listed):
+        action.add_argument("--registered", help="folder of keys (default: FEDRISK_REGISTERED)")
+    check = actions.add_parser("check", help="say in plain words what a hospital still lacks")
+    check.add_argument("--kit", type=Path, default=Path(), help="the kit's folder (default: here)")
+    check.add_argument("--study", type=Path, help="study file, to check the table against")
+    check.add_argument("--source", type=Path, help="the hospital's table (CSV)")
+    check.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace, settings: Settings) -> int:
+    """Do it.
+
+    Raises:
+        SettingsError: An argument is not sound.
+    """
+    if args.action == "check":
+        return _check(args)
+    registered = args.registered or settings.registered
+    if not registered:
+        raise SettingsError("name the folder of keys: --registered FOLDER or FEDRISK_REGISTERED.")
+    from tasks.onboarding import keys
+
+    folder = Path(registered)
+    if args.action == "add":
+        return _add(args, settings, folder)
+    if args.action == "remove":
+        keys.unregister(folder, args.name)
+        print(f"{args.name}: unregistered. The standing SuperLink drops it within seconds; take it "
+              "out of the chart's values too.")  # fmt: skip
+        return 0
+    found = keys.registered_keys(folder)
+    for name, public in found.items():
+        print(f"{name:<35} {keys.fingerprint(public)}")
+    unsound = sorted({path.stem for path in folder.glob("*.pub")} - set(found))
+    for name in unsound:
+        print(f"{name:<35} {name}.pub is no key that Flower takes")
+    return int(ExitCode.BAD_INPUT) if unsound else 0
+
+
+def _add(args: argparse.Namespace, settings: Settings, registered: Path) -> int:
+    from tasks.onboarding.kit import add_hospital
+    from tasks.onboarding.kit_files import registered_values
+    from tasks.store import read_credentials
+
+    superlink = args.superlink or settings.superlink
+    authority = args.authority or (
+        Path(settings.identity) / "ca.crt" if settings.identity else None
+    )
+    if not superlink:
+        raise SettingsError("say where hospitals reach the SuperLink: --superlink HOST:PORT.")
+    if authority is None:
+        raise SettingsError("name the consortium's ca.crt: --authority FILE or FEDRISK_IDENTITY.")
+    credentials = read_credentials(str(args.credentials), args.name) if args.credentials else {}
+    public = add_hospital(
+        args.name,
+        superlink=superlink,
+        out=args.out.absolute(),
+        registered=registered,
+        authority=authority,
+        lake=(settings.lake or "s3a://fl-demo-data-{hospital}").replace("{hospital}", args.name),
+        image=settings.images.replace("{image}", "federation"),
+        public_key=args.public_key,
+        environment=os.environ,
+        credentials=credentials,
+    )
+    print(
+        f"{args.name}: registered in {registered}; a standing SuperLink lets it in within seconds."
+    )
+    print(f"Its start-up kit is {args.out}. It holds keys: hand it over on a safe way.")
+    print("Where the SuperLink runs in a cluster, add to its values (registered.values.yaml):\n")
+    print(registered_values(args.name, public))
+    return 0
+
+
+def _check(args: argparse.Namespace) -> int:
+    from tasks.onboarding.check import check_hospital
+
+    checks = check_hospital(args.kit, args.study, args.source)
+    if args.json:
+        print(json.dumps([each.as_json() for each in checks], indent=2))
+    else:
+        for each in checks:
+            print(each.as_text())
+        lacking = sum(each.state == "missing" for each in checks)
+        print("\nAll is there." if not lacking else f"\n{lacking} of {len(checks)} lack something.")
+    return int(ExitCode.BAD_INPUT) if any(each.state == "missing" for each in checks) else 0
