@@ -6,12 +6,19 @@ and pages. Every wait is bounded, so that a store that is not there ends a step 
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import os
 import re
+import ssl
+import time
+import urllib.parse
 from collections.abc import Mapping
 
 from tasks.errors import DataError, ExitCode, FedriskError, SettingsError
 
+TRIES, PATIENCE = 3, 10.0
+"""How often a store is asked for a sign of life, and for how many seconds each time."""
 SDK_CREDENTIALS = "software.amazon.awssdk.auth.credentials"
 _AWAY = re.compile(
     r"UnknownHost|ConnectException|Connect to |ConnectTimeout|SocketTimeout|SocketException"
@@ -76,7 +83,7 @@ def s3a_configuration(environment: Mapping[str, str] | None = None) -> dict[str,
         "connection.request.timeout": "20s",
         "connection.acquisition.timeout": "20s",
         "attempts.maximum": "2",
-        "retry.limit": "2",
+        "retry.limit": "1",
         "retry.throttle.limit": "4",
     }
     if address:
@@ -88,6 +95,47 @@ def s3a_configuration(environment: Mapping[str, str] | None = None) -> dict[str,
     configuration = {f"spark.hadoop.fs.s3a.{name}": value for name, value in options.items()}
     configuration["spark.delta.logStore.s3a.impl"] = "io.delta.storage.S3SingleDriverLogStore"
     return configuration
+
+
+def await_store(environment: Mapping[str, str] | None = None) -> None:
+    """Ask a store of one's own for a sign of life, which any answer is.
+
+    Spark asks a silent store again at every turn, for minutes in all, and only after Java has
+    started. AWS's own address is not asked: it may be behind a proxy that Java alone knows.
+
+    Args:
+        environment: The variables to read; those of this process by default.
+
+    Raises:
+        SettingsError: The address is not one.
+        StoreAway: No answer within 35 s.
+    """
+    address = endpoint(os.environ if environment is None else environment)
+    if not address:
+        return
+    parts = urllib.parse.urlsplit(address)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise SettingsError(f"AWS_ENDPOINT_URL={address} is not http://HOST[:PORT] or https://.")
+    kind = http.client.HTTPConnection if parts.scheme == "http" else http.client.HTTPSConnection
+    for attempt in range(TRIES):
+        connection = kind(parts.hostname, parts.port, timeout=PATIENCE)
+        with (
+            contextlib.closing(connection),
+            contextlib.suppress(OSError, http.client.HTTPException),
+        ):
+            try:
+                connection.request("GET", "/")
+                connection.getresponse()
+            except ssl.SSLCertVerificationError:
+                # It lives; whom Java trusts is for Java to say.
+                return
+            return
+        if attempt < TRIES - 1:
+            time.sleep(2)
+    raise StoreAway(
+        f"the store at {address} does not answer. Check AWS_ENDPOINT_URL and the network, and "
+        "retry."
+    )
 
 
 def store_error(told: str, uri: str, owner: str) -> FedriskError | None:

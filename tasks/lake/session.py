@@ -22,7 +22,7 @@ from tasks.lake.classes import archive_for
 from tasks.lake.jars import ensure_jars, ensure_s3_jars
 from tasks.lake.java import find_java
 from tasks.lake.java_options import java_environment
-from tasks.lake.s3 import is_s3, s3a_configuration
+from tasks.lake.s3 import await_store, is_s3, s3a_configuration
 from tasks.settings import Settings
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def spark_session(settings: Settings, *addresses: str, owner: str = "") -> Spark
         owner: Whose key this process has, for messages.
 
     Raises:
-        FedriskError: There is no Java, or jars could not be fetched.
+        FedriskError: There is no Java, jars could not be fetched, or the store does not answer.
     """
     s3 = is_s3(settings.lake) or any(map(is_s3, addresses))
     with _lock:
@@ -117,6 +117,8 @@ def spark_session(settings: Settings, *addresses: str, owner: str = "") -> Spark
             return _open[0]
         if _open:
             end_jvm(_open.pop(), deadline=20)
+        if s3:
+            await_store()
         java = find_java(settings)
         jars = [ensure_jars(settings.home, java)]
         if s3:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -161,16 +162,39 @@ def test_another_hospitals_key_ends_a_step_as_bad_input(server: S3Server, tmp_pa
     assert key.secret not in done.stderr + done.stdout
 
 
-@pytest.mark.slow
 def test_a_store_that_is_away_ends_a_step_within_a_minute_as_worth_a_retry(
-    server: S3Server, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
     settings = settings_of(tmp_path)
-    nobody = {**server.environment("north"), "AWS_ENDPOINT_URL": f"http://127.0.0.1:{free_port()}"}
+    key = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
+    with socket.socket() as silent:
+        # It takes connections and says nothing.
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(8)
+        for port in (free_port(), silent.getsockname()[1]):
+            before = time.monotonic()
+            endpoint = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}
+            done = step_of_its_own(settings, {**key, **endpoint})
+            assert done.returncode == ExitCode.TRANSIENT, done.stderr[-2000:]
+            assert "does not answer" in done.stderr
+            assert time.monotonic() - before < 60
+
+
+@pytest.mark.slow
+def test_a_store_that_goes_away_during_a_step_is_worth_a_retry(
+    server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = f"http://127.0.0.1:{free_port()}"
+    for name, value in {**server.environment("north"), "AWS_ENDPOINT_URL": gone}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("tasks.lake.session.await_store", lambda: None)
+    close_session()
     before = time.monotonic()
-    done = step_of_its_own(settings, nobody)
-    assert done.returncode == ExitCode.TRANSIENT, done.stderr[-2000:]
-    assert "does not answer" in done.stderr
+    try:
+        with pytest.raises(StoreAway, match="does not answer"):
+            local_copy("s3a://fl-demo-data-north/x", tmp_path, settings_of(tmp_path), "hospital n")
+    finally:
+        close_session()
     assert time.monotonic() - before < 60
 
 
