@@ -108,15 +108,18 @@ class PodStep(KubernetesPodOperator):
         plan = read_plan(folder)
         if self.skip_if is not None and (reason := self.skip_if(plan.study)):
             raise AirflowSkipException(reason)
+        self._know_pods()
+        try:
+            self._end_former(context)
+        except ApiException as error:
+            self._end(context, *refused(error.status or 0, _words(error)))
         if folder.find(self.step, self.hospital) is not None:
             self.log.info("step %s is done already; its manifest is kept", self.step)
             tell_assets(self, folder, context)
             return
         compute, pod = plan.study.compute, self.which
         self.namespace, self.name = self.settings.namespace, pod.name
-        self.labels = {**pod.labels, AIRFLOW: this_airflow()}
         self.pod_template_dict = manifest_of(pod, plan, self.settings, annotations_of(context))
-        self.in_cluster = in_cluster() or None
         self.schedule_timeout_seconds = int(compute.place_within)
         self.startup_timeout_seconds = int(compute.start_within)
         # The last bound, kept by the cluster alone: for a pod that everybody has forgotten.
@@ -124,8 +127,7 @@ class PodStep(KubernetesPodOperator):
         try:
             super().execute(context)
         except ApiException as error:
-            code, why = refused(error.status or 0, _words(error))
-            self._end(context, code, why)
+            self._end(context, *refused(error.status or 0, _words(error)))
 
     def trigger_reentry(self, context: Any, event: dict[str, Any]) -> None:
         """Go on once the pod has ended, or was given up.
@@ -154,15 +156,35 @@ class PodStep(KubernetesPodOperator):
         try:
             return super().resume_execution(next_method, next_kwargs, context)
         except TaskDeferralError:
-            self.labels = {**self.which.labels, AIRFLOW: this_airflow()}
-            self.in_cluster = in_cluster() or None
-            pod = self.find_pod(self.settings.namespace, context)
-            if pod is not None:
-                self.pod_manager.delete_pod(pod)
+            self._know_pods()
+            self._end_former(context, own=True)
             raise
 
+    def _know_pods(self) -> None:
+        """Say which pods are this task's, and where they are."""
+        self.labels = {**self.which.labels, AIRFLOW: this_airflow()}
+        self.in_cluster = in_cluster() or None
+
+    def _end_former(self, context: Any, own: bool = False) -> None:
+        """End what earlier tries have left.
+
+        The operator would go on with such a pod. But where a waiting task was cleared the
+        triggerer is about to end it, and steps go on by themselves from where they were.
+
+        Args:
+            context: Airflow's.
+            own: Whether the pod of this try is ended too.
+        """
+        selector = self._build_find_pod_label_selector(context, exclude_checked=False)
+        found = self.client.list_namespaced_pod(self.settings.namespace, label_selector=selector)
+        for pod in found.items:
+            former = pod.metadata.labels["try_number"] != str(context["ti"].try_number)
+            if own or former:
+                self.log.info("ending pod %s of try %s", pod.metadata.name, pod.metadata.labels)
+                self.pod_manager.delete_pod(pod)
+
     def find_pod(self, namespace: str, context: Any, *, exclude_checked: bool = True) -> Any:
-        """Find the pod of an earlier try, but none that is already ending."""
+        """Find this task's pod, but none that is already ending."""
         pod = super().find_pod(namespace, context, exclude_checked=exclude_checked)
         return None if pod is None or pod.metadata.deletion_timestamp is not None else pod
 

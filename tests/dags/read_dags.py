@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 HEAVY = {"torch", "mlflow", "pyspark", "great_expectations", "flwr", "pandas", "matplotlib"}
 
@@ -27,6 +27,7 @@ def told(dag: Any) -> dict[str, Any]:
         "params": {name: shown(dag.params.get_param(name)) for name in dag.params},
         "tasks": {
             task.task_id: {
+                "kind": getattr(task, "operator_class", type(task)).__name__,
                 "down": sorted(task.downstream_task_ids),
                 "pool": task.pool,
                 "retries": task.retries,
@@ -85,21 +86,32 @@ def main() -> None:
         answer["refused"] = refusals(dag, question["forms"])
         given = [{**dict(dag.params), **form} for form in question["options"]]
         answer["options"] = [plan_options(study, form) for form in given]
-        answer["codes"] = [outcome(code) for code in question["codes"]]
+        answer["codes"] = {
+            "hard": [outcome(code) for code in question["codes"]],
+            "soft": [outcome(code, Try(1, 2)) for code in question["codes"]],
+            "last": [outcome(code, Try(3, 2)) for code in question["codes"]],
+        }
         from step_task import fedrisk_run
 
         answer["runs"] = [fedrisk_run(name) for name in question["runs"]]
     print("ANSWER" + json.dumps(answer))
 
 
-def outcome(code: int) -> str:
+class Try(NamedTuple):
+    """The part of a task instance that says whether it is tried again."""
+
+    try_number: int
+    max_tries: int
+
+
+def outcome(code: int, soft: Try | None = None) -> str:
     """The exception that an exit code becomes."""
     from step_task import raise_for
 
     from tasks.launch import Ending
 
     try:
-        raise_for(Ending(step="deal", code=code, message="why", log="/log", seconds=1))
+        raise_for(Ending(step="deal", code=code, message="why", log="/log", seconds=1), soft)
     except Exception as error:  # noqa: BLE001  (its kind is the answer)
         return f"{type(error).__name__}: {error}"
     return "none"

@@ -17,6 +17,7 @@ from lake.s3_server import s3_server
 from standin import load_standin
 
 from tasks.embedded.home import AirflowHome
+from tasks.embedded.pods import AIRFLOW, DAG, INDEX, MARKS, RUN, TASK
 from tasks.embedded.server import Running, airflow_running
 from tasks.launch import Ending, read_endings
 from tasks.manifest import Manifest, RunFolder
@@ -47,8 +48,8 @@ CASES: dict[str, tuple[str, list[str]]] = {
     "slow-late": ("case_late", []),
     "slow-marked": ("case", []),
     "slow-deleted": ("case", []),
-    "slow-run-deleted": ("case", []),
     "slow-cleared": ("case", []),
+    "slow-at-work": ("case", []),
     "soft-away": ("case_soft", []),
     "slow-at-end": ("case", []),
     "no-image": ("case_image", ["compute.data={requests: {cpu: 10m, memory: 32Mi}}"]),
@@ -65,7 +66,8 @@ class Lab:
 
     def pods(self, run: str = "") -> list[Any]:
         found = self.client.list_namespaced_pod(self.settings.namespace).items
-        return [p for p in found if run in (p.metadata.annotations or {}).get("fedrisk.io/run", "")]
+        of = [(p, (p.metadata.annotations or {}).get("fedrisk.io/run")) for p in found]
+        return [p for p, name in of if run in ("", name)]
 
     def start(self, run: str) -> None:
         dag, overrides = CASES[run]
@@ -152,12 +154,31 @@ def running_pod(lab: Lab, run: str) -> Any:
     return next((p for p in lab.pods(run) if p.status.phase == "Running"), None)
 
 
+def lose_a_pod(lab: Lab) -> None:
+    """Start a pod as if for a run of this Airflow that is not there."""
+    marks = {**MARKS, AIRFLOW: lab.running.home.airflow_id()}
+    container = {
+        "name": "step",
+        "image": "kubebox.local/standin-mlflow:1",
+        "command": ["sleep", "300"],
+    }
+    body = {
+        "metadata": {
+            "name": "lost", "labels": marks,
+            "annotations": {DAG: "case", RUN: "never-was", TASK: "champion", INDEX: "-1"},
+        },
+        "spec": {"containers": [container], "terminationGracePeriodSeconds": 1},
+    }  # fmt: skip
+    lab.client.create_namespaced_pod(lab.settings.namespace, body)
+
+
 @pytest.fixture(scope="module")
 def ended(lab: Lab) -> Lab:
     """All cases, side by side, to their end."""
     for run in CASES:
         if run != "slow-at-end":
             lab.start(run)
+    lose_a_pod(lab)
     until(lambda: lab.pods("done"))
     manifest = Manifest(step="champion", study="stroke", run="done")
     open_run(lab.settings, "done").write(manifest)
@@ -249,16 +270,16 @@ def test_a_pod_deleted_from_outside_fails_the_task_and_says_so(ended: Lab) -> No
     assert "deleted from outside" in ended.ending("slow-deleted").message
 
 
-def test_the_sweep_ends_the_pod_of_a_deleted_run(ended: Lab) -> None:
-    until(lambda: running_pod(ended, "slow-run-deleted"))
-    until(lambda: ended.task("slow-run-deleted")["state"] == "deferred")
-    airflow = ended.running.airflow
-    airflow._call("DELETE", "/api/v2/dags/case/dagRuns/slow-run-deleted")
-    pod = ended.pods("slow-run-deleted")[0]
+def test_the_sweep_ends_the_pod_of_a_run_that_is_gone_and_no_other(ended: Lab) -> None:
+    """Such as when a run was marked and deleted while no triggerer was there to end its pods."""
+    (lost,) = ended.pods("never-was")
+    other = until(lambda: running_pod(ended, "slow-at-work"))
     # The sweep leaves young pods alone.
-    age = time.time() - pod.metadata.creation_timestamp.timestamp()
-    time.sleep(max(0.0, 61 - age))
+    made = max(p.metadata.creation_timestamp.timestamp() for p in (lost, other))
+    time.sleep(max(0.0, made + 62 - time.time()))
+    airflow = ended.running.airflow
     airflow.set_paused("fedrisk_sweep", False)
     airflow.trigger("fedrisk_sweep", "sweep-1", {})
     until(lambda: airflow.state("fedrisk_sweep", "sweep-1") == "success")
-    until(lambda: not ended.pods("slow-run-deleted"), 60)
+    until(lambda: not ended.pods("never-was"), 60)
+    assert running_pod(ended, "slow-at-work")

@@ -39,10 +39,12 @@ QUESTION = {
 }
 
 
-def read(home: Path, checkout: Path, question: object, studies: Path | None = None) -> Any:
+def read(
+    home: Path, checkout: Path, question: object, studies: Path | None = None, **given: Any
+) -> Any:
     """Read the DAG folder in a fresh process."""
     settings = Settings(home=home, studies=studies or checkout / "dags" / "studies")
-    airflow = AirflowHome(settings)
+    airflow = AirflowHome(settings.model_copy(update=given))
     airflow.configure(8080, schedules=False)
     script = Path(__file__).parent / "read_dags.py"
     done = subprocess.run(
@@ -96,8 +98,8 @@ def test_the_graph_is_that_of_the_steps(answer: Any) -> None:
     assert down["deal"] == {"collect"}
     assert down["collect"] == {"validate"}
     assert down["validate"] == {"features"}
-    assert down["features"] == {"reference", "central", "local", "federated"}
-    for model in ("champion", "reference", "central", "local", "federated"):
+    assert down["features"] == {"reference", "central", "local", "federated", "join"}
+    for model in ("champion", "reference", "central", "local", "federated", "join"):
         assert down[model] == {"score"}
     assert down["score"] == {"evaluate"}
     assert down["evaluate"] == {"promote"}
@@ -143,12 +145,19 @@ def test_the_form_becomes_the_plans_options_where_it_differs_from_the_study(answ
 
 
 def test_exit_codes_decide_on_retries(answer: Any) -> None:
-    kinds = [text.split(":")[0] for text in answer["codes"]]
+    kinds = [text.split(":")[0] for text in answer["codes"]["hard"]]
     assert kinds == [
         "none", "AirflowException", "AirflowFailException", "AirflowFailException",
         "AirflowException",
     ]  # fmt: skip
-    assert "why" in answer["codes"][2]
+    assert "why" in answer["codes"]["hard"][2]
+
+
+def test_a_step_that_the_run_can_do_without_is_skipped_at_its_last_failure(answer: Any) -> None:
+    kinds = [text.split(":")[0] for text in answer["codes"]["soft"]]
+    assert kinds == ["none", "AirflowException", *["AirflowSkipException"] * 2, "AirflowException"]
+    last = [text.split(":")[0] for text in answer["codes"]["last"]]
+    assert last == ["none", *["AirflowSkipException"] * 4]
 
 
 def test_airflows_run_ids_become_names_of_folders(answer: Any) -> None:
@@ -168,3 +177,37 @@ def test_a_broken_study_is_named_and_the_others_stay(tmp_path: Path, checkout: P
     assert set(found["errors"]) == {"study_errors.py"}
     assert "broken.yaml" in found["errors"]["study_errors.py"]
     assert "sede" in found["errors"]["study_errors.py"]
+
+
+def test_the_same_graph_is_made_of_pods(tmp_path: Path, checkout: Path, answer: Any) -> None:
+    pods = read(
+        tmp_path, checkout, {}, launcher="kubernetes", store="s3://fedrisk-runs", compute="small"
+    )
+    assert pods["errors"] == {}
+    assert pods["heavy"] == []
+    assert set(pods["dags"]) == {*answer["dags"], "fedrisk_sweep"}
+    for name, dag in answer["dags"].items():
+        for task, said in dag["tasks"].items():
+            pod = pods["dags"][name]["tasks"][task]
+            assert pod["kind"] == ("FedriskStep" if task == "plan" else "PodStep")
+            assert said["kind"] == "FedriskStep"
+            for same in ("down", "retries", "rule", "mapped", "index", "doc"):
+                assert pod[same] == said[same], (task, same)
+            # A pod waits for room and for its image first.
+            assert task == "plan" or pod["timeout"] > said["timeout"]
+    assert pods["dags"]["fedrisk_sweep"]["schedule"] == "*/5 * * * *"
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"launcher": "kubernetes"}, "FEDRISK_STORE"),
+        ({"launcher": "compose", "store": "s3://runs"}, "FEDRISK_FEDERATION=standing"),
+        ({"launcher": "emr"}, "process, compose and kubernetes"),
+    ],
+)
+def test_a_launcher_without_its_settings_is_refused_by_name(
+    tmp_path: Path, checkout: Path, settings: Any, words: str
+) -> None:
+    found = read(tmp_path, checkout, {}, **settings)
+    assert words in found["errors"]["retrain.py"]

@@ -32,6 +32,9 @@ settings = Settings.from_environment()
 with kept_processes(settings) as processes:
     command = [sys.executable, "-c", sys.argv[1], sys.argv[2]]
     processes.start("stray", command, os.environ, Path(sys.argv[3]), Path.cwd())
+    if len(sys.argv) > 4:
+        command = [sys.executable, "-c", "print('put away')"]
+        processes.start("away", command, os.environ, Path(sys.argv[4]), Path.cwd(), last=True)
     time.sleep(300)
 """
 
@@ -75,6 +78,25 @@ def test_nothing_outlives_a_command_that_is_killed(
     command.send_signal(number)
     command.wait(30)
     assert processes_of(settings.home, grace=15) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="orphans come back on Linux only")
+def test_what_is_to_be_put_away_at_the_end_is_even_when_the_command_is_killed(
+    settings: Settings, tmp_path: Path
+) -> None:
+    log = tmp_path / "away"
+    command = subprocess.Popen(
+        [sys.executable, "-c", COMMAND, STRAY, str(tmp_path / "there"), str(tmp_path / "log"), log],
+        env={**os.environ, "FEDRISK_HOME": str(settings.home)},
+        stderr=subprocess.DEVNULL,
+    )
+    wait_for(tmp_path / "there")
+    assert not log.exists()
+    command.kill()
+    command.wait(30)
+    wait_for(log)
+    assert processes_of(settings.home, grace=15) == []
+    assert log.read_text() == "put away\n"
 
 
 def test_a_process_that_dies_is_told_with_its_last_lines(
