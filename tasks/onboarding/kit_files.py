@@ -182,8 +182,8 @@ def readme(facts: KitFacts) -> str:
 # Start-up kit of {facts.name}
 
 With this folder {facts.name} joins the federation at `{facts.superlink}`. Rows stay in the
-hospital: its SuperNode reads them, trains, and sends model updates and counts. Only this hospital opens the
-connection; nothing connects to it.
+hospital: its SuperNode reads them, trains, and sends model updates and counts. Only this hospital
+opens the connection; nothing connects to it.
 
 1. {own}
 2. `credentials.env`: the key of this hospital's own store, `AWS_ACCESS_KEY_ID=...` and

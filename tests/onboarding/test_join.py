@@ -1,0 +1,106 @@
+"""A kit lets its hospital into a real standing SuperLink, and nobody else."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tasks.federation.deployment import free_ports
+from tasks.onboarding.keys import unregister
+from tasks.onboarding.link import check_link
+from tests.onboarding.conftest import Consortium
+
+pytestmark = pytest.mark.slow
+DEADLINE = 90.0
+
+
+@contextlib.contextmanager
+def started(root: Path, name: str, role: list[str], variables: dict[str, str]) -> Iterator[Path]:
+    """A standing SuperLink or SuperNode; yields its log."""
+    log, home = root / f"{name}.log", root / f"home-{name}"
+    (root / f"tmp-{name}").mkdir()
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("FEDRISK_")}
+    environment |= {"FEDRISK_HOME": str(home), "TMPDIR": str(root / f"tmp-{name}"), **variables}
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tasks.federation.standing", *role],
+            env=environment,
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        yield log
+    finally:
+        process.terminate()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(10)
+
+
+def wait_for(log: Path, words: str) -> None:
+    end = time.monotonic() + DEADLINE
+    while not log.exists() or words not in log.read_text(errors="replace"):
+        assert time.monotonic() < end, f"never said {words!r}: {log}\n" + (
+            log.read_text() if log.exists() else ""
+        )
+        time.sleep(0.2)
+
+
+def registration(address: str, kit: Path) -> str:
+    found = {each.name: each for each in check_link(address, kit)}
+    assert found["certificate"].state == found["clock"].state == "ok"
+    return f"{found['registration'].state}: {found['registration'].found}"
+
+
+def test_a_kit_lets_its_hospital_in_without_a_restart_and_a_stranger_stays_out(
+    consortium: Consortium, tmp_path: Path
+) -> None:
+    address = f"localhost:{free_ports(1)[0]}"
+    consortium.registered.mkdir()
+    (tmp_path / "store").mkdir()
+    superlink = {
+        "FEDRISK_IDENTITY": str(consortium.federation),
+        "FEDRISK_REGISTERED": str(consortium.registered),
+        "FEDRISK_STORE": f"file://{tmp_path / 'store'}",
+        "FEDRISK_SUPERLINK": address,
+        "FEDRISK_FEDERATION": "standing",
+    }
+    with started(tmp_path, "superlink", ["superlink"], superlink) as log:
+        wait_for(log, "the SuperLink listens")
+        kit = consortium.add("north", superlink=address)
+        wait_for(log, "registered north")
+        assert registration(address, kit).startswith("ok: the SuperLink knows")
+
+        stranger = consortium.add("stranger", superlink=address, registered=tmp_path / "elsewhere")
+        assert registration(address, stranger).startswith("missing: the SuperLink does not know")
+
+        def node(name: str, own: Path) -> contextlib.AbstractContextManager[Path]:
+            variables = dict(
+                line.split("=", 1) for line in (own / "hospital.env").read_text().splitlines()
+            )
+            variables["FEDRISK_IDENTITY"] = str(own)
+            variables["FEDRISK_LAKE"] = f"file://{tmp_path / 'lake' / name}"
+            return started(tmp_path, name, ["supernode", "--hospital", name], variables)
+
+        with node("north", kit), node("stranger", stranger):
+            inside = tmp_path / "home-north" / "federation" / "north" / "supernode.log"
+            outside = tmp_path / "home-stranger" / "federation" / "stranger" / "supernode.log"
+            wait_for(inside, "SuperNode ID:")
+            wait_for(outside, "Failed to initialize the connection")
+            # Asking does not disturb the SuperNode that works.
+            assert registration(address, kit).startswith("ok")
+            assert "SuperNode ID:" not in outside.read_text()
+            assert "Failed to initialize" not in inside.read_text()
+
+        unregister(consortium.registered, "north")
+        wait_for(log, "unregistered north")
+        assert registration(address, kit).startswith("missing")
