@@ -88,7 +88,7 @@ def _add(args: argparse.Namespace, settings: Settings, registered: Path) -> int:
         out=args.out.absolute(),
         registered=registered,
         authority=authority,
-        lake=(settings.lake or "s3a://fl-demo-data-{hospital}").replace("{hospital}", args.name),
+        lake=settings.lake or "s3a://fl-demo-data-{hospital}",
         image=settings.images.replace("{image}", "federation"),
         public_key=args.public_key,
         environment=os.environ,

@@ -38,7 +38,7 @@ def add_hospital(
         out: The kit's folder; new or empty.
         registered: FEDRISK_REGISTERED.
         authority: The consortium's ``ca.crt``.
-        lake: Root of the hospital's lake.
+        lake: Root of the hospital's lake; ``{hospital}`` stands for its name.
         image: The image of a SuperNode.
         public_key: The hospital's own; None to make a pair.
         environment: Variables, of which the store's address and region are passed on.

@@ -21,7 +21,7 @@ class KitFacts:
         public: The hospital's public key in OpenSSH's form.
         authority: The certificate authority's certificate, PEM.
         image: The image of a SuperNode.
-        lake: Root of the hospital's lake.
+        lake: Root of the hospital's lake; ``{hospital}`` stands for its name.
         private: The private key, OpenSSH's PEM; empty where the hospital has its own.
         settings: ``AWS_*`` that are no secret: endpoint, region.
         credentials: ``AWS_*`` of the hospital's own key.
@@ -48,7 +48,9 @@ def _yaml(tree: Any, comment: str = "") -> str:
 
 def values(facts: KitFacts) -> str:
     """Values of the chart for the hospital's own cluster."""
-    store = {"lake": facts.lake} if facts.lake.startswith("s3a://") else {}
+    # The chart takes a template alone, so that no two hospitals share a bucket.
+    template = facts.lake.startswith("s3a://") and "{hospital}" in facts.lake
+    store = {"lake": facts.lake} if template else {}
     if endpoint := facts.settings.get("AWS_ENDPOINT_URL"):
         store["endpoint"] = endpoint
     if region := facts.settings.get("AWS_REGION"):

@@ -31,7 +31,7 @@ class Consortium:
             "out": kit,
             "registered": self.registered,
             "authority": self.federation / "ca.crt",
-            "lake": f"s3a://fl-demo-data-{name}",
+            "lake": "s3a://fl-demo-data-{hospital}",
             "image": "fedrisk-federation:abc",
             **more,
         }

@@ -1,0 +1,193 @@
+"""The start-up kit: whole or not at all, keys for their owner alone, files that others accept."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from tasks.cli import main
+from tasks.errors import SettingsError
+from tasks.federation.certificates import make_node_key
+from tasks.onboarding.check import check_hospital
+from tasks.onboarding.keys import read_private_key, registered_keys
+from tests.onboarding.conftest import Consortium
+
+KEY = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret-of-north"}
+
+
+def load(path: Path) -> Any:
+    return YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+
+
+def merged(base: Any, over: Any) -> Any:
+    if isinstance(base, dict) and isinstance(over, dict):
+        return {**base, **{k: merged(base.get(k), v) for k, v in over.items()}}
+    return over
+
+
+def test_private_files_are_their_owners_alone_and_no_other_file_holds_a_secret(
+    consortium: Consortium,
+) -> None:
+    kit = consortium.add("north", credentials=KEY)
+    private = {path.name for path in kit.iterdir() if path.stat().st_mode & 0o077 == 0}
+    assert private == {"node.key", "secret.yaml", "credentials.env"}
+    for path in kit.iterdir():
+        text = path.read_text()
+        if path.name not in private:
+            assert "PRIVATE KEY" not in text, path
+            assert "secret-of-north" not in text, path
+    secret = load(kit / "secret.yaml")
+    assert secret["metadata"]["name"] == "fedrisk-hospital-north"
+    assert secret["stringData"]["node.key"] == (kit / "node.key").read_text()
+    assert secret["stringData"]["AWS_SECRET_ACCESS_KEY"] == "secret-of-north"
+
+
+def test_a_hospital_that_gives_its_own_public_key_keeps_its_private_key(
+    consortium: Consortium, tmp_path: Path
+) -> None:
+    own = tmp_path / "own"
+    own.mkdir()
+    key, public = make_node_key(own)
+    kit = consortium.add("north", public_key=public)
+    assert not (kit / "node.key").exists()
+    assert not (kit / "secret.yaml").exists()
+    lacking = {each.name for each in check_hospital(kit) if each.state == "missing"}
+    assert "node key" in lacking
+    shutil.copy(key, kit / "node.key")
+    assert "node key" not in {e.name for e in check_hospital(kit) if e.state == "missing"}
+
+
+def test_a_key_of_openssh_itself_is_taken(consortium: Consortium, tmp_path: Path) -> None:
+    program = shutil.which("ssh-keygen")
+    if program is None:
+        pytest.skip("needs ssh-keygen")
+    key = tmp_path / "node.key"
+    command = [program, "-q", "-t", "ecdsa", "-b", "384", "-N", "", "-f", str(key)]
+    subprocess.run(command, check=True, timeout=30)
+    consortium.add("north", public_key=tmp_path / "node.key.pub")
+    assert read_private_key(key)
+    assert list(registered_keys(consortium.registered)) == ["north"]
+
+
+@pytest.mark.parametrize(
+    "name", ["North", "1st", "a_b", "north-", "", "a" * 36, "../north", "pool", "consortium"]
+)
+def test_a_name_that_is_none_is_refused_and_nothing_is_left(
+    consortium: Consortium, name: str
+) -> None:
+    with pytest.raises(SettingsError, match="35 characters"):
+        consortium.add(name, out=consortium.root / "kit")
+    assert not (consortium.root / "kit").exists()
+    assert not consortium.registered.exists()
+
+
+def test_a_hospital_twice_and_another_hospitals_key_are_refused(consortium: Consortium) -> None:
+    kit = consortium.add("north")
+    with pytest.raises(SettingsError, match="hospital north is registered"):
+        consortium.add("north", out=consortium.root / "again")
+    with pytest.raises(SettingsError, match="registered for hospital north"):
+        consortium.add("south", public_key=kit / "node.pub")
+    assert list(registered_keys(consortium.registered)) == ["north"]
+    assert not list(consortium.root.glob("*again*"))
+    assert not list(consortium.root.glob("*south*"))
+
+
+def test_keys_that_flower_would_refuse_are_refused_with_what_to_do(
+    consortium: Consortium, tmp_path: Path
+) -> None:
+    from cryptography.hazmat.primitives.asymmetric import ed25519
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    key, _ = make_node_key(tmp_path)
+    other = ed25519.Ed25519PrivateKey.generate().public_key()
+    files = {
+        "is a private key": key.read_bytes(),
+        "key of another kind": other.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH),
+        "is no public key": b"ecdsa-sha2-nistp384 AAAA\n",
+        "found 0 lines": b"",
+        "found 2 lines": b"a\nb\n",
+    }
+    for words, content in files.items():
+        path = tmp_path / "given.pub"
+        path.write_bytes(content)
+        with pytest.raises(SettingsError, match=words):
+            consortium.add("north", public_key=path)
+    assert not consortium.registered.exists()
+
+
+def test_a_folder_that_holds_something_is_left_alone_and_nothing_is_registered(
+    consortium: Consortium,
+) -> None:
+    out = consortium.root / "full"
+    out.mkdir()
+    (out / "file").write_text("mine")
+    with pytest.raises(SettingsError, match="not empty"):
+        consortium.add("north", out=out)
+    assert [path.name for path in out.iterdir()] == ["file"]
+    assert not registered_keys(consortium.registered)
+
+
+def test_values_of_a_kit_satisfy_the_charts_schema(consortium: Consortium, checkout: Path) -> None:
+    import jsonschema
+
+    chart = checkout / "helm" / "fedrisk"
+    schema = json.loads((chart / "values.schema.json").read_text())
+    store = {"AWS_ENDPOINT_URL": "https://s3.example.org", "AWS_REGION": "eu-central-1"}
+    kit = consortium.add("north", superlink="superlink.example.org:9092", environment=store)
+    base = load(chart / "values.yaml")
+    for name in ("values.yaml", "registered.values.yaml"):
+        jsonschema.validate(merged(base, load(kit / name)), schema)
+    values = load(kit / "values.yaml")
+    assert values["store"]["endpoint"] == store["AWS_ENDPOINT_URL"]
+    public = registered_keys(consortium.registered)["north"]
+    assert load(kit / "registered.values.yaml")["hospitals"]["north"]["publicKey"] == public
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(merged(base, {"hospitals": {"North": {}}}), schema)
+
+
+def test_compose_accepts_the_kits_file(consortium: Consortium) -> None:
+    if shutil.which("docker") is None:
+        pytest.skip("needs docker")
+    kit = consortium.add("north", credentials=KEY)
+    done = subprocess.run(
+        ["docker", "compose", "-f", str(kit / "compose.yaml"), "config", "--format", "json"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    service = json.loads(done.stdout)["services"]["supernode"]
+    assert service["environment"]["AWS_SECRET_ACCESS_KEY"] == "secret-of-north"
+    assert service["environment"]["FEDRISK_SUPERLINK"] == "localhost:9092"
+    assert service["read_only"] is True
+
+
+def test_the_commands_add_list_check_and_remove(
+    consortium: Consortium, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FEDRISK_REGISTERED", str(consortium.registered))
+    monkeypatch.setenv("FEDRISK_IDENTITY", str(consortium.federation))
+    monkeypatch.setenv("FEDRISK_SUPERLINK", "localhost:1")
+    kit = consortium.root / "kit"
+    assert main(["hospital", "add", "north", "--out", str(kit)]) == 0
+    assert "publicKey: ecdsa-sha2-nistp384" in capsys.readouterr().out
+    assert main(["hospital", "list"]) == 0
+    assert "north" in capsys.readouterr().out
+    (kit / "node.key").chmod(0o644)
+    (kit / "approved.yaml").write_text("studies: [stroke]\n")
+    assert main(["hospital", "check", "--kit", str(kit), "--json"]) == 2
+    found = {each["name"]: each for each in json.loads(capsys.readouterr().out)}
+    states = {name: each["state"] for name, each in found.items()}
+    assert states["node.key, access"] == "missing"
+    assert "chmod 600" in found["node.key, access"]["todo"]
+    assert states["approved studies"] == states["connection"] == states["own store"] == "missing"
+    assert states["node key"] == states["ca.crt"] == "ok"
+    assert main(["hospital", "remove", "north"]) == 0
+    assert main(["hospital", "remove", "north"]) == 2
+    assert "is not registered" in capsys.readouterr().err
