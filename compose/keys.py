@@ -1,0 +1,224 @@
+"""Make every key, password and certificate of the stack that is not there yet.
+
+Runs once at each start, without a network, and leaves in each party's own volume (``/keys/...``)
+what that party needs and nothing else. What exists stays as it is, so that a restart changes
+nothing and a new hospital only adds its own: ``/keys/hospitals/<name>`` is a mount a hospital. If
+such a folder brings a key pair (``node.pub``, and ``node.key`` or not), that one is registered.
+"""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import json
+import os
+import re
+import secrets
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+)
+from cryptography.x509.oid import NameOID
+
+from tasks.federation.certificates import make_certificates, make_node_key
+from tasks.lake.identities import ADMIN, LAKE, RUNS, SHARED, Key, seaweedfs_identities
+from tasks.store import CONSORTIUM
+
+ROOT = Path("/keys")
+USER = 1000
+"""Everything but Postgres runs as this user."""
+OTHERS = ("logs", "s3-data")
+"""Volumes that are only given to the user."""
+NAMES = ("fedrisk-superlink", "localhost")
+"""How the SuperLink is called."""
+HOSPITAL = re.compile(r"[a-z0-9]([a-z0-9-]{0,40}[a-z0-9])?")
+"""A hospital's name is part of its bucket's."""
+
+
+def put(path: Path, make: Callable[[], str], mode: int = 0o400) -> str:
+    """Read a file, or make it first.
+
+    Args:
+        path: The file.
+        make: Makes its content.
+        mode: Who may read it.
+
+    Returns:
+        Its content.
+    """
+    if not path.exists():
+        write(path, make(), mode)
+        print(f"made {path.relative_to(ROOT)}")
+    return path.read_text(encoding="utf-8")
+
+
+def write(path: Path, text: str, mode: int = 0o400) -> None:
+    """Write a file in one go, so that nobody reads half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f".{path.name}")
+    new.unlink(missing_ok=True)
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as file:
+        file.write(text)
+    new.chmod(mode)
+    new.replace(path)
+
+
+def databases() -> None:
+    """Passwords of Postgres, and what Airflow and MLflow read theirs from."""
+    for name in ("password", "airflow", "mlflow"):
+        # Only Postgres and what prepares it have this volume; it is another user, so all may read.
+        put(ROOT / "postgres" / name, lambda: secrets.token_urlsafe(24), 0o444)
+    of_airflow, of_mlflow = ((ROOT / "postgres" / n).read_text() for n in ("airflow", "mlflow"))
+    put(ROOT / "mlflow" / "uri", lambda: f"postgresql://mlflow:{of_mlflow}@postgres/mlflow")
+    put(
+        ROOT / "airflow" / "airflow.cfg",
+        lambda: "\n".join(
+            [
+                "[database]",
+                f"sql_alchemy_conn = postgresql+psycopg2://airflow:{of_airflow}@postgres/airflow",
+                "[core]",
+                f"fernet_key = {base64.urlsafe_b64encode(os.urandom(32)).decode()}",
+                "[api]",
+                f"secret_key = {secrets.token_urlsafe(32)}",
+                "[api_auth]",
+                f"jwt_secret = {secrets.token_urlsafe(48)}",
+                "",
+            ]
+        ),
+    )
+
+
+def sign_in(user: str) -> None:
+    """The password of Airflow's user; Airflow itself may write this file."""
+    path = ROOT / "sign-in" / "password.json"
+    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if user not in known:
+        write(path, json.dumps(known | {user: secrets.token_urlsafe(12)}) + "\n", 0o600)
+        print(f"made a password for {user}")
+
+
+def superlink() -> None:
+    """The SuperLink's certificate, which an authority signs that is gone afterwards."""
+    folder = ROOT / "superlink"
+    if not (folder / "tls.key").exists():
+        made = make_certificates(folder / "made", NAMES)
+        for source, name in ((made.authority, "ca.crt"), (made.certificate, "tls.crt")):
+            write(folder / name, source.read_text(encoding="ascii"), 0o444)
+        write(folder / "tls.key", made.key.read_text(encoding="ascii"))
+        shutil.rmtree(folder / "made")
+        print("made the SuperLink's certificate")
+
+
+def hospital(folder: Path) -> None:
+    """A hospital's key pair, whose public half is registered, and the SuperLink's authority.
+
+    Args:
+        folder: The hospital's own.
+    """
+    name, public = folder.name, folder / "node.pub"
+    if not public.exists():
+        made = folder / "made"
+        made.mkdir()
+        key, public_made = make_node_key(made)
+        write(folder / "node.key", key.read_text(encoding="ascii"))
+        write(public, public_made.read_text(encoding="ascii"), 0o444)
+        shutil.rmtree(made)
+        print(f"made the key of {name}")
+    write(ROOT / "registered" / f"{name}.pub", public.read_text(encoding="ascii"), 0o444)
+    authority = (ROOT / "superlink" / "ca.crt").read_text(encoding="ascii")
+    write(folder / "ca.crt", authority, 0o444)
+
+
+def store(own: list[Path]) -> None:
+    """Everybody's key of the store, and what the store knows of them.
+
+    Args:
+        own: The folders of the hospitals that are part of this start.
+    """
+    known = {path.stem for path in (ROOT / "registered").glob("*.pub")}
+    hospitals = sorted(known | {folder.name for folder in own})
+    keys = {owner: s3_key(owner) for owner in [*hospitals, *SHARED]}
+    admin = put(ROOT / "s3" / "admin", lambda: secrets.token_urlsafe(32))
+    keys[ADMIN] = Key("fedrisk-admin", admin)
+    for folder in own:
+        write(folder / "s3.env", (ROOT / "credentials" / f"{folder.name}.env").read_text())
+    write(
+        ROOT / "superlink" / "s3.env", (ROOT / "credentials" / f"{CONSORTIUM}.env").read_text()
+    )
+    buckets = [RUNS, *(LAKE.replace("{hospital}", name) for name in hospitals)]
+    settings = ROOT / "s3"
+    put(settings / "closed" / "tls.key", lambda: closed(settings / "closed" / "tls.crt"))
+    told = json.dumps(seaweedfs_identities(keys, hospitals), indent=1)
+    write(settings / "identities" / "s3.json", told)
+    write(settings / "buckets" / "buckets", "\n".join(buckets) + "\n", 0o444)
+
+
+def s3_key(owner: str) -> Key:
+    """An owner's key, from the file that the launcher reads for each step."""
+    text = put(
+        ROOT / "credentials" / f"{owner}.env",
+        lambda: f"AWS_ACCESS_KEY_ID=fedrisk-{owner}\nAWS_SECRET_ACCESS_KEY="
+        f"{secrets.token_urlsafe(32)}\n",
+    )
+    found = dict(line.split("=", 1) for line in text.splitlines())
+    return Key(found["AWS_ACCESS_KEY_ID"], found["AWS_SECRET_ACCESS_KEY"])
+
+
+def closed(certificate: Path) -> str:
+    """Close the store's gRPC port: it asks for a certificate of this one's, and there is none.
+
+    Args:
+        certificate: Where the certificate goes.
+
+    Returns:
+        Its key.
+    """
+    key = ec.generate_private_key(ec.SECP384R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "fedrisk s3 closed")])
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(minutes=5))
+        .not_valid_after(now + datetime.timedelta(days=36500))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA384())
+    )
+    write(certificate, made.public_bytes(Encoding.PEM).decode("ascii"), 0o444)
+    form = PrivateFormat.TraditionalOpenSSL
+    return key.private_bytes(Encoding.PEM, form, NoEncryption()).decode("ascii")
+
+
+def main() -> None:
+    """Make what is missing, and give each volume to the user that its container runs as."""
+    own = sorted(path for path in (ROOT / "hospitals").iterdir() if path.is_dir())
+    unfit = [path.name for path in own if not HOSPITAL.fullmatch(path.name)]
+    if unfit:
+        sys.exit(f"{', '.join(unfit)}: a hospital's name has small letters, digits and hyphens.")
+    databases()
+    sign_in(os.environ["ADMIN"])
+    superlink()
+    for folder in own:
+        hospital(folder)
+    store(own)
+    for volume in [*(path for path in ROOT.iterdir() if path.name != "hospitals"), *own]:
+        os.chown(volume, USER, USER)
+        # What others have written is theirs already, and may be much.
+        for path in volume.rglob("*") if volume.name not in OTHERS else ():
+            os.chown(path, USER, USER, follow_symlinks=False)
+
+
+if __name__ == "__main__":
+    main()
