@@ -30,6 +30,7 @@ NO_TERMS: dict[str, Any] = {
     "source": True,
     "hospitals": True,
     "gates": True,
+    "compute": True,
     "federation": {"deadlines": True, "executor": True},
 }
 """Keys that are no terms: words, when it runs, who else takes part, how it is kept going.

@@ -82,6 +82,7 @@ def test_a_digest_approves_those_terms_alone(tmp_path: Path, file: Path, study: 
         "hospitals.west={path: west.csv}",
         "federation.deadlines.round=9",
         "federation.executor=stock",
+        "compute.place_within=42",
     ],
 )
 def test_what_is_no_term_keeps_the_digest(file: Path, study: Study, override: str) -> None:
