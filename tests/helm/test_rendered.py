@@ -1,0 +1,336 @@
+"""What the chart makes of its values."""
+
+from __future__ import annotations
+
+import base64
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helm_chart import NAMESPACE, Objects, Render
+
+KEY = "ecdsa-sha2-nistp384 AAAAE2VjZHNhLXNoYTItbmlzdHAzODQ= {}"
+VALUES = ["", "kind", "plain", "eks", "hospital"]
+WORKLOADS = ("StatefulSet", "Deployment", "Pod", "Job")
+
+
+def pods(objects: Objects) -> dict[str, dict[str, Any]]:
+    """The pod specification of everything that starts pods, by name."""
+    found = {}
+    for (kind, name), item in objects.items():
+        if kind in WORKLOADS:
+            found[name] = item["spec"] if kind == "Pod" else item["spec"]["template"]["spec"]
+    return found
+
+
+def labels(objects: Objects, name: str) -> dict[str, str]:
+    """The labels of a workload's pods."""
+    return objects["StatefulSet", name]["spec"]["template"]["metadata"]["labels"]  # type: ignore[no-any-return]
+
+
+def variables(container: dict[str, Any]) -> dict[str, Any]:
+    return {v["name"]: v.get("value", v.get("valueFrom")) for v in container.get("env", [])}
+
+
+def hospitals(number: int, **each: Any) -> dict[str, Any]:
+    return {
+        "hospitals": {
+            f"hospital-{n}": {"publicKey": KEY.format(f"hospital-{n}"), **each}
+            for n in range(1, number + 1)
+        }
+    }
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_every_pod_is_as_closed_as_the_house_wants(render: Render, name: str) -> None:
+    found = pods(render(name))
+    assert found
+    for pod in found.values():
+        assert pod["automountServiceAccountToken"] is False
+        # FEDRISK_MLFLOW_PORT and the like would be refused as unknown settings.
+        assert pod["enableServiceLinks"] is False
+        security = pod["securityContext"]
+        assert (security["runAsNonRoot"], security["runAsUser"]) == (True, 1000)
+        assert security["seccompProfile"] == {"type": "RuntimeDefault"}
+        for container in pod["containers"]:
+            own = container["securityContext"]
+            assert own["readOnlyRootFilesystem"] is True
+            assert own["allowPrivilegeEscalation"] is False
+            assert own["capabilities"] == {"drop": ["ALL"]}
+            assert container["resources"]["requests"].keys() == {"cpu", "memory"}
+            assert "memory" in container["resources"]["limits"]
+            assert not container["image"].endswith(":latest")
+            assert {"/tmp"} <= {m["mountPath"] for m in container["volumeMounts"]}
+            # The whole of a secret would bring node.key into the environment.
+            assert not any("secretRef" in source for source in container.get("envFrom", []))
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_every_service_selects_pods_that_there_are(render: Render, name: str) -> None:
+    objects = render(name)
+    found = [labels(objects, n) for kind, n in objects if kind == "StatefulSet"]
+    for (kind, service), item in objects.items():
+        if kind != "Service" or service == "fedrisk-run":
+            continue
+        wanted = item["spec"]["selector"].items()
+        assert len([pod for pod in found if wanted <= pod.items()]) == 1, service
+
+
+def test_defaults_are_the_designs(render: Render) -> None:
+    objects = render(values=hospitals(1, supernode={"enabled": True}))
+    sizes = {
+        name: item["spec"]["volumeClaimTemplates"][0]["spec"]["resources"]["requests"]["storage"]
+        for (kind, name), item in objects.items()
+        if kind == "StatefulSet"
+    }
+    assert (sizes["fedrisk-superlink"], sizes["fedrisk-mlflow"]) == ("50Gi", "100Gi")
+    resources = {n: p["containers"][0]["resources"] for n, p in pods(objects).items()}
+    assert resources["fedrisk-superlink"] == {
+        "requests": {"cpu": "2", "memory": "4Gi"},
+        "limits": {"cpu": "4", "memory": "8Gi"},
+    }
+    assert resources["fedrisk-hospital-hospital-1"] == {
+        "requests": {"cpu": "1", "memory": "2Gi"},
+        "limits": {"cpu": "2", "memory": "4Gi"},
+    }
+    assert resources["fedrisk-mlflow"]["requests"] == {"cpu": "1", "memory": "2Gi"}
+    pod = pods(objects)["fedrisk-hospital-hospital-1"]
+    assert pod["nodeSelector"] == {"workload": "federated-learning"}
+    assert pod["tolerations"] == [
+        {"key": "fl-training", "operator": "Equal", "value": "true", "effect": "NoSchedule"}
+    ]
+
+
+@pytest.mark.parametrize("number", [4, 10])
+def test_more_hospitals_are_more_entries_and_nothing_else(render: Render, number: int) -> None:
+    values = hospitals(number, supernode={"enabled": True})
+    values["s3"] = {"enabled": True}
+    objects = render(values=values)
+    names = {f"fedrisk-hospital-hospital-{n}" for n in range(1, number + 1)}
+    for kind in ("ServiceAccount", "StatefulSet", "NetworkPolicy", "PodDisruptionBudget"):
+        ours = {name for k, name in objects if k == kind and name.startswith("fedrisk-hospital-")}
+        assert ours == names, kind
+    registered = objects["ConfigMap", "fedrisk-registered"]["data"]
+    assert registered == {
+        f"hospital-{n}.pub": KEY.format(f"hospital-{n}") for n in range(1, number + 1)
+    }
+    buckets = objects["ConfigMap", "fedrisk-s3"]["data"]["buckets"].split()
+    assert sorted(buckets) == sorted(
+        ["fedrisk-runs", *(f"fl-demo-data-hospital-{n}" for n in range(1, number + 1))]
+    )
+
+
+def test_a_hospital_more_restarts_nothing_that_stands(render: Render) -> None:
+    def standing(number: int) -> dict[str, Any]:
+        values = hospitals(number) | {"s3": {"enabled": True}}
+        objects = render(values=values)
+        return {k: v["spec"] for k, v in objects.items() if k[0] == "StatefulSet"}
+
+    assert standing(4) == standing(10)
+
+
+def test_a_supernode_gets_its_own_key_and_no_other(render: Render) -> None:
+    objects = render(values=hospitals(3, supernode={"enabled": True}))
+    for n in (1, 2, 3):
+        name = f"fedrisk-hospital-hospital-{n}"
+        pod = pods(objects)[name]
+        text = str(pod)
+        others = {f"fedrisk-hospital-hospital-{m}" for m in (1, 2, 3)} - {name}
+        assert not any(other in text for other in others)
+        assert "fedrisk-superlink'" not in text, "its TLS key is the SuperLink's own"
+        assert pod["serviceAccountName"] == name
+        (identity,) = [v for v in pod["volumes"] if v["name"] == "identity"]
+        assert identity["projected"]["sources"] == [
+            {"secret": {"name": name, "items": [{"key": "node.key", "path": "node.key"}]}},
+            {"configMap": {"name": "fedrisk-ca", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+        ]
+        (container,) = pod["containers"]
+        assert container["command"][-2:] == ["--hospital", f"hospital-{n}"]
+        env = variables(container)
+        assert env["AWS_SECRET_ACCESS_KEY"]["secretKeyRef"]["name"] == name
+        assert env["FEDRISK_SUPERLINK"] == "fedrisk-superlink:9092"
+
+
+def test_an_approved_studies_file_is_mounted_where_it_is_given(render: Render) -> None:
+    text = "studies:\n  stroke: any\n"
+    values = {"hospitals": {"h": {"supernode": {"enabled": True}, "approved": text}}}
+    objects = render(values=values)
+    assert (
+        objects["ConfigMap", "fedrisk-hospital-h"]["data"]["approved.yaml"].strip() == text.strip()
+    )
+    (container,) = pods(objects)["fedrisk-hospital-h"]["containers"]
+    path = variables(container)["FEDRISK_APPROVED"]
+    assert Path(path).parent in {Path(m["mountPath"]) for m in container["volumeMounts"]}
+
+
+def test_service_accounts_of_the_cloud_replace_keys(render: Render) -> None:
+    objects = render("eks")
+    annotations = {
+        name: item["metadata"].get("annotations", {})
+        for (kind, name), item in objects.items()
+        if kind == "ServiceAccount"
+    }
+    roles = [
+        a.get("eks.amazonaws.com/role-arn") for n, a in annotations.items() if n != "fedrisk-mlflow"
+    ]
+    assert len(set(roles)) == len(roles) == 6
+    assert all(roles)
+    for pod in pods(objects).values():
+        for container in pod["containers"]:
+            assert not {k for k in variables(container) if k.startswith("AWS_")}
+
+
+def test_settings_are_read_by_the_program_and_hold_no_secret(render: Render) -> None:
+    from tasks.settings import Settings
+
+    for name in VALUES:
+        objects = render(name)
+        data = dict(objects["ConfigMap", "fedrisk-settings"]["data"])
+        if ("ConfigMap", "fedrisk-launcher") in objects:
+            data |= objects["ConfigMap", "fedrisk-launcher"]["data"]
+        settings = Settings.from_environment(data)
+        assert settings.lake_root("hospital-1").startswith("s3a://fl-demo-data-hospital-1")
+        assert not {k for k in data if "SECRET" in k or "ACCESS_KEY" in k}
+    kind = render("kind", options=("--set", "images.tag=abc"))
+    assert kind["ConfigMap", "fedrisk-launcher"]["data"]["FEDRISK_IMAGES"] == "fedrisk-{image}:abc"
+    assert kind["ConfigMap", "fedrisk-settings"]["data"]["AWS_ALLOW_HTTP"] == "true"
+    assert "AWS_ALLOW_HTTP" not in render("plain")["ConfigMap", "fedrisk-settings"]["data"]
+
+
+def test_the_launcher_may_handle_pods_and_nothing_else(render: Render) -> None:
+    subject = {"kind": "ServiceAccount", "name": "scheduler", "namespace": "airflow"}
+    objects = render(values={"airflow": {"subjects": [subject]}})
+    rules = {
+        r: set(rule["verbs"])
+        for rule in objects["Role", "fedrisk-pod-launcher"]["rules"]
+        for r in rule["resources"]
+    }
+    assert rules == {
+        "pods": {"create", "get", "list", "watch", "patch", "delete"},
+        "pods/log": {"get"},
+        "events": {"list", "watch"},
+    }
+    binding = objects["RoleBinding", "fedrisk-pod-launcher"]
+    own = {"kind": "ServiceAccount", "name": "fedrisk-airflow", "namespace": NAMESPACE}
+    assert binding["subjects"] == [own, subject]
+    assert not [k for k in objects if k[0].startswith("Cluster")]
+    tokens = {
+        n: i["automountServiceAccountToken"]
+        for (k, n), i in objects.items()
+        if k == "ServiceAccount"
+    }
+    assert [name for name, mounted in tokens.items() if mounted] == ["fedrisk-airflow"]
+
+
+def test_the_server_pods_of_runs_have_a_name_before_they_are_ready(render: Render) -> None:
+    spec = render()["Service", "fedrisk-run"]["spec"]
+    assert (spec["clusterIP"], spec["publishNotReadyAddresses"]) == ("None", True)
+    assert spec["selector"] == {"fedrisk.io/role": "server"}
+    assert spec["ports"][0]["port"] == 9092
+
+
+def test_the_generated_certificate_names_every_server(render: Render, tmp_path: Path) -> None:
+    objects = render(
+        options=("--set", "tls.names={superlink.example.org},tls.addresses={192.0.2.7}")
+    )
+    data = objects["Secret", "fedrisk-superlink"]["data"]
+    assert set(data) == {"ca.crt", "tls.crt", "tls.key"}
+    for name, content in data.items():
+        (tmp_path / name).write_bytes(base64.b64decode(content))
+    authority = objects["ConfigMap", "fedrisk-ca"]["data"]["ca.crt"]
+    assert authority.strip() == (tmp_path / "ca.crt").read_text().strip()
+    names = [
+        "fedrisk-superlink",
+        *(f"fedrisk-superlink.{NAMESPACE}{end}" for end in ("", ".svc", ".svc.cluster.local")),
+        f"run-1.fedrisk-run.{NAMESPACE}.svc.cluster.local",
+        "localhost",
+        "superlink.example.org",
+    ]
+    for flag, name in [*(("-verify_hostname", n) for n in names), ("-verify_ip", "192.0.2.7")]:
+        command = ["openssl", "verify", "-x509_strict", "-CAfile", "ca.crt", flag, name, "tls.crt"]
+        done = subprocess.run(
+            command, cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False
+        )
+        assert done.returncode == 0, (name, done.stderr)
+    other = ["openssl", "verify", "-CAfile", "ca.crt", "-verify_hostname", "elsewhere", "tls.crt"]
+    assert subprocess.run(other, cwd=tmp_path, capture_output=True, timeout=30).returncode != 0
+    mounted = [p for p in pods(objects).values() if "fedrisk-authority" in str(p)]
+    assert not mounted, "no pod has the CA's key"
+
+
+def test_cert_manager_is_asked_for_the_same_names(render: Render) -> None:
+    pem = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+    tls = {"mode": "cert-manager", "caCertificate": pem, "issuer": {"name": "ours"}}
+    objects = render(values={"tls": tls})
+    spec = objects["Certificate", "fedrisk-superlink"]["spec"]
+    assert spec["secretName"] == "fedrisk-superlink"
+    assert f"*.fedrisk-run.{NAMESPACE}.svc.cluster.local" in spec["dnsNames"]
+    assert spec["issuerRef"] == {"name": "ours", "kind": "Issuer", "group": "cert-manager.io"}
+    assert ("Secret", "fedrisk-superlink") not in objects
+    assert objects["ConfigMap", "fedrisk-ca"]["data"]["ca.crt"].strip() == pem.strip()
+
+
+def test_a_hospital_installs_its_supernode_and_nothing_of_the_consortium(render: Render) -> None:
+    objects = render("hospital")
+    assert {n for k, n in objects if k == "StatefulSet"} == {"fedrisk-hospital-hospital-1"}
+    assert {n for k, n in objects if k == "ServiceAccount"} == {"fedrisk-hospital-hospital-1"}
+    assert not {k for k, _ in objects} & {"Role", "RoleBinding", "Service", "Secret"}
+    (container,) = pods(objects)["fedrisk-hospital-hospital-1"]["containers"]
+    assert variables(container)["FEDRISK_SUPERLINK"] == "superlink.example.org:9092"
+
+
+def test_mlflow_scales_only_with_a_database_and_artifacts_that_are_shared(render: Render) -> None:
+    assert not [k for k in render() if k[0] == "HorizontalPodAutoscaler"]
+    mlflow = {
+        "database": {"existingSecret": "mlflow-database"},
+        "artifacts": {"existingClaim": "mlflow-artifacts"},
+        "autoscaling": {"enabled": True},
+    }
+    objects = render(values={"mlflow": mlflow})
+    spec = objects["HorizontalPodAutoscaler", "fedrisk-mlflow"]["spec"]
+    assert spec["scaleTargetRef"]["name"] == "fedrisk-mlflow"
+    server = objects["StatefulSet", "fedrisk-mlflow"]["spec"]
+    assert "replicas" not in server
+    assert "volumeClaimTemplates" not in server
+    uri = variables(server["template"]["spec"]["containers"][0])["MLFLOW_BACKEND_STORE_URI"]
+    assert uri == {"secretKeyRef": {"name": "mlflow-database", "key": "uri"}}
+
+
+def test_mlflow_answers_to_its_services_names_alone(render: Render) -> None:
+    objects = render(values={"mlflow": {"allowedHosts": ["mlflow.example.org"]}})
+    (container,) = pods(objects)["fedrisk-mlflow"]["containers"]
+    hosts = variables(container)["MLFLOW_SERVER_ALLOWED_HOSTS"].split(",")
+    assert {"fedrisk-mlflow:5000", f"fedrisk-mlflow.{NAMESPACE}.svc:5000"} <= set(hosts)
+    assert "mlflow.example.org" in hosts
+    assert not any("*" in host for host in hosts)
+
+
+def test_monitors_are_made_only_where_the_cluster_knows_them(render: Render) -> None:
+    def monitors(*options: str) -> list[str]:
+        return [name for kind, name in render("kind", options=options) if kind == "PodMonitor"]
+
+    assert monitors() == []
+    assert monitors("--api-versions", "monitoring.coreos.com/v1") == ["fedrisk-s3"]
+    assert (
+        monitors("--api-versions=monitoring.coreos.com/v1", "--set=monitoring.enabled=false") == []
+    )
+
+
+def test_priority_classes_are_made_and_used(render: Render) -> None:
+    classes = {"create": True, "standing": {"name": "stand"}, "training": {"name": "train"}}
+    objects = render(
+        values=hospitals(1, supernode={"enabled": True}) | {"priorityClasses": classes}
+    )
+    assert {n for k, n in objects if k == "PriorityClass"} == {"stand", "train"}
+    found = {n: p.get("priorityClassName") for n, p in pods(objects).items()}
+    assert found["fedrisk-superlink"] == found["fedrisk-mlflow"] == "stand"
+    assert found["fedrisk-hospital-hospital-1"] == "train"
+
+
+def test_volumes_stay_unless_the_values_say_otherwise(render: Render) -> None:
+    for name, kept in (("plain", "Retain"), ("kind", "Delete")):
+        for (kind, _), item in render(name).items():
+            if kind == "StatefulSet":
+                policy = item["spec"]["persistentVolumeClaimRetentionPolicy"]
+                assert policy == {"whenDeleted": kept, "whenScaled": "Retain"}

@@ -1,0 +1,118 @@
+"""What the schema of the values refuses, and that it says where."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kubernetes_cluster import helm
+from ruamel.yaml import YAML
+
+KEY = "ecdsa-sha2-nistp384 AAAAE2VjZHNhLXNoYTItbmlzdHAzODQ= hospital-1"
+PEM = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+PRIVATE = PEM.replace("CERTIFICATE", "EC PRIVATE KEY")
+VALUES = ["", "kind", "plain", "eks", "hospital"]
+
+
+def hospital(**values: Any) -> dict[str, Any]:
+    return {"hospitals": {"hospital-1": values}}
+
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"superlnik": {}}, "superlnik"),
+    ({"superlink": {"enabld": True}}, "enabld"),
+    ({"superlink": {"storage": {"size": "50"}}}, "size"),
+    ({"superlink": {"resources": {"requests": {"cpus": "1"}}}}, "cpus"),
+    ({"superlink": {"resources": {"limits": {"memory": "4GB"}}}}, "memory"),
+    ({"superlink": {"service": {"type": "ExternalName"}}}, "type"),
+    ({"superlink": {"address": "https://superlink.example.org:9092"}}, "address"),
+    ({"superlink": {"service": {"loadBalancerSourceRanges": ["10.0.0.0"]}}}, "SourceRanges"),
+    ({"images": {"tag": "latest"}}, "tag"),
+    ({"images": {"pullPolicy": "Sometimes"}}, "pullPolicy"),
+    ({"hospitals": {"Hospital_1": {}}}, "Hospital_1"),
+    ({"hospitals": {"1-hospital": {}}}, "1-hospital"),
+    ({"hospitals": {"hospital-": {}}}, "hospital-"),
+    ({"hospitals": {"h" * 36: {}}}, "h" * 36),
+    ({"hospitals": {"pool": {}}}, "pool"),
+    ({"hospitals": {"consortium": {}}}, "consortium"),
+    ({"hospitals": ["hospital-1"]}, "hospitals"),
+    (hospital(key=KEY), "key"),
+    (hospital(publicKey=PRIVATE), "publicKey"),
+    (hospital(publicKey="ssh-rsa AAAA"), "publicKey"),
+    (hospital(supernode={"replicas": 2}), "replicas"),
+    (hospital(store=[{"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}]), "ports"),
+    (hospital(store=[{"ports": [{"port": 443}]}]), "to"),
+    (hospital(store=[{"to": [], "ports": [{"port": 443}]}]), "to"),
+    ({"tls": {"mode": "none"}}, "mode"),
+    ({"tls": {"mode": "cert-manager"}}, "caCertificate"),
+    ({"tls": {"mode": "cert-manager", "caCertificate": PEM}}, "issuer"),
+    ({"tls": {"mode": "existing", "caCertificate": PRIVATE}}, "caCertificate"),
+    ({"tls": {"days": 30}}, "days"),
+    ({"mlflow": {"allowedHosts": ["*"]}}, "allowedHosts"),
+    ({"mlflow": {"replicas": 0}}, "replicas"),
+    ({"mlflow": {"database": {"uri": "postgresql://u:p@h/d"}}}, "uri"),
+    ({"store": {"lake": "s3a://lake/{hospital}"}}, "lake"),
+    ({"store": {"runs": "s3a://fedrisk-runs"}}, "runs"),
+    ({"store": {"secretAccessKey": "x"}}, "secretAccessKey"),
+    ({"settings": {"extra": {"AWS_SECRET_ACCESS_KEY": "x"}}}, "AWS_SECRET_ACCESS_KEY"),
+    ({"settings": {"extra": {"FEDRISK_LAKE": "x"}}}, "FEDRISK_LAKE"),
+    ({"settings": {"extra": {"PATH": "x"}}}, "PATH"),
+    ({"settings": {"federation": "simulated"}}, "federation"),
+    ({"s3": {"image": {"tag": "latest"}}}, "tag"),
+    ({"volumes": {"whenDeleted": "Keep"}}, "whenDeleted"),
+    ({"networkPolicy": {"dns": {"to": []}}}, "dns"),
+    ({"networkPolicy": {"mlflow": {"from": [{}]}}}, "from"),
+    ({"airflow": {"subjects": [{"kind": "Pod", "name": "x"}]}}, "kind"),
+]
+
+
+def lint(chart: Path, *options: str, values: str | None = None) -> str:
+    given = ["-f", "-"] if values is not None else []
+    return helm("lint", "--strict", "--quiet", str(chart), *options, *given, text=values)
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_every_file_of_values_is_linted_without_a_warning(chart: Path, name: str) -> None:
+    lint(chart, *(["-f", str(chart / f"values-{name}.yaml")] if name else []))
+
+
+@pytest.mark.parametrize(("values", "said"), REFUSED, ids=[str(v) for v, _ in REFUSED])
+def test_a_bad_value_is_refused_by_name(
+    chart: Path, tmp_path: Path, values: dict[str, Any], said: str
+) -> None:
+    path = tmp_path / "values.yaml"
+    YAML(typ="safe", pure=True).dump(values, path)
+    with pytest.raises(RuntimeError, match="don't meet the specifications of the schema") as error:
+        helm("template", "x", str(chart), "--kube-version", "1.33.0", "-f", str(path))
+    assert said in str(error.value)
+
+
+def test_more_than_one_mlflow_needs_what_it_can_share(chart: Path) -> None:
+    for option in ("mlflow.replicas=2", "mlflow.autoscaling.enabled=true"):
+        with pytest.raises(RuntimeError, match=r"mlflow\.database\.existingSecret"):
+            helm("template", "x", str(chart), "--kube-version", "1.33.0", "--set", option)
+
+
+def test_a_supernode_without_a_superlink_is_told_what_it_needs(chart: Path) -> None:
+    options = ["--set", "superlink.enabled=false,hospitals.h.supernode.enabled=true"]
+    with pytest.raises(RuntimeError, match=r"superlink\.address"):
+        helm("template", "x", str(chart), "--kube-version", "1.33.0", *options)
+
+
+def test_every_value_is_in_the_schema_and_every_key_of_the_schema_has_a_default(
+    chart: Path,
+) -> None:
+    yaml = YAML(typ="safe", pure=True)
+    schema = yaml.load((chart / "values.schema.json").read_text())
+    defaults = yaml.load((chart / "values.yaml").read_text())
+
+    def closed(node: Any, at: str) -> None:
+        if isinstance(node, dict):
+            if "properties" in node and node.get("type") == "object":
+                assert node["additionalProperties"] is False, at
+            for key, value in node.items():
+                closed(value, f"{at}/{key}")
+
+    closed(schema, "")
+    assert set(schema["properties"]) - {"global"} == set(defaults)

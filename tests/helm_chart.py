@@ -1,0 +1,62 @@
+"""The chart, rendered by the real Helm."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kubernetes_cluster import helm, need_cluster
+from ruamel.yaml import YAML
+
+CHART = Path(__file__).parent.parent / "helm" / "fedrisk"
+NAMESPACE = "rendered"
+Objects = dict[tuple[str, str], dict[str, Any]]
+Render = Callable[..., Objects]
+API = ("--kube-version", "1.33.0")
+
+
+def objects_of(text: str) -> Objects:
+    """Rendered objects by kind and name; two of one name are refused."""
+    found: Objects = {}
+    for item in YAML(typ="safe", pure=True).load_all(text):
+        if item:
+            key = (item["kind"], item["metadata"]["name"])
+            assert key not in found, f"rendered twice: {key}"
+            found[key] = item
+    return found
+
+
+@functools.cache
+def _rendered(arguments: tuple[str, ...]) -> str:
+    return helm("template", "fedrisk", str(CHART), "-n", NAMESPACE, *API, *arguments)
+
+
+@pytest.fixture(scope="session")
+def chart() -> Path:
+    """The chart's folder; the tests of it need Helm."""
+    need_cluster()
+    return CHART
+
+
+@pytest.fixture
+def render(chart: Path, tmp_path: Path) -> Render:
+    """Render the chart: ``render("kind", values={...})``, or with further options of Helm's."""
+
+    def rendered(
+        name: str = "", values: dict[str, Any] | None = None, options: tuple[str, ...] = ()
+    ) -> Objects:
+        arguments = ["-f", str(chart / f"values-{name}.yaml")] if name else []
+        if values is None:
+            return objects_of(_rendered((*arguments, *options)))
+        path = tmp_path / "values.yaml"
+        YAML(typ="safe", pure=True).dump(values, path)
+        text = helm(
+            *("template", "fedrisk", str(chart), "-n", NAMESPACE, *API),
+            *(*arguments, "-f", str(path), *options),
+        )
+        return objects_of(text)
+
+    return rendered
