@@ -148,12 +148,12 @@ def _of(cpu: str, memory: str, most_cpu: str, most_memory: str) -> Resources:
 
 
 FIGURES: dict[ProfileName, dict[Role, Resources]] = {
-    # A cluster of one small node. Memory as measured (docs/pods.md), CPU as it comes.
+    # A cluster of one small node: memory as measured (docs/pods.md), CPU as it comes.
     "small": {
         "data": _of("100m", "1Gi", "2", "2Gi"),
         "training": _of("50m", "512Mi", "2", "1536Mi"),
         "server": _of("100m", "768Mi", "2", "2Gi"),
-        "hospital": _of("50m", "512Mi", "2", "1536Mi"),
+        "hospital": _of("50m", "768Mi", "2", "1536Mi"),
         "registry": _of("50m", "384Mi", "2", "1Gi"),
     },
     # The design's: a server and a hospital of the federation; the others beside them.

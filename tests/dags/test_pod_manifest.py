@@ -108,7 +108,9 @@ def test_a_pod_runs_its_steps_command_in_its_steps_image(
 ) -> None:
     container = rendered(checkout, step, hospital)["spec"]["containers"][0]
     command = ["fedrisk", "step", step, "--study", "stroke", "--run", RUN]
-    assert container["command"] == command + (["--hospital", hospital] if hospital else [])
+    command += ["--hospital", hospital] if hospital else []
+    # One pipe for both streams: two would not keep their order.
+    assert container["command"] == ["/bin/sh", "-c", 'exec "$@" 2>&1', "sh", *command]
     light = step in ("champion", "evaluate", "promote")
     image = "spark" if step in DATA else "mlflow" if light else "federation"
     assert container["image"] == f"registry.example/fedrisk-{image}:abc"
@@ -182,6 +184,15 @@ def test_only_a_node_key_is_taken_from_a_hospitals_secret_as_a_file(checkout: Pa
     assert sources == []
 
 
+def test_a_hospitals_own_pod_is_told_of_its_approved_studies_if_it_has_any(checkout: Path) -> None:
+    spec = rendered(checkout, "join", "hospital-1")["spec"]
+    (told,) = (e for e in spec["containers"][0]["env"] if e["name"] == "FEDRISK_APPROVED")
+    where = {"name": "fedrisk-hospital-hospital-1", "optional": True}
+    assert told["valueFrom"]["configMapKeyRef"] == {**where, "key": "FEDRISK_APPROVED"}
+    (volume,) = (v for v in spec["volumes"] if v["name"] == "approved")
+    assert volume["configMap"] == where
+
+
 def test_the_designs_figures_are_the_default(checkout: Path) -> None:
     def of(step: str, hospital: str | None = None) -> Any:
         return rendered(checkout, step, hospital)["spec"]["containers"][0]["resources"]
@@ -204,7 +215,7 @@ def test_a_study_and_the_settings_change_what_pods_get(checkout: Path) -> None:
     ]
     node = rendered(checkout, "join", "hospital-1", *changes, compute="small")["spec"]
     assert node["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
-    assert node["containers"][0]["resources"]["requests"] == {"cpu": "50m", "memory": "512Mi"}
+    assert node["containers"][0]["resources"]["requests"] == {"cpu": "50m", "memory": "768Mi"}
     assert node["nodeSelector"] == {"kind": "gpu"}
     assert node["tolerations"][-1] == {"key": "gpu", "operator": "Exists"}
     data = rendered(checkout, "collect", "hospital-1", *changes)
