@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from tasks.errors import FederationError, SettingsError
 from tasks.federation.closing import Outcome
 from tasks.federation.deployment import FAILURE, OUTCOME, fingerprint
+from tasks.federation.termination import check_interrupted
 from tasks.federation.told import failure_of, tell_rounds
 from tasks.manifest import write_atomically
 from tasks.objects import get, put, remove
@@ -83,6 +84,7 @@ def hand_over(context: Context, folder: Path, sink: RoundSink) -> Outcome:
     put(store, request, asked.model_dump_json().encode())
     try:
         while True:
+            check_interrupted()
             outcome, failure = (get(store, f"{base}/{name}") for name in (OUTCOME, FAILURE))
             rounds = get(store, f"{base}/rounds.jsonl")
             if rounds is not None:

@@ -19,7 +19,7 @@ from tasks.federation.deployment import Deployment, deploy
 from tasks.federation.handover import hand_over
 from tasks.federation.join import ENDED
 from tasks.federation.processes import Processes, tail
-from tasks.federation.termination import interruptible
+from tasks.federation.termination import check_interrupted, interruptible
 from tasks.federation.told import failure_of, tell_rounds
 from tasks.manifest import write_atomically
 from tasks.objects import remove
@@ -98,6 +98,7 @@ def _watch(
     )
     shared = _Shared(context, deployment.folder / "checkpoint.npz")
     while True:
+        check_interrupted()
         done = deployment.outcome.exists()
         told = tell_rounds(rounds, told, sink)
         shared.look()

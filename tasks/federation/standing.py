@@ -25,7 +25,7 @@ from tasks.federation.desk import Desk
 from tasks.federation.executor import wait_for_port
 from tasks.federation.processes import Processes, tail
 from tasks.federation.supernode import SuperNode, serve
-from tasks.federation.termination import interruptible
+from tasks.federation.termination import check_interrupted, interruptible
 from tasks.launch import QUIET
 from tasks.settings import Settings
 
@@ -69,6 +69,7 @@ def superlink(settings: Settings) -> int:
             print(f"the SuperLink listens on port {port}", flush=True)
             desk = Desk(settings, folder / "runs")
             while not processes.ended():
+                check_interrupted()
                 desk.look()
                 time.sleep(LOOK)
             raise FederationError(

@@ -20,6 +20,7 @@ from tasks.federation.certificates import write_private
 from tasks.federation.deployment import free_ports, known_file
 from tasks.federation.processes import Processes, tail
 from tasks.federation.standing_rows import OWN, STANDING
+from tasks.federation.termination import check_interrupted
 from tasks.launch import QUIET
 from tasks.settings import Settings
 
@@ -112,6 +113,8 @@ class SuperNode:
                     f"(start {self.starts + 1})",
                     flush=True,
                 )
+                # What its forks left would stay behind as zombies.
+                self._processes.end()
                 self.start()
             return False
         if self.connected < self._started and self._let_in():
@@ -145,6 +148,7 @@ def serve(node: SuperNode, over: Callable[[], bool], patience: float, deadline: 
     began = last = time.monotonic()
     node.start()
     while not over():
+        check_interrupted()
         now = time.monotonic()
         if node.look():
             last = now

@@ -13,6 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -223,13 +224,24 @@ def _other_address() -> str:
     return address
 
 
-def test_both_sides_come_back_after_a_restart(stand: Stand, trained: Context) -> None:
-    stand.stop("superlink")
-    stand.start("superlink")
-    stand.wait_for("superlink", "listens on port", times=2)
-    for name in ("north", "south"):
-        stand.wait_for(name, "has joined", times=2, deadline=150)
-    context = stand.context("r3", min_hospitals=2, deadlines={"ready": 20})
+def test_after_a_restart_hospitals_come_back_and_the_run_goes_on(
+    stand: Stand, trained: Context
+) -> None:
+    context = stand.context("r3", min_hospitals=2, rounds=40, deadlines={"ready": 180, "run": 400})
     for name in ROWS:
         run_step("join", "r3", context.settings, name)
-    assert run_step("federated", "r3", context.settings).figures["rounds"] == 3
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(run_step, "federated", "r3", context.settings)
+        checkpoint = stand.root / "store" / "consortium" / "r3" / "files" / "federated"
+        end = time.monotonic() + 60
+        while not (checkpoint / "checkpoint.npz").exists():
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        stand.stop("superlink")
+        stand.start("superlink")
+        stand.wait_for("superlink", "listens on port", times=2)
+        for name in ("north", "south"):
+            stand.wait_for(name, "has joined", times=2, deadline=150)
+        manifest = running.result(timeout=400)
+    assert manifest.figures["rounds"] == 40
+    assert any("resumed after round" in note for note in manifest.notes)
