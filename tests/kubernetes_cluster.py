@@ -15,6 +15,7 @@ import json
 import os
 import shutil
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -233,6 +234,31 @@ def namespace(name: str) -> Iterator[str]:
     finally:
         kubectl("delete", "namespace", name, "--wait", timeout=180)
         wait_until(f"the volumes of {name} are gone", lambda: not volumes(name), 60)
+
+
+@contextlib.contextmanager
+def volumes_of_user(user: int = 1000) -> Iterator[None]:
+    """Give new volumes to a user, as a storage driver does by a pod's fsGroup.
+
+    The test cluster's volumes are folders of root's (mode 0750), and Kubernetes applies no fsGroup
+    to such; a pod that is not root's could not write to its own volume.
+    """
+    ended = threading.Event()
+
+    def look() -> None:
+        while not ended.wait(0.3):
+            for folder in Path("/tmp/hostpath_pv").glob("*"):
+                with contextlib.suppress(OSError):
+                    if folder.stat().st_uid == 0:
+                        os.chown(folder, user, user)
+
+    watcher = threading.Thread(target=look, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join(5)
 
 
 def volumes(namespace: str) -> list[str]:
