@@ -27,13 +27,18 @@ def test_sigterm_is_an_exception() -> None:
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_loop_ends_although_the_exception_was_lost() -> None:
-    turns = 0
-    with pytest.raises(SystemExit), interruptible():
-        for turns in range(3):  # noqa: B007
+    turns: list[int] = []
+
+    def loop() -> None:
+        for turn in range(3):
             check_interrupted()
+            turns.append(turn)
             lost = LosesWhatIsRaised()
             del lost
-    assert turns == 1
+
+    with interruptible(), pytest.raises(SystemExit):
+        loop()
+    assert turns == [0]
 
 
 def test_the_next_step_of_this_process_is_not_ended_by_it() -> None:
