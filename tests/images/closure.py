@@ -14,6 +14,14 @@ from pathlib import Path
 BEGIN: list[str] = []
 
 
+def is_module(name: str) -> bool:
+    """Whether there is such a module, and not only a thing of that name in a module."""
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False
+
+
 def modules_of(name: str) -> set[str]:
     """What a module of the project imports."""
     found = importlib.util.find_spec(name)
@@ -27,7 +35,7 @@ def modules_of(name: str) -> set[str]:
             names.add(node.module)
             for alias in node.names:
                 inner = f"{node.module}.{alias.name}"
-                if node.module.startswith("tasks") and importlib.util.find_spec(inner):
+                if node.module.startswith("tasks") and is_module(inner):
                     names.add(inner)
     return names
 
