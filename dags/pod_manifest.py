@@ -178,7 +178,7 @@ def limits_of(pod: PodOf, study: Study, settings: Settings) -> str:
 
 
 def _command(pod: PodOf, plan: Plan) -> list[str]:
-    # Both streams through one pipe, or the container runtime may swap an error and what came before.
+    # Both streams through one pipe: the container runtime does not keep the order of two.
     merged = ["/bin/sh", "-c", 'exec "$@" 2>&1', "sh"]
     command = [*merged, "fedrisk", "step", pod.step, "--study", plan.study.name, "--run", plan.run]
     return [*command, *(["--hospital", pod.hospital] if pod.hospital else [])]

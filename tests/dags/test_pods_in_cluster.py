@@ -18,6 +18,7 @@ from standin import load_standin
 
 from tasks.embedded.home import AirflowHome
 from tasks.embedded.pods import AIRFLOW, DAG, INDEX, MARKS, RUN, TASK
+from tasks.embedded.rest import AlreadyThere
 from tasks.embedded.server import Running, airflow_running
 from tasks.launch import Ending, read_endings
 from tasks.manifest import Manifest, RunFolder
@@ -72,7 +73,11 @@ class Lab:
     def start(self, run: str) -> None:
         dag, overrides = CASES[run]
         make_plan(Request(study="stroke", overrides=[*SMALL, *overrides]), run, self.settings)
-        self.running.airflow.trigger(dag, run, {})
+        # A busy machine may answer too late, though the run is there.
+        for _ in range(3):
+            with contextlib.suppress(TimeoutError, AlreadyThere):
+                self.running.airflow.trigger(dag, run, {})
+                return
 
     def task(self, run: str) -> dict[str, Any]:
         return self.running.airflow.tasks(CASES[run][0], run)[0]
