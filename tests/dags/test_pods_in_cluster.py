@@ -184,7 +184,7 @@ def ended(lab: Lab) -> Lab:
         if run != "slow-at-end":
             lab.start(run)
     lose_a_pod(lab)
-    until(lambda: lab.pods("done"))
+    until(lambda: lab.pods("done"), 240)
     manifest = Manifest(step="champion", study="stroke", run="done")
     open_run(lab.settings, "done").write(manifest)
     return lab
