@@ -247,7 +247,10 @@ def test_the_generated_certificate_names_every_server(render: Render, tmp_path: 
         "localhost",
         "superlink.example.org",
     ]
-    for flag, name in [*(("-verify_hostname", n) for n in names), ("-verify_ip", "192.0.2.7")]:
+    for flag, name in [
+        *(("-verify_hostname", n) for n in names),
+        *(("-verify_ip", a) for a in ("192.0.2.7", "127.0.0.1")),
+    ]:
         command = ["openssl", "verify", "-x509_strict", "-CAfile", "ca.crt", flag, name, "tls.crt"]
         done = subprocess.run(
             command, cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False
@@ -265,6 +268,7 @@ def test_cert_manager_is_asked_for_the_same_names(render: Render) -> None:
     objects = render(values={"tls": tls})
     spec = objects["Certificate", "fedrisk-superlink"]["spec"]
     assert spec["secretName"] == "fedrisk-superlink"
+    assert spec["ipAddresses"] == ["127.0.0.1"]
     assert f"*.fedrisk-run.{NAMESPACE}.svc.cluster.local" in spec["dnsNames"]
     assert spec["issuerRef"] == {"name": "ours", "kind": "Issuer", "group": "cert-manager.io"}
     assert ("Secret", "fedrisk-superlink") not in objects

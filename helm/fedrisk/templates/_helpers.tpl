@@ -39,6 +39,11 @@ fedrisk.io/hospital: {{ . }}
 {{- concat $names .Values.tls.names | uniq | toJson -}}
 {{- end }}
 
+{{/* Its addresses. The SuperLink's desk talks to it over the loopback and checks the certificate. */}}
+{{- define "fedrisk.addresses" -}}
+{{- concat (list "127.0.0.1") .Values.tls.addresses | uniq | toJson -}}
+{{- end }}
+
 {{- define "fedrisk.superlink" -}}
 {{- if .Values.superlink.enabled -}}
 fedrisk-superlink:9092
