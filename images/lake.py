@@ -15,6 +15,7 @@ import zipfile
 from pathlib import Path
 
 from tasks.errors import FedriskError
+from tasks.lake import classes
 from tasks.lake.jars import cache_folder
 from tasks.lake.setup import prepare
 from tasks.settings import Settings
@@ -26,6 +27,9 @@ NATIVE = {
 }
 """Jars of PySpark that unpack a library into ``/tmp`` and load it: a container's ``/tmp`` is often
 mounted without the right to do so. The image's Java is told where they are (``java`` stage)."""
+
+PATIENCE = 900.0
+"""Seconds for making the archive: a build may wait longer for it than a person."""
 
 
 def unpack_libraries(target: Path) -> None:
@@ -66,6 +70,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     settings = Settings.from_environment()
     unpack_libraries(Path(os.environ["JAVA_HOME"]) / "native")
+    classes.DEADLINE = PATIENCE
     prepare(settings, s3=True)
     if not list(cache_folder(settings.home).glob("classes-*.jsa")):
         sys.exit("the archive of Spark's classes was not made")
