@@ -12,7 +12,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 # Test tools must not ask the network for their own news.
 export UV_NO_PROGRESS ?= 1
 
-.PHONY: help setup run up test test-fast lint bench images lock clean
+.PHONY: help setup run up test test-fast lint bench images lock clean cluster-smoke
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -40,6 +40,9 @@ images:  ## the container images (Docker, git and Python; one alone: make images
 
 images-%:
 	@$(PYTHON) images/build.py $*
+
+cluster-smoke: setup  ## the chart and a run in pods on a cluster, with faults (docs/cluster.md)
+	@$(VENV)/bin/python -m smoke.cluster $(CLUSTER_ARGS)
 
 bench: setup  ## one JSON object a line
 	@$(VENV)/bin/python -m bench

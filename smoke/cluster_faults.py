@@ -1,0 +1,232 @@
+"""Faults while runs go on in pods: lost pods, a dead scheduler, no memory, no room, no image."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+
+from smoke.cluster_lab import OUTSIDE, STEPS, Lab, Run, lab_settings, seconds_since
+from smoke.cluster_site import Site
+from smoke.cluster_tools import checkout, until
+from smoke.table import Table
+from tasks.launch import settings_environment
+
+ROUNDS = 40
+LONG = [
+    *("federation.deadlines.round=15", "federation.deadlines.ready=400"),
+    f"federation.rounds={ROUNDS}",
+]
+"""A run with time for faults in it, whose rounds do not wait long for a hospital that is gone."""
+IMPOSSIBLE = [
+    # More than any step beside MLflow can do with.
+    "compute.registry.limits.memory=48Mi",
+    "compute.data.requests.cpu=500",
+    "compute.place_within=8",
+]
+GONE = 60.0
+"""Seconds in which a cancelled run's pods must be gone."""
+
+
+def disturbed_run(lab: Lab, site: Site, table: Table, limit: float) -> Run:
+    """A run in which pods are deleted, the scheduler is killed and the release is upgraded.
+
+    Args:
+        lab: Airflow.
+        site: Where.
+        table: Gets the checks.
+        limit: Seconds for the whole run.
+    """
+    run = lab.start("disturbed", *LONG)
+    until("round 2 is done", lambda: _alive(lab) and run.round() >= 2, limit)
+    before = run.round()
+    lab.cluster.delete_pod(run.running_pod("join", "hospital-2").metadata.name)
+    until("a round without hospital-2 is told", lambda: _without(run, "hospital-2"), 180)
+    until(
+        "hospital-2 takes part again",
+        lambda: _last(run, "hospital-2") > max(_without(run, "hospital-2")),
+        240,
+    )
+    _kill_scheduler(lab)
+    known = run.round()
+    lab.cluster.delete_pod(run.running_pod("federated").metadata.name)
+    values = site.values(
+        superlink={"podAnnotations": {"fedrisk.io/smoke": "second"}},
+        mlflow={"podAnnotations": {"fedrisk.io/smoke": "second"}},
+    )
+    # While the server's second pod takes over.
+    site.helm("upgrade", values)
+    in_flight = run.state()
+    state = run.wait(limit)
+    federated = run.manifest("federated")
+    lost = federated.figures["lost"].get("hospital-2", [])
+    seen = federated.figures["participation"]
+    table.check(
+        "a hospital's pod is deleted mid-round: the run ends well and reports it",
+        state == "success" and bool(lost) and seen["hospital-2"] < ROUNDS,
+        f"{state}; deleted after round {before}, missed rounds {lost}, took part in {seen}",
+    )
+    resumed = [note for note in federated.notes if note.startswith("resumed after round")]
+    number = int(resumed[0].split()[3].rstrip(";")) if resumed else 0
+    table.check(
+        "the server's pod is deleted: the run goes on after its checkpoint",
+        state == "success" and number >= min(known, ROUNDS) - 1 > 0,
+        f"{resumed}, deleted in round {known + 1}; {federated.figures['stopped']}",
+    )
+    table.check(
+        "the release is upgraded while the run trains: MLflow and SuperLink are new, the run ends "
+        "well",
+        state == "success" and in_flight == "running",
+        f"run {in_flight} after the upgrade, then {state}; revision {_revision(site)}",
+    )
+    table.check("the scheduler is killed: the next one takes the run over", state == "success")
+    return run
+
+
+def impossible_run(lab: Lab, table: Table) -> None:
+    """A run whose pods have too little memory or ask for too much: fails in time and says why."""
+    began = time.monotonic()
+    run = lab.start("impossible", *IMPOSSIBLE)
+    state = run.wait(300)
+    took = seconds_since(began)
+    words = {each.step: each.message for each in run.endings()}
+    for step, what, sign in (
+        ("champion", "more memory than its limit", "memory than its limit of 48Mi"),
+        ("deal", "no room on any node", "no node has room for the pod"),
+    ):
+        told = words.get(step, "")
+        table.check(
+            f"{what}: the task fails in time with the reason in its log",
+            state == "failed" and sign in told and sign in run.log(step) and took < 240,
+            f"after {took:.0f} s: {told}",
+        )
+    table.check("a failed run leaves no pod", not run.pods(), [p.metadata.name for p in run.pods()])
+
+
+def no_image(site: Site, table: Table, home: Path) -> None:
+    """``fedrisk run`` with images that nobody has: fails, says so and leaves nothing."""
+    began = time.monotonic()
+    done = subprocess.run(
+        _fedrisk_run("unpullable"),
+        cwd=checkout(),
+        env=_environment(site, home, "nowhere.invalid/fedrisk-{image}:1"),
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+    told = next((x for x in done.stderr.splitlines() if "cannot be pulled" in x), "")
+    table.check(
+        "an image that cannot be pulled: the run fails in time with the reason",
+        done.returncode == 1 and bool(told),
+        f"after {seconds_since(began):.0f} s, exit code {done.returncode}: "
+        f"{told or done.stderr[-400:]}",
+    )
+    left = _pods_of(site, "unpullable")
+    table.check("the command leaves no pod", not left, left)
+
+
+def killed_command(site: Site, table: Table, home: Path) -> None:
+    """``fedrisk run`` killed by SIGKILL: its pods are ended all the same."""
+    began = time.monotonic()
+    log = home.with_suffix(".log")
+    with log.open("wb") as file:
+        command = subprocess.Popen(
+            _fedrisk_run("killed"),
+            cwd=checkout(),
+            env=_environment(site, home),
+            stdout=file,
+            stderr=file,
+        )
+    try:
+        until("the command's pods run", lambda: _pods_of(site, "killed"), 240)
+    finally:
+        command.kill()
+        command.wait()
+    killed = time.monotonic()
+    until("its pods are gone", lambda: not _pods_of(site, "killed"), 120)
+    table.check(
+        "the command and its Airflow are killed: its pods are ended",
+        True,
+        f"{seconds_since(killed):.0f} s after SIGKILL ({seconds_since(began):.0f} s in all)",
+    )
+
+
+def cancelled_run(lab: Lab, table: Table) -> None:
+    """A run that is marked as failed while pods work: they are gone soon after."""
+    run = lab.start("cancelled", "federation.rounds=2")
+    pod = until("a pod of it runs", lambda: run.running_pod("deal"), 120)
+    until("its task waits", lambda: run.tasks("deal")[0]["state"] == "deferred", 60)
+    began = time.monotonic()
+    run.cancel()
+    until("its pods are gone", lambda: not run.pods(), GONE)
+    table.check(
+        "a cancelled run's pods are gone",
+        run.state() == "failed",
+        f"{pod.metadata.name} after {seconds_since(began)} s",
+    )
+
+
+def _alive(lab: Lab) -> bool:
+    lab.check()
+    return True
+
+
+def _without(run: Run, hospital: str) -> list[int]:
+    return [e.round for e in run.rounds() if hospital in e.lost or hospital not in e.replied]
+
+
+def _last(run: Run, hospital: str) -> int:
+    return max((e.round for e in run.rounds() if hospital in e.replied), default=0)
+
+
+def _kill_scheduler(lab: Lab) -> None:
+    """Kill the scheduler as a full machine would, and start another as its keeper would."""
+    lab.quiet = True
+    home = str(lab.running.home.path)
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            command = process.cmdline()
+            ours = process.environ().get("AIRFLOW_HOME") == home
+            if ours and "airflow" in command and "scheduler" in command:
+                process.send_signal(signal.SIGKILL)
+    if lab.running.processes is not None:
+        lab.running.processes.start(
+            "second scheduler",
+            lab.running.home.command("scheduler", "--skip-serve-logs"),
+            lab.running.home.environment(),
+            lab.running.home.logs / "second-scheduler.log",
+            lab.running.home.path,
+        )
+
+
+def _revision(site: Site) -> str:
+    text = site.cluster.helm("status", "fedrisk")
+    return next((x for x in text.splitlines() if x.startswith("REVISION")), "")
+
+
+def _pods_of(site: Site, run: str) -> list[str]:
+    return [
+        str(pod.metadata.name)
+        for pod in site.cluster.pods(STEPS)
+        if (pod.metadata.annotations or {}).get("fedrisk.io/run") == run
+    ]
+
+
+def _fedrisk_run(run: str) -> list[str]:
+    outside = [word for each in OUTSIDE for word in ("--set", each)]
+    return [sys.executable, "-m", "tasks.cli", "run", "--run", run, *outside]
+
+
+def _environment(site: Site, home: Path, images: str = "") -> dict[str, str]:
+    shutil.rmtree(home, ignore_errors=True)
+    home.mkdir(parents=True)
+    settings = lab_settings(site, home, images)
+    return {**os.environ, **site.environment(), **settings_environment(settings)}

@@ -1,0 +1,264 @@
+"""What a hospital cannot do: read what is another's, or join with a strange key."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from smoke.cluster_lab import PodSeen
+from smoke.cluster_site import TOLERATION, Site
+from smoke.cluster_tools import CALL, until
+from smoke.table import Table
+
+PROBE = """
+import json, os, pathlib, ssl, urllib.request, urllib.error
+from tasks.objects import get, keys, put
+from tasks.errors import FedriskError
+def tried(work):
+    try:
+        return ["done", str(work())[:80]]
+    except FedriskError as error:
+        return ["refused", str(error)]
+def api():
+    context = ssl._create_unverified_context()
+    url = "https://kubernetes.default.svc/api/v1/namespaces/%s/secrets/fedrisk-hospital-%s"
+    try:
+        with urllib.request.urlopen(url % (NS, OTHER), timeout=20, context=context) as answer:
+            return ["done", answer.status]
+    except urllib.error.HTTPError as error:
+        return ["refused", error.code]
+lake = "s3://fl-demo-data-"
+print("PROBE" + json.dumps({
+    "own bucket": tried(lambda: put(lake + OWN, "probe", b"x") or get(lake + OWN, "probe")),
+    "own prefix": tried(lambda: put("s3://fedrisk-runs", OWN + "/probe", b"x")),
+    "read other": tried(lambda: list(keys(lake + OTHER, "stroke"))),
+    "write other": tried(lambda: put(lake + OTHER, "probe", b"x")),
+    "write prefix": tried(lambda: put("s3://fedrisk-runs", OTHER + "/probe", b"x")),
+    "write consortium": tried(lambda: put("s3://fedrisk-runs", "consortium/probe", b"x")),
+    "token": [str(p) for p in pathlib.Path("/var/run/secrets").glob("**/token")],
+    "other key": [k for k in os.environ if "SECRET" in k and k != "AWS_SECRET_ACCESS_KEY"],
+    "api": api(),
+}))
+"""
+STRANGER = """
+import os, pathlib, shutil, subprocess, sys, time
+from tasks.federation.certificates import make_node_key
+own = pathlib.Path("/tmp/own"); own.mkdir(mode=0o700)
+key, _ = make_node_key(own)
+if key.name != "node.key":
+    shutil.move(key, own / "node.key")
+shutil.copy("/etc/fedrisk/identity/ca.crt", own / "ca.crt")
+os.environ["FEDRISK_IDENTITY"] = str(own)
+node = subprocess.Popen([sys.executable, "-m", "tasks.federation.standing", "supernode",
+                         "--hospital", sys.argv[1]])
+log = pathlib.Path("/var/lib/fedrisk/federation") / sys.argv[1] / "supernode.log"
+end, tries = time.monotonic() + 90, 0
+while time.monotonic() < end and tries < 2:
+    time.sleep(1)
+    if pathlib.Path("/tmp/ready").exists():
+        print("STRANGER joined", flush=True); break
+    text = log.read_text(errors="replace") if log.exists() else ""
+    tries = text.count("ERROR")
+else:
+    print("STRANGER " + ("refused" if tries else "heard nothing"), text[-1500:], flush=True)
+node.terminate(); node.wait(30)
+"""
+
+
+def check_pods(seen: dict[str, PodSeen], node: str, table: Table) -> None:
+    """Look at all pods of the runs: each had its owner's secret, account and volumes only.
+
+    Args:
+        seen: The pods.
+        node: The node for training.
+        table: Gets the checks.
+    """
+    wrong, placed = list[str](), dict[str, str]()
+    hospitals = set()
+    for pod in seen.values():
+        hospital = pod.labels.get("fedrisk.io/hospital", "")
+        own = f"fedrisk-hospital-{hospital}" if hospital else f"fedrisk-{pod.owner}"
+        allowed = {own} | ({"fedrisk-superlink"} if pod.step == "federated" else set())
+        hospitals.add(hospital)
+        if pod.secrets - allowed or pod.claims or pod.spec.service_account_name != own:
+            wrong.append(f"{pod.name}: {sorted(pod.secrets)}, {pod.spec.service_account_name}")
+        if pod.spec.automount_service_account_token is not False:
+            wrong.append(f"{pod.name}: a token is mounted")
+        if pod.step in ("federated", "join", "central", "local", "score") and pod.node:
+            placed[pod.name] = pod.node
+            if (pod.spec.node_selector or {}).get("workload") != "federated-learning":
+                wrong.append(f"{pod.name}: not kept to the nodes for training")
+    table.check(
+        "each pod has its owner's account and secret, no token and nobody's volume",
+        not wrong and len(hospitals) > 3,
+        "; ".join(wrong) or f"{len(seen)} pods of {len(hospitals) - 1} hospitals",
+    )
+    table.check(
+        "training pods ran on the labelled and tainted node",
+        bool(placed) and set(placed.values()) == {node},
+        f"{len(placed)} on {', '.join(sorted(set(placed.values())))}",
+    )
+
+
+def check_access(site: Site, table: Table) -> None:
+    """Try, as hospital-1, to get at what is hospital-2's.
+
+    Args:
+        site: Where.
+        table: Gets the checks.
+    """
+    own, other, space = "hospital-1", "hospital-2", site.cluster.namespace
+    code = f"NS, OWN, OTHER = {space!r}, {own!r}, {other!r}\n{PROBE}"
+    text = _run_pod(site, "fedrisk-smoke-probe", own, ["python", "-c", code], 120)
+    line = next((x for x in text.splitlines() if x.startswith("PROBE")), "")
+    if not table.check("a pod of hospital-1 can ask", bool(line), text[-500:] if not line else ""):
+        return
+    found: dict[str, Any] = json.loads(line.removeprefix("PROBE"))
+    for what, words in (
+        ("own bucket", "its own bucket is open to it"),
+        ("own prefix", "its own part of the runs is open to it"),
+    ):
+        table.check(words, found[what][0] == "done", found[what])
+    for what, words in (
+        ("read other", "another hospital's bucket cannot be listed"),
+        ("write other", "nothing can be written to another hospital's bucket"),
+        ("write prefix", "nothing can be written to another hospital's part of the runs"),
+        ("write consortium", "nothing can be written to the consortium's part of the runs"),
+    ):
+        table.check(words, found[what][0] == "refused", found[what][1])
+    table.check(
+        "no token and no other secret is in its pod",
+        not found["token"] and not found["other key"],
+        f"{found['token']} {found['other key']}",
+    )
+    table.check(
+        "the API refuses it another hospital's secret",
+        found["api"][0] == "refused" and found["api"][1] in (401, 403),
+        f"HTTP {found['api'][1]}",
+    )
+    status = _as_account(site, own, f"fedrisk-hospital-{other}")
+    table.check(
+        "its service account's own token is refused another hospital's secret",
+        status == 403,
+        f"HTTP {status}",
+    )
+
+
+def _as_account(site: Site, hospital: str, secret: str) -> int:
+    """HTTP status of reading a secret with a real token of the hospital's service account."""
+    from kubernetes import client
+    from kubernetes.client.exceptions import ApiException
+
+    core, space = site.cluster.core, site.cluster.namespace
+    request = client.AuthenticationV1TokenRequest(
+        spec=client.V1TokenRequestSpec(audiences=[], expiration_seconds=600)
+    )
+    name = f"fedrisk-hospital-{hospital}"
+    token = core.create_namespaced_service_account_token(name, space, request).status.token
+    config = client.Configuration()
+    known = core.api_client.configuration
+    config.host, config.ssl_ca_cert = known.host, known.ssl_ca_cert
+    config.api_key = {"authorization": f"Bearer {token}"}
+    try:
+        with client.ApiClient(config) as own:
+            client.CoreV1Api(own).read_namespaced_secret(secret, space, _request_timeout=CALL)
+    except ApiException as error:
+        return int(error.status)
+    return 200
+
+
+def check_stranger(site: Site, table: Table) -> None:
+    """Try to join with a key that nobody has registered.
+
+    Args:
+        site: Where.
+        table: Gets the checks.
+    """
+    command = ["python", "-c", STRANGER, "hospital-1"]
+    text = _run_pod(site, "fedrisk-smoke-stranger", "hospital-1", command, 150)
+    line = next((x for x in text.splitlines() if x.startswith("STRANGER")), "")
+    table.check(
+        "a pod without a registered key cannot join",
+        line.startswith("STRANGER refused"),
+        line or text[-500:],
+    )
+
+
+def _run_pod(site: Site, name: str, hospital: str, command: list[str], limit: float) -> str:
+    """Run a command as a pod of a hospital, and return what it said."""
+    with _pod(site, name, hospital, command):
+
+        def ended() -> bool:
+            pod = site.cluster.core.read_namespaced_pod(
+                name, site.cluster.namespace, _request_timeout=CALL
+            )
+            return pod.status.phase in ("Succeeded", "Failed")
+
+        with contextlib.suppress(Exception):
+            until(f"pod {name} has ended", ended, limit)
+        return site.cluster.log(name)
+
+
+@contextlib.contextmanager
+def _pod(site: Site, name: str, hospital: str, command: list[str]) -> Iterator[None]:
+    """A pod like that of the hospital's step ``join``, with another command."""
+    own = f"fedrisk-hospital-{hospital}"
+
+    def key(of: str) -> dict[str, Any]:
+        return {"name": of, "valueFrom": {"secretKeyRef": {"name": own, "key": of}}}
+
+    mounts = {"tmp": "/tmp", "home": "/var/lib/fedrisk", "identity": "/etc/fedrisk/identity"}
+    labels = {
+        "app.kubernetes.io/name": "fedrisk",
+        "app.kubernetes.io/part-of": "fedrisk-smoke",
+        "fedrisk.io/owner": hospital,
+        "fedrisk.io/role": "hospital",
+    }
+    container = {
+        "name": "step",
+        "image": f"fedrisk-federation:{site.tag}",
+        "imagePullPolicy": "IfNotPresent",
+        "command": command,
+        "envFrom": [{"configMapRef": {"name": "fedrisk-settings"}}],
+        "env": [
+            key("AWS_ACCESS_KEY_ID"),
+            key("AWS_SECRET_ACCESS_KEY"),
+            {"name": "FEDRISK_IDENTITY", "value": "/etc/fedrisk/identity"},
+            {"name": "FEDRISK_SUPERLINK", "value": "fedrisk-superlink:9092"},
+        ],
+        "volumeMounts": [{"name": n, "mountPath": p} for n, p in mounts.items()],
+        "securityContext": {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True},
+        "resources": {"requests": {"cpu": "50m", "memory": "256Mi"}},
+    }
+    spec = {
+        "serviceAccountName": own,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "restartPolicy": "Never",
+        "activeDeadlineSeconds": 300,
+        "terminationGracePeriodSeconds": 2,
+        "tolerations": [TOLERATION],
+        "securityContext": {"runAsNonRoot": True, "runAsUser": 1000, "fsGroup": 1000},
+        "containers": [container],
+        "volumes": [
+            {"name": "tmp", "emptyDir": {}},
+            {"name": "home", "emptyDir": {}},
+            {"name": "identity", "configMap": {"name": "fedrisk-ca"}},
+        ],
+    }
+    body = {"apiVersion": "v1", "kind": "Pod", "spec": spec}
+    body["metadata"] = {"name": name, "labels": labels}
+    core, space = site.cluster.core, site.cluster.namespace
+    site.cluster.delete_pod(name, 0)
+    until(f"no pod {name} is left", lambda: not _there(site, name), 60)
+    core.create_namespaced_pod(space, body, _request_timeout=CALL)
+    try:
+        yield
+    finally:
+        site.cluster.delete_pod(name, 0)
+
+
+def _there(site: Site, name: str) -> bool:
+    return any(pod.metadata.name == name for pod in site.cluster.pods())

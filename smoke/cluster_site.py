@@ -1,0 +1,248 @@
+"""The parties of a federation in a cluster: their keys and secrets, and the chart's release.
+
+Keys are made with the commands that a consortium uses: ``fedrisk federation init`` and ``fedrisk
+hospital add``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from smoke.cluster_tools import CALL, Cluster, checkout, ready, until
+from tasks.lake.identities import SHARED, Key, seaweedfs_identities
+
+RELEASE = "fedrisk"
+CHART = checkout() / "helm" / "fedrisk"
+SUPERLINK = "fedrisk-superlink:9092"
+POOL_LABEL, TAINT = {"workload": "federated-learning"}, "fl-training"
+TOLERATION = {"key": TAINT, "operator": "Exists"}
+
+
+@dataclass
+class Site:
+    """A consortium and its hospitals in one namespace.
+
+    Attributes:
+        cluster: Where.
+        folder: For identities and kits.
+        tag: Of the images.
+        hospitals: Those that have a kit, in their order.
+        keys: Each owner's key of the store.
+    """
+
+    cluster: Cluster
+    folder: Path
+    tag: str
+    hospitals: list[str] = field(default_factory=list)
+    keys: dict[str, Key] = field(default_factory=dict)
+
+    @property
+    def federation(self) -> Path:
+        """Certificates of the consortium."""
+        return self.folder / "federation"
+
+    def kit(self, hospital: str) -> Path:
+        """A hospital's start-up kit."""
+        return self.folder / "kits" / hospital
+
+    def init(self) -> None:
+        """Make the consortium's certificates, and the keys of those that are no hospital."""
+        _fedrisk(
+            *("federation", "init", "--out", str(self.federation)),
+            FEDRISK_NAMESPACE=self.cluster.namespace,
+        )
+        for owner in SHARED:
+            self.keys[owner] = _new_key(owner)
+
+    def add(self, *hospitals: str) -> None:
+        """Give hospitals a start-up kit, and so a registered key.
+
+        Args:
+            hospitals: Their names.
+        """
+        for name in hospitals:
+            key = self.keys[name] = _new_key(name)
+            file = self.folder / f"{name}.env"
+            file.write_text(_lines(_aws(key)), encoding="utf-8")
+            _fedrisk(
+                *("hospital", "add", name, "--superlink", SUPERLINK),
+                *("--out", str(self.kit(name)), "--credentials", str(file)),
+                *("--registered", str(self.folder / "registered")),
+                *("--authority", str(self.federation / "ca.crt")),
+                FEDRISK_LAKE="s3a://fl-demo-data-{hospital}",
+            )
+            self.hospitals.append(name)
+
+    def put_secrets(self) -> None:
+        """Make every owner's secret, the SuperLink's and the store's in the namespace."""
+        own = {name: (self.federation / name).read_text() for name in ("ca.crt", "tls.crt")}
+        own["tls.key"] = (self.federation / "tls.key").read_text()
+        self.cluster.put_secret("fedrisk-superlink", own)
+        identities = seaweedfs_identities(self.keys, self.hospitals)
+        self.cluster.put_secret("fedrisk-s3-identities", {"s3.json": json.dumps(identities)})
+        for owner in SHARED:
+            self.cluster.put_secret(f"fedrisk-{owner}", _aws(self.keys[owner]))
+        for name in self.hospitals:
+            key = (self.kit(name) / "node.key").read_text()
+            self.cluster.put_secret(
+                f"fedrisk-hospital-{name}", {"node.key": key, **_aws(self.keys[name])}
+            )
+
+    def values(self, *, supernodes: bool = False, **more: Any) -> Path:
+        """Write the values that this site adds to those of kind.
+
+        Args:
+            supernodes: Whether every hospital has a standing SuperNode here.
+            more: Further top-level values.
+        """
+        yaml = YAML()
+        entries: dict[str, Any] = {}
+        for name in self.hospitals:
+            kit = yaml.load(self.kit(name) / "registered.values.yaml")
+            entries[name] = {
+                "publicKey": str(kit["hospitals"][name]["publicKey"]),
+                "supernode": {"enabled": supernodes},
+            }
+        place = {"tolerations": [TOLERATION]}
+        values = {
+            "images": {"tag": self.tag},
+            "tls": {"mode": "existing", "caCertificate": (self.federation / "ca.crt").read_text()},
+            "hospitals": entries,
+            # The one node here is the training node as well.
+            "superlink": dict(place),
+            "mlflow": dict(place),
+            "training": {"dedicatedNodes": True},
+        }
+        for key, value in more.items():
+            values[key] = {**values.get(key, {}), **value}
+        path = self.folder / "values.yaml"
+        yaml.dump(values, path)
+        return path
+
+    def helm(self, action: str, values: Path, limit: float = 300) -> None:
+        """Install or upgrade the release, and wait until its pods are ready.
+
+        Args:
+            action: ``install`` or ``upgrade``.
+            values: What ``values`` wrote.
+            limit: Seconds.
+        """
+        self.cluster.helm(
+            *(action, RELEASE, str(CHART), "-f", str(CHART / "values-kind.yaml")),
+            *("-f", str(values), "--wait", "--timeout", f"{limit:.0f}s"),
+            limit=limit + 30,
+        )
+
+    def pods_ready(self, component: str, count: int, limit: float) -> list[Any]:
+        """Wait until a component has so many ready pods, and return them."""
+        selector = f"app.kubernetes.io/component={component}"
+
+        def look() -> list[Any]:
+            found = [pod for pod in self.cluster.pods(selector) if ready(pod)]
+            return found if len(found) >= count else []
+
+        found: list[Any] = until(f"{count} pods of {component} are ready", look, limit)
+        return found
+
+    def environment(self, owner: str = "consortium") -> dict[str, str]:
+        """The variables with which a process of this machine acts for an owner."""
+        return {
+            "KUBECONFIG": self.cluster.kubeconfig,
+            "AWS_ENDPOINT_URL": f"http://{self.cluster.address('fedrisk-s3')}",
+            "AWS_REGION": "us-east-1",
+            "AWS_ALLOW_HTTP": "true",
+            **_aws(self.keys[owner]),
+        }
+
+
+def mark_node(cluster: Cluster, *, tainted: bool) -> str:
+    """Label one node for training and keep others off it; returns its name.
+
+    Args:
+        cluster: Which.
+        tainted: Whether to taint it; False takes the taint away again.
+    """
+    name = str(cluster.core.list_node(_request_timeout=CALL).items[0].metadata.name)
+    node = cluster.core.read_node(name, _request_timeout=CALL)
+    taints = [t for t in (node.spec.taints or []) if t.key != TAINT]
+    kept = [{"key": t.key, "value": t.value, "effect": t.effect} for t in taints]
+    if tainted:
+        kept.append({"key": TAINT, "value": "true", "effect": "NoSchedule"})
+    body = {"metadata": {"labels": POOL_LABEL}, "spec": {"taints": kept}}
+    cluster.core.patch_node(name, body, _request_timeout=CALL)
+    return name
+
+
+def unmark_node(cluster: Cluster) -> None:
+    """Take label and taint off the node again."""
+    name = mark_node(cluster, tainted=False)
+    body = {"metadata": {"labels": dict.fromkeys(POOL_LABEL)}}
+    cluster.core.patch_node(name, body, _request_timeout=CALL)
+
+
+def left_behind(cluster: Cluster) -> list[str]:
+    """What is in the namespace and was made by the chart or by a run, as ``kind/name``."""
+    from kubernetes.dynamic import DynamicClient
+
+    dynamic = DynamicClient(cluster.core.api_client)
+    kinds = {
+        "v1": ["Pod", "PersistentVolumeClaim", "Secret", "ConfigMap", "Service", "ServiceAccount"],
+        "apps/v1": ["StatefulSet"],
+        "networking.k8s.io/v1": ["NetworkPolicy"],
+        "policy/v1": ["PodDisruptionBudget"],
+        "rbac.authorization.k8s.io/v1": ["Role", "RoleBinding"],
+    }
+    found = []
+    for version, names in kinds.items():
+        for kind in names:
+            resource = dynamic.resources.get(api_version=version, kind=kind)
+            for each in resource.get(namespace=cluster.namespace).items:
+                labels = dict(each.metadata.labels or {})
+                ours = labels.get("app.kubernetes.io/part-of") == "fedrisk-smoke"
+                common = each.metadata.name in ("default", "kube-root-ca.crt")
+                if not ours and not common:
+                    found.append(f"{kind.lower()}/{each.metadata.name}")
+    volumes = cluster.core.list_persistent_volume(_request_timeout=CALL).items
+    for each in volumes:
+        claim = each.spec.claim_ref
+        if claim is not None and claim.namespace == cluster.namespace:
+            found.append(f"persistentvolume/{each.metadata.name}")
+    return found
+
+
+def _new_key(owner: str) -> Key:
+    return Key(f"key-{owner}", secrets.token_urlsafe(24))
+
+
+def _aws(key: Key) -> dict[str, str]:
+    return {"AWS_ACCESS_KEY_ID": key.access, "AWS_SECRET_ACCESS_KEY": key.secret}
+
+
+def _lines(variables: Mapping[str, str]) -> str:
+    return "".join(f"{name}={value}\n" for name, value in variables.items())
+
+
+def _fedrisk(*arguments: str, **variables: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "tasks.cli", *arguments],
+        cwd=checkout(),
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    if done.returncode:
+        words: Sequence[str] = arguments[:3]
+        raise RuntimeError(f"fedrisk {' '.join(words)}: {(done.stderr or done.stdout)[-1000:]}")
+    return done.stdout

@@ -1,0 +1,211 @@
+"""A Kubernetes cluster as the smoke command uses it: the API's client, Helm, waits with an end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+CALL = 30
+"""Seconds that the API server gets to answer a call."""
+
+
+class NotReached(Exception):  # noqa: N818  (it says what did not happen)
+    """What was waited for did not come to pass in time."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """One namespace of a cluster, as its administrator has it.
+
+    Attributes:
+        kubeconfig: Path of the kubeconfig.
+        namespace: Where everything is.
+        helm: The program.
+    """
+
+    kubeconfig: str
+    namespace: str = "fedrisk"
+    helm_program: str = "helm"
+
+    @cached_property
+    def _client(self) -> Any:
+        from kubernetes import config
+
+        return config.new_client_from_config(self.kubeconfig)
+
+    @cached_property
+    def core(self) -> Any:
+        """The core API: pods, secrets, services, nodes."""
+        from kubernetes import client
+
+        return client.CoreV1Api(self._client)
+
+    @cached_property
+    def apps(self) -> Any:
+        """The API of stateful sets."""
+        from kubernetes import client
+
+        return client.AppsV1Api(self._client)
+
+    @cached_property
+    def rights(self) -> Any:
+        """The API that says who may do what."""
+        from kubernetes import client
+
+        return client.AuthorizationV1Api(self._client)
+
+    def helm(self, *arguments: str, limit: float = 300) -> str:
+        """Run Helm in the namespace and return what it says.
+
+        Args:
+            arguments: Its command line.
+            limit: Seconds.
+
+        Raises:
+            RuntimeError: It failed; the message has its last words.
+        """
+        program = shutil.which(self.helm_program)
+        if program is None:
+            raise RuntimeError(f"{self.helm_program} is not on PATH: install Helm 3, or set HELM")
+        done = subprocess.run(
+            [program, "-n", self.namespace, *arguments],
+            env={**os.environ, "KUBECONFIG": self.kubeconfig},
+            capture_output=True,
+            text=True,
+            timeout=limit,
+            check=False,
+        )
+        if done.returncode:
+            raise RuntimeError(f"helm {arguments[0]}: {(done.stderr or done.stdout)[-3000:]}")
+        return done.stdout
+
+    def pods(self, selector: str = "") -> list[Any]:
+        """The pods of the namespace.
+
+        Args:
+            selector: Of their labels.
+        """
+        found: list[Any] = self.core.list_namespaced_pod(
+            self.namespace, label_selector=selector, _request_timeout=CALL
+        ).items
+        return found
+
+    def log(self, pod: str, *, previous: bool = False) -> str:
+        """What a pod has said; nothing where it is gone."""
+        from kubernetes.client.exceptions import ApiException
+
+        with contextlib.suppress(ApiException):
+            return str(
+                self.core.read_namespaced_pod_log(
+                    pod, self.namespace, previous=previous, _request_timeout=CALL
+                )
+            )
+        return ""
+
+    def delete_pod(self, pod: str, grace: int | None = None) -> None:
+        """Delete a pod; one that is gone already is none to worry about.
+
+        Args:
+            pod: Its name.
+            grace: Seconds that it gets; its own by default.
+        """
+        given = {} if grace is None else {"grace_period_seconds": grace}
+        with _gone_is_fine():
+            self.core.delete_namespaced_pod(pod, self.namespace, _request_timeout=CALL, **given)
+
+    def put_secret(self, name: str, values: dict[str, str]) -> None:
+        """Make or replace a secret.
+
+        Args:
+            name: Its name.
+            values: Text by key.
+        """
+        from kubernetes.client import V1ObjectMeta, V1Secret
+        from kubernetes.client.exceptions import ApiException
+
+        labels = {"app.kubernetes.io/part-of": "fedrisk-smoke"}
+        secret = V1Secret(metadata=V1ObjectMeta(name=name, labels=labels), string_data=values)
+        try:
+            self.core.create_namespaced_secret(self.namespace, secret, _request_timeout=CALL)
+        except ApiException as error:
+            if error.status != 409:
+                raise
+            self.core.replace_namespaced_secret(name, self.namespace, secret, _request_timeout=CALL)
+
+    def make_namespace(self) -> None:
+        """Make the namespace, after ending what an earlier command has left of it."""
+        from kubernetes.client import V1Namespace, V1ObjectMeta
+
+        self.drop_namespace()
+        meta = V1ObjectMeta(name=self.namespace)
+        self.core.create_namespace(V1Namespace(metadata=meta), _request_timeout=CALL)
+
+    def drop_namespace(self, limit: float = 180) -> None:
+        """Delete the namespace and wait until it is gone."""
+        with _gone_is_fine():
+            self.core.delete_namespace(self.namespace, _request_timeout=CALL)
+        until(f"namespace {self.namespace} is gone", lambda: not self._there(), limit)
+
+    def _there(self) -> bool:
+        found = self.core.list_namespace(
+            field_selector=f"metadata.name={self.namespace}", _request_timeout=CALL
+        )
+        return bool(found.items)
+
+    def address(self, service: str) -> str:
+        """``host:port`` of a service from this machine, which must route to cluster addresses."""
+        found = self.core.read_namespaced_service(
+            service, self.namespace, _request_timeout=CALL
+        ).spec
+        return f"{found.cluster_ip}:{found.ports[0].port}"
+
+
+@contextlib.contextmanager
+def _gone_is_fine() -> Any:
+    from kubernetes.client.exceptions import ApiException
+
+    try:
+        yield
+    except ApiException as error:
+        if error.status != 404:
+            raise
+
+
+def until(what: str, look: Callable[[], Any], limit: float, every: float = 0.5) -> Any:
+    """Wait for something to be true and return it.
+
+    Args:
+        what: What is waited for, for the message.
+        look: Looked at until it says yes.
+        limit: Seconds.
+        every: Seconds between two looks.
+
+    Raises:
+        NotReached: It did not come to pass.
+    """
+    end = time.monotonic() + limit
+    while not (found := look()):
+        if time.monotonic() > end:
+            raise NotReached(f"after {limit:.0f} s still waiting until {what}")
+        time.sleep(every)
+    return found
+
+
+def ready(pod: Any) -> bool:
+    """Whether a pod is ready and stays."""
+    conditions = pod.status.conditions or ()
+    ends = pod.metadata.deletion_timestamp is not None
+    return not ends and any(c.type == "Ready" and c.status == "True" for c in conditions)
+
+
+def checkout() -> Path:
+    """The root of the checkout."""
+    return Path(__file__).resolve().parent.parent
