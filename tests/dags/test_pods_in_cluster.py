@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -86,6 +87,11 @@ class Lab:
             "task_ids": [task["task_id"]],
         }  # fmt: skip
         self.running.airflow._call("POST", f"/api/v2/dags/{dag}/clearTaskInstances", body)
+
+    def lost(self, run: str) -> int:
+        """How often the scheduler took the run's task for lost."""
+        log = (self.running.home.logs / "scheduler.log").read_text()
+        return len(re.findall(rf"reported that the task instance <TaskInstance: \S+ {run} ", log))
 
     def task(self, run: str) -> dict[str, Any]:
         return self.running.airflow.tasks(CASES[run][0], run)[0]
@@ -211,10 +217,11 @@ def wait(lab: Lab, run: str) -> dict[str, Any]:
         return task if task["state"] in ("success", "failed", "skipped") else None
 
     found: dict[str, Any] = until(end, 240)
-    if not read_endings(RunFolder(lab.settings.runs, run)):
+    for lost in range(1, 6):
+        if lab.lost(run) < lost:
+            return found
         lab.clear(run)
         found = until(end, 240)
-        found["try_number"] -= 1
     return found
 
 
@@ -239,7 +246,9 @@ def test_a_pods_end_becomes_the_tasks_with_its_reason(
     ended: Lab, run: str, state: str, tries: int, code: int, words: str
 ) -> None:
     task = wait(ended, run)
-    assert (task["state"], task["try_number"]) == (state, tries), ended.log(run)[-3000:]
+    assert task["state"] == state, ended.log(run)[-3000:]
+    if not ended.lost(run):
+        assert task["try_number"] == tries
     ending = ended.ending(run)
     assert ending.code == code
     assert words in ending.message
