@@ -12,7 +12,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 # Test tools must not ask the network for their own news.
 export UV_NO_PROGRESS ?= 1
 
-.PHONY: help setup run up test test-fast lint bench images lock clean cluster-smoke
+.PHONY: help setup run up test test-fast lint bench images lock clean cluster-smoke compose-up compose-down compose-password compose-smoke
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -43,6 +43,19 @@ images-%:
 
 cluster-smoke: setup  ## the chart and a run in pods on a cluster, with faults (docs/cluster.md)
 	@$(VENV)/bin/python -m smoke.cluster $(CLUSTER_ARGS)
+
+compose-up:  ## the whole on one machine with Docker Compose (docs/compose.md)
+	@docker compose up --detach --wait --wait-timeout 900
+	@$(MAKE) --no-print-directory compose-password
+
+compose-password:  ## who signs in to the stack's Airflow, and with which password
+	@docker compose exec --no-TTY api-server cat /run/sign-in/password.json
+
+compose-down:  ## take the stack down with all that it keeps
+	@docker compose down --volumes --remove-orphans
+
+compose-smoke: $(READY)  ## the stack from nothing to a champion and back, with a table of checks
+	@$(VENV)/bin/python -m smoke.compose $(SMOKE_ARGS)
 
 bench: setup  ## one JSON object a line
 	@$(VENV)/bin/python -m bench

@@ -4,6 +4,9 @@ Runs once at each start, without a network, and leaves in each party's own volum
 what that party needs and nothing else. What exists stays as it is, so that a restart changes
 nothing and a new hospital only adds its own: ``/keys/hospitals/<name>`` is a mount a hospital. If
 such a folder brings a key pair (``node.pub``, and ``node.key`` or not), that one is registered.
+
+``python keys.py NAME`` brings in a hospital that is no part of the stack: it makes the start-up kit
+``/kits/NAME`` as ``fedrisk hospital add`` does, and a key of the store.
 """
 
 from __future__ import annotations
@@ -12,7 +15,6 @@ import base64
 import datetime
 import json
 import os
-import re
 import secrets
 import shutil
 import sys
@@ -29,8 +31,13 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import NameOID
 
-from tasks.federation.certificates import make_certificates, make_node_key
+from tasks.errors import FedriskError
+from tasks.federation.certificates import make_node_key
 from tasks.lake.identities import ADMIN, LAKE, RUNS, SHARED, Key, seaweedfs_identities
+from tasks.launch import read_credentials
+from tasks.onboarding.authority import init, read_certificate, renew, server_names
+from tasks.onboarding.keys import check_name
+from tasks.onboarding.kit import add_hospital
 from tasks.store import CONSORTIUM
 
 ROOT = Path("/keys")
@@ -38,10 +45,8 @@ USER = 1000
 """Everything but Postgres runs as this user."""
 OTHERS = ("logs", "s3-data")
 """Volumes that are only given to the user."""
-NAMES = ("fedrisk-superlink", "localhost")
-"""How the SuperLink is called."""
-HOSPITAL = re.compile(r"[a-z0-9]([a-z0-9-]{0,40}[a-z0-9])?")
-"""A hospital's name is part of its bucket's."""
+AHEAD = datetime.timedelta(days=60)
+"""A certificate that ends sooner is renewed."""
 
 
 def put(path: Path, make: Callable[[], str], mode: int = 0o400) -> str:
@@ -107,15 +112,16 @@ def sign_in(user: str) -> None:
 
 
 def superlink() -> None:
-    """The SuperLink's certificate, which an authority signs that is gone afterwards."""
-    folder = ROOT / "superlink"
-    if not (folder / "tls.key").exists():
-        made = make_certificates(folder / "made", NAMES)
-        for source, name in ((made.authority, "ca.crt"), (made.certificate, "tls.crt")):
-            write(folder / name, source.read_text(encoding="ascii"), 0o444)
-        write(folder / "tls.key", made.key.read_text(encoding="ascii"))
-        shutil.rmtree(folder / "made")
-        print("made the SuperLink's certificate")
+    """The federation's authority, which stays here, and the SuperLink's certificate."""
+    folder = ROOT / "federation" / "authority-and-superlink"
+    if init(folder, server_names("fedrisk", ())):
+        print("made the federation's authority and the SuperLink's certificate")
+    left = read_certificate(folder / "tls.crt").not_valid_after_utc
+    if left - datetime.datetime.now(datetime.UTC) < AHEAD:
+        print(f"renewed the SuperLink's certificate until {renew(folder):%Y-%m-%d}")
+    for name, mode in (("ca.crt", 0o444), ("tls.crt", 0o444), ("tls.key", 0o400)):
+        text = (folder / name).read_text(encoding="ascii")
+        write(ROOT / "superlink" / name, text, mode)
 
 
 def hospital(folder: Path) -> None:
@@ -138,6 +144,28 @@ def hospital(folder: Path) -> None:
     write(folder / "ca.crt", authority, 0o444)
 
 
+def kit(name: str) -> None:
+    """A hospital's start-up kit, and its registration.
+
+    Args:
+        name: The hospital's.
+    """
+    s3_key(name)
+    add_hospital(
+        name,
+        superlink="fedrisk-superlink:9092",
+        out=Path("/kits") / name,
+        registered=ROOT / "registered",
+        authority=ROOT / "superlink" / "ca.crt",
+        lake="s3a://" + LAKE,
+        image="fedrisk-federation:dev",
+        environment=os.environ,
+        credentials=read_credentials(str(ROOT / "credentials" / "{owner}.env"), name),
+    )
+    for path in [Path("/kits") / name, *(Path("/kits") / name).iterdir()]:
+        os.chown(path, USER, USER)
+
+
 def store(own: list[Path]) -> None:
     """Everybody's key of the store, and what the store knows of them.
 
@@ -151,9 +179,7 @@ def store(own: list[Path]) -> None:
     keys[ADMIN] = Key("fedrisk-admin", admin)
     for folder in own:
         write(folder / "s3.env", (ROOT / "credentials" / f"{folder.name}.env").read_text())
-    write(
-        ROOT / "superlink" / "s3.env", (ROOT / "credentials" / f"{CONSORTIUM}.env").read_text()
-    )
+    write(ROOT / "superlink" / "s3.env", (ROOT / "credentials" / f"{CONSORTIUM}.env").read_text())
     buckets = [RUNS, *(LAKE.replace("{hospital}", name) for name in hospitals)]
     settings = ROOT / "s3"
     put(settings / "closed" / "tls.key", lambda: closed(settings / "closed" / "tls.crt"))
@@ -166,8 +192,10 @@ def s3_key(owner: str) -> Key:
     """An owner's key, from the file that the launcher reads for each step."""
     text = put(
         ROOT / "credentials" / f"{owner}.env",
-        lambda: f"AWS_ACCESS_KEY_ID=fedrisk-{owner}\nAWS_SECRET_ACCESS_KEY="
-        f"{secrets.token_urlsafe(32)}\n",
+        lambda: (
+            f"AWS_ACCESS_KEY_ID=fedrisk-{owner}\nAWS_SECRET_ACCESS_KEY="
+            f"{secrets.token_urlsafe(32)}\n"
+        ),
     )
     found = dict(line.split("=", 1) for line in text.splitlines())
     return Key(found["AWS_ACCESS_KEY_ID"], found["AWS_SECRET_ACCESS_KEY"])
@@ -201,17 +229,22 @@ def closed(certificate: Path) -> str:
     return key.private_bytes(Encoding.PEM, form, NoEncryption()).decode("ascii")
 
 
-def main() -> None:
-    """Make what is missing, and give each volume to the user that its container runs as."""
+def main(add: list[str]) -> None:
+    """Make what is missing, and give each volume to the user that its container runs as.
+
+    Args:
+        add: Names of hospitals that get a kit.
+    """
     own = sorted(path for path in (ROOT / "hospitals").iterdir() if path.is_dir())
-    unfit = [path.name for path in own if not HOSPITAL.fullmatch(path.name)]
-    if unfit:
-        sys.exit(f"{', '.join(unfit)}: a hospital's name has small letters, digits and hyphens.")
+    for name in [*(path.name for path in own), *add]:
+        check_name(name)
     databases()
     sign_in(os.environ["ADMIN"])
     superlink()
     for folder in own:
         hospital(folder)
+    for name in add:
+        kit(name)
     store(own)
     for volume in [*(path for path in ROOT.iterdir() if path.name != "hospitals"), *own]:
         os.chown(volume, USER, USER)
@@ -221,4 +254,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main(sys.argv[1:])
+    except FedriskError as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,171 @@
+"""What a hospital of the stack must not be able to do, tried from its own container."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from smoke.stack import Project, StackError, call
+from smoke.table import Table
+
+ONE, OTHER = "supernode-hospital-1", "supernode-hospital-2"
+REACH = """
+import socket, sys
+from concurrent.futures import ThreadPoolExecutor
+def tried(target):
+    host, port = target.rsplit(":", 1)
+    try:
+        socket.create_connection((host, int(port)), 4).close()
+        return target + " reached"
+    except OSError as error:
+        return target + f" not reached: {error or 'no answer'}"
+# A name that is not there takes its time.
+with ThreadPoolExecutor(16) as pool:
+    print("\\n".join(pool.map(tried, sys.argv[1:])))
+"""
+LISTEN = "import socket,time; s=socket.create_server(('0.0.0.0', 7000)); time.sleep(120)"
+ASK = """
+import ssl, urllib.request, urllib.error
+trust = ssl.create_default_context(cafile="/run/identity/ca.crt")
+for path in ("control/list-nodes", "runtime/x", "fleet/x"):
+    asked = urllib.request.Request("https://fedrisk-superlink:9092/v1/" + path, b"")
+    try:
+        code = urllib.request.urlopen(asked, timeout=10, context=trust).status
+    except urllib.error.HTTPError as error:
+        code = error.code
+    print(path, code)
+"""
+STORE = """
+from tasks.errors import FedriskError
+from tasks.objects import get, keys, put, remove
+def tried(name, work):
+    try:
+        work()
+        print(name, "allowed")
+    except FedriskError as error:
+        print(name, "refused:", error)
+own, other = "s3://fl-demo-data-hospital-1", "s3://fl-demo-data-hospital-2"
+tried("own-write", lambda: (put(own, "smoke", b"1"), get(own, "smoke"), remove(own, "smoke")))
+tried("other-list", lambda: list(keys(other, "runs")))
+tried("other-read", lambda: get(other, "smoke"))
+tried("other-write", lambda: put(other, "smoke", b"1"))
+tried("runs-write", lambda: put("s3://fedrisk-runs", "consortium/requests/x.json", b"{}"))
+"""
+STRANGER = """
+set -u
+mkdir /tmp/own; cp /run/identity/ca.crt /tmp/own
+python -c 'from pathlib import Path; from tasks.federation.certificates import make_node_key
+make_node_key(Path("/tmp/own"))'
+export FEDRISK_IDENTITY=/tmp/own FEDRISK_HOME=/tmp/home
+timeout --kill-after 20 120 python -m tasks.federation.standing supernode --hospital stranger
+tail -n 3 /tmp/home/federation/stranger/supernode.log
+"""
+
+
+def look(table: Table, stack: Project) -> None:
+    """Check all of it.
+
+    Args:
+        table: Gets the checks.
+        stack: The stack, which is up.
+    """
+    parts: list[Callable[[Table, Project], None]] = [_network, _superlink, _store, _container]
+    for part in parts:
+        part(table, stack)
+    stranger(table, stack)
+
+
+def _reach(stack: Project, service: str, *targets: str) -> dict[str, str]:
+    done = stack.inside(service, "python", "-c", REACH, *targets)
+    if done.returncode != 0:
+        raise StackError(f"{service}: {done.stderr[-500:]}")
+    return dict(line.split(" ", 1) for line in done.stdout.splitlines())
+
+
+def _network(table: Table, stack: Project) -> None:
+    own = _reach(stack, ONE, "fedrisk-superlink:9092", "s3:8333")
+    table.check(
+        "a hospital reaches the SuperLink and the store",
+        set(own.values()) == {"reached"},
+        ", ".join(own.values()),
+    )
+    # The store's and the SuperLink's other ports, everybody else, and what lies outside.
+    names = (OTHER, "gate-hospital-2", "postgres", "mlflow", "api-server", "scheduler")
+    other = _reach(
+        stack, ONE, *(f"{name}:8080" for name in names), "s3:18333", "s3:8888", "192.0.2.1:443"
+    )
+    table.check(
+        "and nothing else by name, nor another port, nor what lies outside",
+        not [name for name, found in other.items() if found == "reached"],
+        f"{len(other)} tried",
+    )
+    stack.compose("exec", "--detach", OTHER, "python", "-c", LISTEN)
+    networks = stack.containers()[OTHER]["NetworkSettings"]["Networks"]
+    address = next(iter(networks.values()))["IPAddress"]
+    near = _reach(stack, "gate-hospital-2", f"{address}:7000")
+    far = _reach(stack, ONE, f"{address}:7000")
+    table.check(
+        "a hospital cannot reach another's container by its address (its own gate can)",
+        list(near.values()) == ["reached"] and list(far.values()) != ["reached"],
+        f"gate: {', '.join(near.values())}; hospital-1: {', '.join(far.values())}",
+    )
+
+
+def _superlink(table: Table, stack: Project) -> None:
+    done = stack.inside(ONE, "python", "-c", ASK)
+    codes = dict(line.split() for line in done.stdout.splitlines())
+    closed = codes.get("control/list-nodes") == codes.get("runtime/x") == "403"
+    table.check(
+        "the SuperLink's control API is closed to a hospital, its fleet API is not",
+        closed and codes.get("fleet/x") not in ("403", None),
+        codes or done.stderr[-200:],
+    )
+
+
+def _store(table: Table, stack: Project) -> None:
+    done = stack.python(ONE, STORE)
+    told = dict(line.split(" ", 1) for line in done.stdout.splitlines() if " " in line)
+    table.check(
+        "a hospital's key opens its own bucket", told.get("own-write") == "allowed", done.stderr
+    )
+    refused = [name for name in told if told[name].startswith("refused")]
+    table.check(
+        "and is refused at another's, and where runs are handed over",
+        sorted(refused) == ["other-list", "other-read", "other-write", "runs-write"],
+        ", ".join(refused),
+    )
+
+
+def _container(table: Table, stack: Project) -> None:
+    found = stack.containers()
+    mine = {each["Name"] for each in found[ONE]["Mounts"] if each["Type"] == "volume"}
+    expected = {f"{stack.name}_hospital-1", f"{stack.name}_hospital-1-identity"}
+    table.check("a hospital has its own volumes alone", mine == expected, ", ".join(sorted(mine)))
+    script = "grep -E '^(Uid|CapEff|NoNewPrivs)' /proc/self/status; touch /opt/x 2>&1; true"
+    told = " ".join(stack.inside(ONE, "sh", "-c", script).stdout.split())
+    table.check(
+        "it runs as user 1000, without capabilities, on a read-only root",
+        "Uid: 1000" in told
+        and "CapEff: 0000000000000000" in told
+        and "NoNewPrivs: 1" in told
+        and "Read-only file system" in told,
+        told,
+    )
+
+
+def stranger(table: Table, stack: Project) -> None:
+    """A SuperNode with a key that nobody has registered."""
+    name = f"{stack.name}-stranger"
+    try:
+        done = stack.compose(
+            *("run", "--rm", "--no-deps", "--no-TTY", "--name", name, ONE, "sh", "-c", STRANGER),
+            deadline=240,
+            check=False,
+        )
+    finally:
+        call("docker", "rm", "--force", "--volumes", name, check=False)
+    told = done.stdout + done.stderr
+    table.check(
+        "a SuperNode without a registered key is turned away, each time it tries",
+        "it is started again" in told and "has joined" not in told,
+        told.strip()[-200:],
+    )

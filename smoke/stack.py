@@ -1,0 +1,170 @@
+"""The compose stack as the smoke command sees it: projects, containers, what is left."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class StackError(Exception):
+    """A command of Docker failed, or something did not come about in time."""
+
+
+def call(
+    *command: str,
+    deadline: float = 120.0,
+    check: bool = True,
+    variables: Mapping[str, str] | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run a command in the checkout.
+
+    Args:
+        command: What to run.
+        deadline: Seconds after which it is ended.
+        check: Whether to raise if it fails.
+        variables: More variables of its environment.
+
+    Raises:
+        StackError: It failed or took too long.
+    """
+    try:
+        done = subprocess.run(
+            command,
+            cwd=ROOT,
+            env={**os.environ, **(variables or {})},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=deadline,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise StackError(f"{' '.join(command)[:200]}: did not end within {deadline:g} s") from None
+    if check and done.returncode != 0:
+        raise StackError(f"{' '.join(command)[:200]}: {(done.stderr or done.stdout)[-1500:]}")
+    return done
+
+
+def wait_for(what: str, look: Callable[[], Any], deadline: float, every: float = 1.0) -> Any:
+    """Look until there is something.
+
+    Args:
+        what: What is waited for, in words.
+        look: Returns it, or something false.
+        deadline: Seconds.
+        every: Seconds between two looks.
+
+    Raises:
+        StackError: There was nothing in time.
+    """
+    end = time.monotonic() + deadline
+    while not (found := look()):
+        if time.monotonic() > end:
+            raise StackError(f"{what}: not within {deadline:g} s")
+        time.sleep(every)
+    return found
+
+
+class Project:
+    """One compose project."""
+
+    def __init__(self, name: str, files: Sequence[str], variables: Mapping[str, str]) -> None:
+        """Name it; nothing is started.
+
+        Args:
+            name: The project's name.
+            files: Its compose files.
+            variables: What the files ask of the environment.
+        """
+        self.name, self._variables = name, dict(variables)
+        self._command = ["docker", "compose", "--project-name", name]
+        self._command += [part for file in files for part in ("--file", file)]
+
+    def compose(
+        self, *arguments: str, deadline: float = 120.0, check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command of compose; see ``call``."""
+        return call(
+            *self._command, *arguments, deadline=deadline, check=check, variables=self._variables
+        )
+
+    def up(self, deadline: float) -> None:
+        """Start all services and wait until they are healthy.
+
+        Raises:
+            StackError: They are not in time; the message has the ends of the logs.
+        """
+        wait = ("--wait", "--wait-timeout", f"{deadline:.0f}")
+        try:
+            self.compose("up", "--detach", *wait, deadline=deadline + 60)
+        except StackError as error:
+            states = {name: each["State"]["Status"] for name, each in self.containers().items()}
+            logs = self.compose("logs", "--tail", "8", "--no-color", check=False).stdout
+            raise StackError(f"{error}\n{states}\n{logs[-6000:]}") from None
+
+    def inside(
+        self, service: str, *command: str, deadline: float = 60.0
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command in a service's container, whatever its exit code."""
+        return self.compose("exec", "--no-TTY", service, *command, deadline=deadline, check=False)
+
+    def python(self, service: str, script: str) -> subprocess.CompletedProcess[str]:
+        """Run Python in a service's container, with the keys of its identity."""
+        keys = 'set -a; . /run/identity/s3.env; set +a; exec python -c "$0"'
+        return self.inside(service, "sh", "-c", keys, script)
+
+    def log(self, service: str) -> str:
+        """What a service has said."""
+        return self.compose("logs", "--no-color", "--no-log-prefix", service).stdout
+
+    def containers(self) -> dict[str, dict[str, Any]]:
+        """What Docker knows of each service's container, ended ones too."""
+        listed = call("docker", "ps", "--all", "--quiet", *_of(self.name)).stdout.split()
+        if not listed:
+            return {}
+        told = json.loads(call("docker", "inspect", *listed).stdout)
+        label = "com.docker.compose.service"
+        return {each["Config"]["Labels"][label]: each for each in told}
+
+    def left(self) -> list[str]:
+        """Containers, volumes and networks that there are of it."""
+        found = []
+        for kind, arguments in (
+            ("container", ["ps", "--all", "--format", "{{.Names}}"]),
+            ("volume", ["volume", "ls", "--format", "{{.Name}}"]),
+            ("network", ["network", "ls", "--format", "{{.Name}}"]),
+        ):
+            listed = call("docker", *arguments, *_of(self.name)).stdout.split()
+            found += [f"{kind} {name}" for name in listed]
+        return found
+
+    def memory(self) -> dict[str, int]:
+        """Memory of each running service, in MB."""
+        names = {each["Name"].lstrip("/"): name for name, each in self.containers().items()}
+        form = "{{.Name}} {{.MemUsage}}"
+        told = call("docker", "stats", "--no-stream", "--format", form, check=False).stdout
+        rows = [line.split() for line in told.splitlines()]
+        return {names[row[0]]: megabytes(row[1]) for row in rows if row and row[0] in names}
+
+    def down(self) -> None:
+        """Remove it with all that is of it."""
+        self.compose("down", "--volumes", "--remove-orphans", "--timeout", "10", deadline=180)
+
+
+def megabytes(text: str) -> int:
+    """A size as Docker writes it (``12.3MiB``), in MB."""
+    for unit, factor in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10), ("kB", 1e3), ("B", 1)):
+        if text.endswith(unit):
+            return round(float(text.removesuffix(unit)) * factor / 1e6)
+    return 0
+
+
+def _of(project: str) -> list[str]:
+    return ["--filter", f"label=com.docker.compose.project={project}"]
