@@ -60,9 +60,10 @@ while time.monotonic() < end and tries < 2:
     if pathlib.Path("/tmp/ready").exists():
         print("STRANGER joined", flush=True); break
     text = log.read_text(errors="replace") if log.exists() else ""
-    tries = text.count("ERROR")
+    tries = text.count("Failed to activate SuperNode")
 else:
-    print("STRANGER " + ("refused" if tries else "heard nothing"), text[-1500:], flush=True)
+    told = [line for line in text.splitlines() if "Failed to activate" in line]
+    print("STRANGER " + ("refused:" if tries else "heard nothing:"), told[:1], flush=True)
 node.terminate(); node.wait(30)
 """
 

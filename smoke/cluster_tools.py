@@ -103,11 +103,14 @@ class Cluster:
         from kubernetes.client.exceptions import ApiException
 
         with contextlib.suppress(ApiException):
-            return str(
-                self.core.read_namespaced_pod_log(
-                    pod, self.namespace, previous=previous, _request_timeout=CALL
-                )
+            # Left to itself the client hands the bytes over as Python would print them.
+            answer = self.core.read_namespaced_pod_log(
+                *(pod, self.namespace),
+                previous=previous,
+                _preload_content=False,
+                _request_timeout=CALL,
             )
+            return bytes(answer.data).decode(errors="replace")
         return ""
 
     def delete_pod(self, pod: str, grace: int | None = None) -> None:
