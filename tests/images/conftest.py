@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 NAMES = ("airflow", "spark", "federation", "mlflow", "worker")
-BUILD_DEADLINE, RUN_DEADLINE = 3000, 600
+BUILD_DEADLINE, RUN_DEADLINE = 3000, 1200
 
 
 def docker(*arguments: str, deadline: float = 120) -> subprocess.CompletedProcess[str]:
