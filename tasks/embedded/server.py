@@ -117,7 +117,8 @@ def airflow_running(
             yield Running(Airflow(shared.url, USER, home.password()), home, None)
             return
         processes = stack.enter_context(kept_processes(settings))
-        port = free_port(PORT)
+        # Two runs that start at once must not find the same port free.
+        port = free_port(PORT if purpose == "up" else 0)
         url = home.configure(port, schedules=purpose == "up")
         if home.prepared.exists() is False:
             say("making Airflow's database (once)")
