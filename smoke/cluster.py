@@ -317,7 +317,8 @@ def main() -> int:
     wanted = given.only.split(",") if given.only else list(STAGES)
     table = Table()
     # Being told to end is the same as Ctrl-C: everything is put away.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     try:
         with the_cluster(given.tag) as cluster, smoke_on(cluster, given.tag, table) as smoke:
             go_through(smoke, wanted)
