@@ -80,6 +80,8 @@ def install(smoke: Smoke) -> None:
     site, table = smoke.site, smoke.table
     site.init()
     site.add(*FIRST)
+    # What an earlier command may have left: a taint keeps the store from its node.
+    unmark_node(site.cluster)
     site.cluster.make_namespace()
     site.put_secrets()
     site.helm("install", site.values(), 600)
