@@ -83,7 +83,9 @@ def databases() -> None:
         # Only Postgres and what prepares it have this volume; it is another user, so all may read.
         put(ROOT / "postgres" / name, lambda: secrets.token_urlsafe(24), 0o444)
     of_airflow, of_mlflow = ((ROOT / "postgres" / n).read_text() for n in ("airflow", "mlflow"))
-    put(ROOT / "mlflow" / "uri", lambda: f"postgresql+psycopg2://mlflow:{of_mlflow}@postgres/mlflow")
+    put(
+        ROOT / "mlflow" / "uri", lambda: f"postgresql+psycopg2://mlflow:{of_mlflow}@postgres/mlflow"
+    )
     put(
         ROOT / "airflow" / "airflow.cfg",
         lambda: "\n".join(
