@@ -26,7 +26,7 @@ DAG = "retrain_{study}"
 STEPS = "app.kubernetes.io/managed-by=airflow"
 ENDED = ("success", "failed")
 OUTSIDE = [f"compute.{role}.tolerations=[{TOLERATION}]".replace("'", "") for role in (
-    "data", "registry")]  # fmt: skip
+    "data", "registry", "training")]  # fmt: skip
 """On a cluster of one node the steps that are no training put up with its taint too."""
 
 
