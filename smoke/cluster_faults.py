@@ -19,7 +19,7 @@ from smoke.cluster_tools import checkout, until
 from smoke.table import Table
 from tasks.launch import settings_environment
 
-ROUNDS = 40
+ROUNDS = 100
 LONG = [
     *("federation.deadlines.round=15", "federation.deadlines.ready=400"),
     f"federation.rounds={ROUNDS}",
