@@ -25,6 +25,8 @@ from ruamel.yaml import YAML
 
 from tasks.federation.certificates import make_node_key
 
+pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.shared]
+
 SPACE, RELEASE = "chart-test", "fedrisk"
 TAG = os.environ.get("FEDRISK_TEST_TAG", "dev")
 IMAGES = [f"fedrisk-federation:{TAG}", f"fedrisk-mlflow:{TAG}", "chrislusf/seaweedfs:4.48"]

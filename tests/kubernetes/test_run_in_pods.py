@@ -6,7 +6,7 @@ import pytest
 
 from smoke.table import Table
 
-pytestmark = [pytest.mark.slow, pytest.mark.end_to_end, pytest.mark.shared]
+pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.end_to_end, pytest.mark.shared]
 
 HOLDS = {
     "install": ["the release is installed", "helm test"],

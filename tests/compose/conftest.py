@@ -1,0 +1,44 @@
+"""The stages of ``make compose-smoke``, gone through once for all tests here."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from smoke.browser import find_browser
+from smoke.compose import IMAGES, smoke
+from smoke.table import Table
+
+
+def _answers(*command: str) -> bool:
+    return subprocess.run(command, capture_output=True, timeout=60, check=False).returncode == 0
+
+
+@pytest.fixture(scope="session")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Table:
+    """What the stages have checked on the stack."""
+    if shutil.which("docker") is None or not _answers("docker", "compose", "ls"):
+        reason = "no Docker engine with compose answers"
+        if os.environ.get("REQUIRE_SHARED_DATA") == "1":
+            pytest.fail(f"this must not be skipped here: {reason}")
+        pytest.skip(reason)
+    missing = [n for n in IMAGES if not _answers("docker", "image", "inspect", f"fedrisk-{n}:dev")]
+    if missing:
+        pytest.fail(f"there is no image fedrisk-{missing[0]}:dev: run `make images` first")
+    folder: Path = tmp_path_factory.mktemp("compose")
+    found = Table()
+    options = argparse.Namespace(
+        project="fedrisk-test",
+        tag="dev",
+        table=folder / "table.json",
+        shots=folder if find_browser() else None,
+        browser=os.environ.get("REQUIRE_SHARED_DATA") == "1",
+        keep=False,
+    )
+    smoke(options, found)
+    return found

@@ -1,0 +1,59 @@
+"""The compose stack from nothing to a champion and back to nothing (`make compose-smoke`)."""
+
+from __future__ import annotations
+
+import pytest
+
+from smoke.table import Table
+
+pytestmark = [
+    pytest.mark.stack,
+    pytest.mark.slow,
+    pytest.mark.end_to_end,
+    pytest.mark.timeout(2400),
+]
+
+HOLDS = {
+    "up": ["all services are healthy or have done their work"],
+    "sign-in": ["a wrong password is refused", "the generated password lets in"],
+    "isolation": [
+        "a hospital reaches the SuperLink and the store",
+        "and nothing else by name",
+        "a hospital cannot reach another's container by its address",
+        "the SuperLink's control API is closed to a hospital",
+        "a hospital's key opens its own bucket",
+        "and is refused at another's, and where runs are handed over",
+        "a hospital has its own volumes alone",
+        "it runs as user 1000, without capabilities, on a read-only root",
+        "a SuperNode without a registered key is turned away",
+    ],
+    "join": ["a new hospital joins with its kit", "nothing was restarted for it"],
+    "trigger": ["a run is triggered over REST"],
+    "restart": [
+        "a restarted SuperNode joins again",
+        "all hospitals join a restarted SuperLink again",
+    ],
+    "run": [
+        "the run ends well, every task of it",
+        "all four hospitals took part in all rounds",
+        "MLflow has the champion",
+    ],
+    "pages": [
+        "Airflow's page answers",
+        "MLflow's page answers",
+        "the page in a browser: trigger-form",
+        "the page in a browser: run",
+        "the page in a browser: champion",
+    ],
+    "down": ["nothing is left"],
+}
+"""What each stage must have looked at: a check that was left out is none that held."""
+
+
+@pytest.mark.parametrize(
+    ("stage", "what"), [(stage, what) for stage, all_ in HOLDS.items() for what in all_]
+)
+def test_it_holds_of_the_stack(table: Table, stage: str, what: str) -> None:
+    made = [c for c in table.checks if c.stage == stage and c.what.startswith(what)]
+    assert made, f"stage {stage} never came to it"
+    assert [c for c in made if not c.held] == []
