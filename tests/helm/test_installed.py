@@ -25,8 +25,6 @@ from ruamel.yaml import YAML
 
 from tasks.federation.certificates import make_node_key
 
-pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.shared]
-
 SPACE, RELEASE = "chart-test", "fedrisk"
 TAG = os.environ.get("FEDRISK_TEST_TAG", "dev")
 IMAGES = [f"fedrisk-federation:{TAG}", f"fedrisk-mlflow:{TAG}", "chrislusf/seaweedfs:4.48"]
@@ -188,6 +186,7 @@ def test_the_api_server_accepts_all_that_is_rendered(cluster: Path, name: str) -
     assert all(line.endswith("(server dry run)") for line in lines)
 
 
+@pytest.mark.stack
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_a_release_from_its_install_to_its_end(

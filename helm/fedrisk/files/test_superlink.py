@@ -1,4 +1,4 @@
-"""Does the SuperLink answer TLS under its name, with a certificate of the CA that hospitals hold?"""
+"""Does the SuperLink answer TLS under its name, with a certificate of the hospitals' CA?"""
 
 import os
 import socket
