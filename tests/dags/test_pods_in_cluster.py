@@ -148,7 +148,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory, checkout: Path, cluster: Path)
         patch.setenv("KUBECONFIG", str(cluster))
         from kubernetes import client, config
 
-        config.load_kube_config()
+        config.load_kube_config(str(cluster))
         name = stack.enter_context(own_namespace(f"fedrisk-launcher-{os.getpid()}"))
         kubectl("apply", "-f", "-", namespace=name, text=OBJECTS)
         store = stack.enter_context(s3_server(scratch / "s3", ["hospital-1"]))
