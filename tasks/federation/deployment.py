@@ -19,7 +19,7 @@ from tasks.federation.certificates import (
     make_node_key,
     write_private,
 )
-from tasks.federation.hospital import HospitalConfig
+from tasks.federation.hospital import hospital_config
 from tasks.federation.processes import Processes
 from tasks.launch import step_environment
 from tasks.manifest import TableVersion
@@ -231,14 +231,22 @@ def _write_server(
     write_private(deployment.private / SERVER, json.dumps(config).encode())
 
 
+def superlink_arguments(files: Certificates, host: str) -> list[str]:
+    """Arguments of Flower's SuperLink: TLS and node keys on, nothing fetched at run time.
+
+    Args:
+        files: Its certificates.
+        host: The address that it binds.
+    """
+    return [
+        *("--ssl-ca-certfile", str(files.authority), "--ssl-certfile", str(files.certificate)),
+        *("--ssl-keyfile", str(files.key), "--enable-supernode-auth", "--host", host),
+        "--disable-runtime-dependency-installation",
+    ]
+
+
 def _write_hospital(context: Context, own: Path, name: str, table: TableVersion) -> None:
-    config = HospitalConfig(
-        hospital=name,
-        gold=table.uri,
-        version=table.version,
-        study=context.study,
-        approved=context.settings.approved,
-    )
+    config = hospital_config(context, name, table)
     write_private(own / "hospital.json", config.model_dump_json().encode())
     write_private(own / "secret", secrets.token_bytes(32))
 
@@ -248,12 +256,7 @@ def _start_superlink(
 ) -> None:
     own, files = deployment.private / "superlink", deployment.certificates
     write_private(own / "secret", secrets.token_bytes(32))
-    flower = [
-        *("--ssl-ca-certfile", str(files.authority), "--ssl-certfile", str(files.certificate)),
-        *("--ssl-keyfile", str(files.key), "--enable-supernode-auth"),
-        *("--host", "0.0.0.0" if context.settings.superlink else "127.0.0.1"),
-        "--disable-runtime-dependency-installation",
-    ]
+    flower = superlink_arguments(files, "0.0.0.0" if context.settings.superlink else "127.0.0.1")
     if warm:
         ours = ["--port", str(deployment.port), "--secret", str(own / "secret")]
         ours += ["--authority", str(files.authority)]

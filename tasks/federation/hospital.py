@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,10 @@ from tasks.model.scaling import Moments, Scaler
 from tasks.study import Study
 from tasks.study.approval import read_approved
 
+if TYPE_CHECKING:
+    from tasks.manifest import TableVersion
+    from tasks.step import Context
+
 log = logging.getLogger(__name__)
 
 
@@ -58,6 +62,23 @@ class HospitalConfig(BaseModel):
     version: int
     study: Study
     approved: str = ""
+
+
+def hospital_config(context: Context, name: str, table: TableVersion) -> HospitalConfig:
+    """What a hospital's process is told of a run.
+
+    Args:
+        context: The step's.
+        name: The hospital.
+        table: The version of its gold table that the run may use.
+    """
+    return HospitalConfig(
+        hospital=name,
+        gold=table.uri,
+        version=table.version,
+        study=context.study,
+        approved=context.settings.approved,
+    )
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from tasks.federation.certificates import write_private
-from tasks.federation.hospital import HospitalConfig, check_approved
+from tasks.federation.hospital import check_approved, hospital_config
 from tasks.federation.supernode import SuperNode, serve
 from tasks.federation.termination import interruptible
 from tasks.manifest import RunFolder
@@ -37,13 +37,7 @@ def join(context: Context) -> Result:
     """
     own = context.own
     table = context.run.read("features", own).tables["gold"]
-    config = HospitalConfig(
-        hospital=own,
-        gold=table.uri,
-        version=table.version,
-        study=context.study,
-        approved=context.settings.approved,
-    )
+    config = hospital_config(context, own, table)
     check_approved(config)
     path = context.run.folder("join", own) / "hospital.json"
     write_private(path, config.model_dump_json().encode())

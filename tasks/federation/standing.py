@@ -20,7 +20,7 @@ from pathlib import Path
 from tasks.errors import FederationError, FedriskError, SettingsError
 from tasks.federation import control
 from tasks.federation.certificates import Certificates, write_private
-from tasks.federation.deployment import certificates_of
+from tasks.federation.deployment import certificates_of, superlink_arguments
 from tasks.federation.desk import Desk
 from tasks.federation.executor import wait_for_port
 from tasks.federation.processes import Processes, tail
@@ -83,11 +83,7 @@ def _start(processes: Processes, files: Certificates, port: int, folder: Path) -
     secret = folder / "secret"
     write_private(secret, secrets.token_bytes(32))
     ours = ["--port", str(port), "--secret", str(secret), "--authority", str(files.authority)]
-    flower = [
-        *("--ssl-ca-certfile", str(files.authority), "--ssl-certfile", str(files.certificate)),
-        *("--ssl-keyfile", str(files.key), "--enable-supernode-auth", "--host", "0.0.0.0"),
-        "--disable-runtime-dependency-installation",
-    ]
+    flower = superlink_arguments(files, "0.0.0.0")
     command = [sys.executable, "-m", "tasks.federation.executor", "superlink", "--standing"]
     home = folder / "flower-superlink"
     home.mkdir(mode=0o700)
