@@ -17,6 +17,11 @@ from functools import partial
 CONNECT = 10.0
 """Seconds in which the target must answer."""
 CHUNK = 65536
+LINGER = 10.0
+"""Seconds in which one side may go on after the other has said its last."""
+
+running: set[asyncio.Task[None] | None] = set()
+"""asyncio itself would let go of a connection's task before it is done."""
 
 
 async def carry(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
@@ -44,6 +49,18 @@ async def serve(
         reader: What the caller says.
         writer: What the caller is told.
     """
+    this = asyncio.current_task()
+    running.add(this)
+    try:
+        await connect(host, port, reader, writer)
+    finally:
+        running.discard(this)
+
+
+async def connect(
+    host: str, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
+    """Reach the target and pass on both ways until both are done; see ``serve``."""
     with contextlib.closing(writer):
         try:
             there, back = await asyncio.wait_for(asyncio.open_connection(host, port), CONNECT)
@@ -51,7 +68,16 @@ async def serve(
             print(f"{host}:{port} does not answer: {error or 'no connection in time'}", flush=True)
             return
         with contextlib.closing(back):
-            await asyncio.gather(carry(reader, back), carry(there, writer))
+            ways = {
+                asyncio.create_task(carry(reader, back)),
+                asyncio.create_task(carry(there, writer)),
+            }
+            _, rest = await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+            # A target that was killed says nothing more, not even that it is gone.
+            if rest:
+                await asyncio.wait(rest, timeout=LINGER)
+            for way in rest:
+                way.cancel()
 
 
 async def main(targets: list[str]) -> None:

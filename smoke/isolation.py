@@ -56,7 +56,7 @@ mkdir /tmp/own; cp /run/identity/ca.crt /tmp/own
 python -c 'from pathlib import Path; from tasks.federation.certificates import make_node_key
 make_node_key(Path("/tmp/own"))'
 export FEDRISK_IDENTITY=/tmp/own FEDRISK_HOME=/tmp/home
-timeout --kill-after 20 120 python -m tasks.federation.standing supernode --hospital stranger
+timeout --kill-after 20 45 python -m tasks.federation.standing supernode --hospital stranger
 tail -n 3 /tmp/home/federation/stranger/supernode.log
 """
 

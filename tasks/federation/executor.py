@@ -284,6 +284,10 @@ def _supernode(given: argparse.Namespace, rest: list[str]) -> None:
         *("--superexec-auth-secret-file", str(given.secret)),
     ]
     flower_supernode()
+    # The connection is lost, and Flower will not try again; but the thread of its server would keep
+    # the process, and whoever is to start it anew would see it run.
+    print("the connection to the SuperLink is lost", flush=True)
+    os._exit(1)
 
 
 def _superlink(given: argparse.Namespace, rest: list[str]) -> None:

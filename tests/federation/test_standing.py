@@ -21,6 +21,7 @@ import pytest
 from small_federation import ROWS, make_context
 from tests_processes import processes_of
 
+from smoke.stack import ROOT
 from tasks.federation.certificates import make_certificates, make_node_key
 from tasks.federation.deployment import free_ports
 from tasks.launch import settings_environment
@@ -35,7 +36,8 @@ class Stand:
     """A SuperLink and SuperNodes as processes, each with its own home as on its own machine."""
 
     def __init__(self, root: Path) -> None:
-        self.root, self.port = root, free_ports(1)[0]
+        self.root = root
+        self.port, self.gate = free_ports(2)
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         files = make_certificates(root / "made")
         self.identity("superlink", {"ca.crt": files.authority, "tls.crt": files.certificate})
@@ -61,12 +63,20 @@ class Stand:
                 "home": self.root / "homes" / name,
                 "lake": f"file://{self.root}/lakes/{{hospital}}",
                 "store": f"file://{self.root}/store",
-                "superlink": f"localhost:{self.port}",
+                # In the compose stack a hospital reaches the SuperLink through a gate, which
+                # accepts a connection before it knows whether the SuperLink will.
+                "superlink": f"localhost:{self.gate if name == 'south' else self.port}",
                 "federation": "standing",
                 "identity": str(self.root / "identity" / name),
                 "registered": str(self.root / "registered"),
                 **more,
             }
+        )
+
+    def open_gate(self) -> None:
+        command = [sys.executable, str(ROOT / "compose" / "gate.py")]
+        self.processes["gate"] = subprocess.Popen(
+            [*command, f"{self.gate}=localhost:{self.port}"], stdout=subprocess.DEVNULL
         )
 
     def start(self, name: str, approved: str = "") -> None:
@@ -125,6 +135,7 @@ def stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
     root = tmp_path_factory.mktemp("standing")
     made = Stand(root)
     try:
+        made.open_gate()
         for name in ("superlink", "north", "south"):
             made.start(name)
         for name in ("north", "south"):
