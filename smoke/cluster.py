@@ -35,8 +35,9 @@ from smoke.cluster_faults import (
 from smoke.cluster_isolation import check_access, check_pods, check_stranger
 from smoke.cluster_lab import Lab, Run, lab_of
 from smoke.cluster_site import Site, left_behind, mark_node, unmark_node
-from smoke.cluster_tools import Cluster, checkout, ready, until
+from smoke.cluster_tools import Cluster, checkout, ready
 from smoke.table import Table
+from smoke.waits import until
 from tasks.store import open_run
 
 IMAGES = ("spark", "federation", "mlflow")

@@ -15,8 +15,9 @@ import psutil
 
 from smoke.cluster_lab import ENDED, OUTSIDE, STEPS, Lab, Run, lab_settings, seconds_since
 from smoke.cluster_site import Site
-from smoke.cluster_tools import checkout, until
+from smoke.cluster_tools import checkout
 from smoke.table import Table
+from smoke.waits import until
 from tasks.launch import settings_environment
 
 ROUNDS = 100

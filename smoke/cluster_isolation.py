@@ -9,8 +9,9 @@ from typing import Any
 
 from smoke.cluster_lab import PodSeen
 from smoke.cluster_site import TOLERATION, Site
-from smoke.cluster_tools import CALL, until
+from smoke.cluster_tools import CALL
 from smoke.table import Table
+from smoke.waits import until
 
 PROBE = """
 import json, os, pathlib, ssl, urllib.request, urllib.error

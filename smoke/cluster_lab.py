@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from smoke.cluster_site import TOLERATION, Site
-from smoke.cluster_tools import Cluster, NotReached, checkout, until
+from smoke.cluster_tools import Cluster, checkout
+from smoke.waits import NotReached, until
 from tasks.embedded.server import Running, airflow_running
 from tasks.launch import Ending, read_endings
 from tasks.manifest import Manifest

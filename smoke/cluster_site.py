@@ -18,7 +18,8 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from smoke.cluster_tools import CALL, Cluster, checkout, ready, until
+from smoke.cluster_tools import CALL, Cluster, checkout, ready
+from smoke.waits import until
 from tasks.lake.identities import SHARED, Key, seaweedfs_identities
 
 RELEASE = "fedrisk"

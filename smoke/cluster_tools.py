@@ -1,4 +1,4 @@
-"""A Kubernetes cluster as the smoke command uses it: the API's client, Helm, waits with an end."""
+"""A Kubernetes cluster as the smoke command uses it: the API's client and Helm."""
 
 from __future__ import annotations
 
@@ -6,19 +6,15 @@ import contextlib
 import os
 import shutil
 import subprocess
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from smoke.waits import until
+
 CALL = 30
 """Seconds that the API server gets to answer a call."""
-
-
-class NotReached(Exception):  # noqa: N818  (it says what did not happen)
-    """What was waited for did not come to pass in time."""
 
 
 @dataclass(frozen=True)
@@ -180,26 +176,6 @@ def _gone_is_fine() -> Any:
     except ApiException as error:
         if error.status != 404:
             raise
-
-
-def until(what: str, look: Callable[[], Any], limit: float, every: float = 0.5) -> Any:
-    """Wait for something to be true and return it.
-
-    Args:
-        what: What is waited for, for the message.
-        look: Looked at until it says yes.
-        limit: Seconds.
-        every: Seconds between two looks.
-
-    Raises:
-        NotReached: It did not come to pass.
-    """
-    end = time.monotonic() + limit
-    while not (found := look()):
-        if time.monotonic() > end:
-            raise NotReached(f"after {limit:.0f} s still waiting until {what}")
-        time.sleep(every)
-    return found
 
 
 def ready(pod: Any) -> bool:

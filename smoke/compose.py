@@ -21,8 +21,9 @@ from typing import Any
 
 from smoke import isolation
 from smoke.browser import browser_page, find_browser
-from smoke.stack import ROOT, Project, StackError, call, wait_for
+from smoke.stack import ROOT, Project, StackError, call
 from smoke.table import Table
+from smoke.waits import NotReached, until
 from tasks.embedded.home import free_port
 from tasks.embedded.rest import Airflow, AirflowError
 
@@ -117,7 +118,7 @@ class Smoke:
         except AirflowError as error:
             refused = str(error)
         self.table.check("a wrong password is refused", "401" in refused, refused)
-        wait_for("the DAG", lambda: self.airflow.dag(DAG), 120)
+        until("the DAG is there", lambda: self.airflow.dag(DAG), 120)
         errors = self.airflow.import_errors()
         self.table.check(
             "the generated password lets in, and all DAGs are read", not errors, errors
@@ -132,7 +133,7 @@ class Smoke:
             *("python", "/opt/stack/keys.py", NEW),
         )
         (self.folder / NEW / "approved.yaml").write_text(APPROVED, encoding="utf-8")
-        wait_for("its registration", lambda: f"registered {NEW}" in self.stack.log("superlink"), 60)
+        until("it is registered", lambda: f"registered {NEW}" in self.stack.log("superlink"), 60)
         self.guest.up(deadline=300)
         self.table.check("a new hospital joins with its kit", True, NEW)
         now = {name: _life(each) for name, each in self.stack.containers().items()}
@@ -150,14 +151,17 @@ class Smoke:
     def restart(self) -> None:
         """Restart either side while the run reads its tables."""
         nodes = [f"supernode-hospital-{number}" for number in (1, 2, 3)]
+        two = nodes[1]
         before = {name: self._joined(name) for name in nodes}
-        self.stack.compose("restart", "supernode-hospital-2", deadline=120)
-        wait_for("hospital-2", lambda: self._joined(nodes[1]) > before[nodes[1]], REJOIN_DEADLINE)
+        self.stack.compose("restart", two, deadline=120)
+        until(
+            "hospital-2 is back", lambda: self._joined(nodes[1]) > before[nodes[1]], REJOIN_DEADLINE
+        )
         self.table.check("a restarted SuperNode joins again", True)
         before = {name: self._joined(name) for name in nodes}
         self.stack.compose("restart", "superlink", deadline=120)
-        wait_for(
-            "all hospitals",
+        until(
+            "all hospitals are back",
             lambda: all(self._joined(name) > before[name] for name in nodes),
             REJOIN_DEADLINE,
         )
@@ -232,7 +236,7 @@ class Smoke:
             page.fill("input[name=username]", ADMIN)
             page.fill("input[name=password]", self.password)
             page.run("document.querySelector('button[type=submit]').click()")
-            wait_for("the sign-in", lambda: "/auth" not in str(page.run("location.pathname")), 60)
+            until("it is signed in", lambda: "/auth" not in str(page.run("location.pathname")), 60)
             page.open(dag, "Stroke risk", "Trigger")
             page.run(
                 "[...document.querySelectorAll('button')].find(e => e.innerText.trim() ==="
@@ -309,7 +313,7 @@ def smoke(options: argparse.Namespace, table: Table) -> int:
             # A second Ctrl-C must not leave half of it.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             if not options.keep:
-                with contextlib.suppress(StackError), table.stage("down"):
+                with contextlib.suppress(StackError, NotReached), table.stage("down"):
                     made.down()
     return table.end(options.table)
 

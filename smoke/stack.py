@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 class StackError(Exception):
-    """A command of Docker failed, or something did not come about in time."""
+    """A command of Docker failed."""
 
 
 def call(
@@ -50,26 +49,6 @@ def call(
     if check and done.returncode != 0:
         raise StackError(f"{' '.join(command)[:200]}: {(done.stderr or done.stdout)[-1500:]}")
     return done
-
-
-def wait_for(what: str, look: Callable[[], Any], deadline: float, every: float = 1.0) -> Any:
-    """Look until there is something.
-
-    Args:
-        what: What is waited for, in words.
-        look: Returns it, or something false.
-        deadline: Seconds.
-        every: Seconds between two looks.
-
-    Raises:
-        StackError: There was nothing in time.
-    """
-    end = time.monotonic() + deadline
-    while not (found := look()):
-        if time.monotonic() > end:
-            raise StackError(f"{what}: not within {deadline:g} s")
-        time.sleep(every)
-    return found
 
 
 class Project:

@@ -16,11 +16,12 @@ import os
 import shutil
 import subprocess
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from smoke.waits import until
 
 CLUSTER = Path(__file__).parent.parent.parent / "shared" / "cluster"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "fedrisk"
@@ -202,26 +203,17 @@ def load_images(*names: str) -> None:
             script = f'set -o pipefail; docker save "$1" | "{CLUSTER}/load-image" -'
             _run(["bash", "-c", script, "load", name], timeout=900)
             stamp.write_text(identity)
+            _forget_replaced()
 
 
-def wait_until(
-    what: str, condition: Callable[[], object], deadline: float, every: float = 0.5
-) -> None:
-    """Wait for something, with an end.
-
-    Args:
-        what: What is waited for, for the message.
-        condition: Looked at until it says yes.
-        deadline: Seconds.
-        every: Seconds between two looks.
-
-    Raises:
-        AssertionError: It did not come to pass.
-    """
-    end = time.monotonic() + deadline
-    while not condition():
-        assert time.monotonic() < end, f"after {deadline:.0f} s still waiting until {what}"
-        time.sleep(every)
+def _forget_replaced() -> None:
+    """Let the cluster forget images to which no name leads any more: each is gigabytes."""
+    known = f'. "{CLUSTER}/cluster.env"; ctrk images'
+    rows = [row.split() for row in _run(["bash", "-c", f"{known} ls"], 60).splitlines()[1:]]
+    named = {digest for name, _, digest, *_ in rows if not name.startswith("sha256:")}
+    gone = [n for n, _, digest, *_ in rows if n.startswith("sha256:") and digest not in named]
+    if gone:
+        _run(["bash", "-c", f'{known} rm "$@"', "forget", *gone], timeout=120)
 
 
 @contextlib.contextmanager
@@ -233,7 +225,7 @@ def namespace(name: str) -> Iterator[str]:
         yield name
     finally:
         kubectl("delete", "namespace", name, "--wait", timeout=180)
-        wait_until(f"the volumes of {name} are gone", lambda: not volumes(name), 60)
+        until(f"the volumes of {name} are gone", lambda: not volumes(name), 60)
 
 
 @contextlib.contextmanager

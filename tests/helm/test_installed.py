@@ -19,10 +19,10 @@ from kubernetes_cluster import (
     namespace,
     volumes,
     volumes_of_user,
-    wait_until,
 )
 from ruamel.yaml import YAML
 
+from smoke.waits import NotReached, until
 from tasks.federation.certificates import make_node_key
 
 SPACE, RELEASE = "chart-test", "fedrisk"
@@ -225,15 +225,15 @@ def test_a_release_from_its_install_to_its_end(
     release.hospitals["hospital-3"] = {"supernode": {"enabled": True}}
     release.put()
     third = "fedrisk-hospital-hospital-3-0"
-    wait_until("the third SuperNode runs", lambda: state(third)["running"], 90)
+    until("the third SuperNode runs", lambda: state(third)["running"], 90)
     # Whoever is known is let in within seconds; a config map takes at most 90 s to arrive.
-    with pytest.raises(AssertionError):
-        wait_until("a stranger is let in", lambda: state(third)["ready"], 30)
+    with pytest.raises(NotReached):
+        until("a stranger is let in", lambda: state(third)["ready"], 30)
     release.hospitals["hospital-3"]["publicKey"] = keys["hospital-3"][1]
     release.put()
-    wait_until("the third SuperNode is let in", lambda: state(third)["ready"], 150)
+    until("the third SuperNode is let in", lambda: state(third)["ready"], 150)
     assert state(third)["restarts"] == 0
-    wait_until(
+    until(
         "the store knows the third hospital",
         lambda: run_in(third, READ, "fl-demo-data-hospital-3") == "1",
         150,
@@ -244,21 +244,21 @@ def test_a_release_from_its_install_to_its_end(
     # The SuperLink comes back, and the hospitals with it.
     kubectl("delete", "pod", "fedrisk-superlink-0", namespace=space, timeout=120)
     nodes = [f"fedrisk-hospital-{name}-0" for name in HOSPITALS]
-    wait_until("the SuperLink is back", lambda: state("fedrisk-superlink-0")["ready"], 120)
+    until("the SuperLink is back", lambda: state("fedrisk-superlink-0")["ready"], 120)
     log = ["logs", "fedrisk-superlink-0"]
-    wait_until(
+    until(
         "the hospitals are registered again",
         lambda: all(f"registered {n}" in kubectl(*log, namespace=space) for n in HOSPITALS),
         60,
     )
-    wait_until("the hospitals are back", lambda: all(state(n)["ready"] for n in nodes), 180)
+    until("the hospitals are back", lambda: all(state(n)["ready"] for n in nodes), 180)
 
     helm("uninstall", RELEASE, "-n", space, "--wait", "--timeout", "3m", timeout=240)
     kinds = (
         "statefulset,pod,service,configmap,serviceaccount,role,rolebinding,networkpolicy,"
         "poddisruptionbudget,persistentvolumeclaim"
     )
-    wait_until("the volumes are gone", lambda: not volumes(space), 60)
+    until("the volumes are gone", lambda: not volumes(space), 60)
     left = kubectl("get", kinds, "-o", "name", namespace=space).split()
     assert sorted(left) == ["configmap/kube-root-ca.crt", "serviceaccount/default"]
     secrets = kubectl("get", "secrets", "-o", "name", namespace=space).split()
