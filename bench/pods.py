@@ -14,9 +14,9 @@ from statistics import median
 
 from bench.figures import figure
 from smoke.cluster import FIRST, LIMIT, smoke_on, the_cluster
-from smoke.cluster_compare import process_run
 from smoke.cluster_lab import Lab, lab_of
 from smoke.cluster_site import mark_node
+from smoke.compare import ProcessRun
 from smoke.table import Table
 from tasks.manifest import Manifest, RunFolder
 from tasks.store import open_run
@@ -48,7 +48,11 @@ def main() -> None:
                 pods = _measured(open_run(lab.settings, run.id), time.monotonic() - began)
                 starts = _pod_starts(lab)
             began = time.monotonic()
-            process_run(smoke.folder / "process", "bench", OVERRIDES, LIMIT)
+            beside = ProcessRun(smoke.folder / "process", "bench", OVERRIDES)
+            try:
+                beside.figures(LIMIT)
+            finally:
+                beside.end()
             folder = RunFolder(smoke.folder / "process" / "runs", "bench")
             processes = _measured(folder, time.monotonic() - began)
     for name, value in starts.items():

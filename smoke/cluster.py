@@ -16,15 +16,12 @@ import shutil
 import signal
 import sys
 import tempfile
-import threading
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from smoke.cluster_compare import TOLERANCE, differences, figures_of, numbers, process_run
 from smoke.cluster_faults import (
     cancelled_run,
     disturbed_run,
@@ -36,6 +33,7 @@ from smoke.cluster_isolation import check_access, check_pods, check_stranger
 from smoke.cluster_lab import Lab, Run, lab_of
 from smoke.cluster_site import Site, left_behind, mark_node, unmark_node
 from smoke.cluster_tools import Cluster, checkout, ready
+from smoke.compare import TOLERANCE, ProcessRun, differences, figures_of, numbers
 from smoke.table import Table
 from smoke.waits import until
 from tasks.store import open_run
@@ -59,7 +57,6 @@ class Smoke:
         folder: For homes and keys.
         node: The training node.
         lab: Airflow, while it runs.
-        runs: The runs by id.
     """
 
     site: Site
@@ -67,7 +64,6 @@ class Smoke:
     folder: Path
     node: str = ""
     lab: Lab | None = None
-    runs: dict[str, Run] = field(default_factory=dict)
 
     def the_lab(self) -> Lab:
         """Airflow, which must run."""
@@ -94,21 +90,17 @@ def install(smoke: Smoke) -> None:
 
 def same_run(smoke: Smoke) -> None:
     """The run in pods to a champion, and beside it the same by processes."""
-    lab, table, by_process = smoke.the_lab(), smoke.table, dict[str, Any]()
-
-    def beside() -> None:
-        try:
-            by_process["found"] = process_run(smoke.folder / "process", "same", SAME, LIMIT)
-        except Exception as error:  # noqa: BLE001  (told with the comparison)
-            by_process["error"] = error
-
-    thread = threading.Thread(target=beside)
-    thread.start()
+    lab = smoke.the_lab()
+    beside = ProcessRun(smoke.folder / "process", "same", SAME)
     try:
-        run = smoke.runs["same"] = lab.start("same", *SAME)
-        state = run.wait(LIMIT)
+        run = lab.start("same", *SAME)
+        _same_figures(smoke, run, run.wait(LIMIT), beside)
     finally:
-        thread.join()
+        beside.end()
+
+
+def _same_figures(smoke: Smoke, run: Run, state: str, beside: ProcessRun) -> None:
+    table = smoke.table
     why = "; ".join(f"{e.step}: {e.message}" for e in run.endings() if e.code)
     table.check(
         "retrain_stroke in pods goes from raw tables to a champion", state == "success", why
@@ -123,10 +115,8 @@ def same_run(smoke: Smoke) -> None:
         bool(promoted.get("champion")) and known == version,
         f"alias champion is version {known}, the run's is {version}",
     )
-    if "error" in by_process:
-        raise RuntimeError(f"the run to compare with failed: {by_process['error']}")
-    mine = figures_of(open_run(lab.settings, run.id))
-    found = list(differences(by_process["found"], mine))
+    mine = figures_of(open_run(run.lab.settings, run.id))
+    found = list(differences(beside.figures(LIMIT), mine))
     worst = max((size for _, size in found), default=0.0)
     table.check(
         f"figures equal those of the launcher process, within {TOLERANCE:g}",
@@ -139,9 +129,16 @@ def same_run(smoke: Smoke) -> None:
 def faults(smoke: Smoke) -> None:
     """Everything that may go wrong while runs go on."""
     lab, site, table = smoke.the_lab(), smoke.site, smoke.table
-    cancelled_run(lab, table)
-    impossible_run(lab, table)
-    smoke.runs["disturbed"] = disturbed_run(lab, site, table, LIMIT)
+    parts: dict[str, Callable[[], object]] = {
+        "the cancelled run": lambda: cancelled_run(lab, table),
+        "the impossible run": lambda: impossible_run(lab, table),
+        "the disturbed run": lambda: disturbed_run(lab, site, table, LIMIT),
+    }
+    for what, part in parts.items():
+        try:
+            part()
+        except Exception as error:  # noqa: BLE001  (one that fails keeps no other back)
+            table.check(f"{what} goes through", False, error)
 
 
 def commands(smoke: Smoke) -> None:
@@ -165,7 +162,7 @@ def standing(smoke: Smoke) -> None:
         before = site.cluster.core.read_namespaced_pod(superlink, site.cluster.namespace)
         site.add(*(f"hospital-{n}" for n in range(len(site.hospitals) + 1, count + 1)))
         site.put_secrets()
-        site.helm("upgrade", site.values(supernodes=True, **_as_upgraded()), 900)
+        site.helm("upgrade", site.values(supernodes=True), 900)
         found = site.pods_ready("supernode", count, 600)
         told = until(
             "all keys are registered",
@@ -271,12 +268,6 @@ def _registered(site: Site, pod: str, count: int) -> int:
     lines = site.cluster.log(pod).splitlines()
     names = {line.split()[1] for line in lines if line.startswith("registered ")}
     return len(names) if len(names) >= count else 0
-
-
-def _as_upgraded() -> dict[str, Any]:
-    """What the upgrade of the stage ``faults`` has changed, so that nothing restarts again."""
-    notes = {"podAnnotations": {"fedrisk.io/smoke": "second"}}
-    return {"superlink": notes, "mlflow": notes}
 
 
 @contextlib.contextmanager

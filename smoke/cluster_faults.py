@@ -68,12 +68,9 @@ def disturbed_run(lab: Lab, site: Site, table: Table, limit: float) -> Run:
     pod = until("the server's pod runs", lambda: run.running_pod("federated"), 60)
     known = run.round()
     lab.cluster.delete_pod(pod.metadata.name)
-    values = site.values(
-        superlink={"podAnnotations": {"fedrisk.io/smoke": "second"}},
-        mlflow={"podAnnotations": {"fedrisk.io/smoke": "second"}},
-    )
     # While the server's second pod takes over.
-    site.helm("upgrade", values, 600)
+    site.generation += 1
+    site.helm("upgrade", site.values(), 600)
     in_flight = run.state()
     state = run.wait(limit)
     federated = run.manifest("federated")

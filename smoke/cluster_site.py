@@ -39,6 +39,7 @@ class Site:
         tag: Of the images.
         hospitals: Those that have a kit, in their order.
         keys: Each owner's key of the store.
+        generation: Noted on the SuperLink's and MLflow's pods: another one makes them anew.
     """
 
     cluster: Cluster
@@ -46,6 +47,7 @@ class Site:
     tag: str
     hospitals: list[str] = field(default_factory=list)
     keys: dict[str, Key] = field(default_factory=dict)
+    generation: int = 1
 
     @property
     def federation(self) -> Path:
@@ -99,12 +101,11 @@ class Site:
                 f"fedrisk-hospital-{name}", {"node.key": key, **_aws(self.keys[name])}
             )
 
-    def values(self, *, supernodes: bool = False, **more: Any) -> Path:
+    def values(self, *, supernodes: bool = False) -> Path:
         """Write the values that this site adds to those of kind.
 
         Args:
             supernodes: Whether every hospital has a standing SuperNode here.
-            more: Further top-level values.
         """
         yaml = YAML()
         entries: dict[str, Any] = {}
@@ -114,7 +115,8 @@ class Site:
                 "publicKey": str(kit["hospitals"][name]["publicKey"]),
                 "supernode": {"enabled": supernodes},
             }
-        place = {"tolerations": [TOLERATION]}
+        notes = {"fedrisk.io/smoke": str(self.generation)}
+        place = {"tolerations": [TOLERATION], "podAnnotations": notes}
         values = {
             "images": {"tag": self.tag},
             "tls": {"mode": "existing", "caCertificate": (self.federation / "ca.crt").read_text()},
@@ -124,8 +126,6 @@ class Site:
             "mlflow": dict(place),
             "training": {"dedicatedNodes": True},
         }
-        for key, value in more.items():
-            values[key] = {**values.get(key, {}), **value}
         path = self.folder / "values.yaml"
         yaml.dump(values, path)
         return path

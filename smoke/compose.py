@@ -21,15 +21,18 @@ from typing import Any
 
 from smoke import isolation
 from smoke.browser import browser_page, find_browser
+from smoke.compare import TOLERANCE, ProcessRun, differences, figures_of, numbers
 from smoke.stack import ROOT, Project, StackError, call
 from smoke.table import Table
 from smoke.waits import NotReached, until
 from tasks.embedded.home import free_port
 from tasks.embedded.rest import Airflow, AirflowError
+from tasks.manifest import RunFolder
 
 DAG, ADMIN, NEW = "retrain_stroke", "admin", "hospital-4"
 IMAGES = ("airflow", "federation", "mlflow", "worker")
 ROUNDS = 3
+HOSPITAL = f"hospitals.{NEW}={{title: New, share: {{rows: 900, positive_rate: 0.06}}}}"
 RUN_DEADLINE = 1500.0
 REJOIN_DEADLINE = 240.0
 APPROVED = "studies:\n  - name: stroke\n"
@@ -53,7 +56,9 @@ class Smoke:
         }
         self.tag = options.tag
         self.airflow = Airflow("", ADMIN, "")
-        self.password, self.run, self.peak = "", "", dict[str, int]()
+        self.password, self.peak = "", dict[str, int]()
+        self.run = f"smoke-{int(time.time())}"
+        self.beside: ProcessRun | None = None
 
     def variables(self) -> dict[str, str]:
         """What the compose files are told."""
@@ -141,11 +146,11 @@ class Smoke:
         self.table.check("nothing was restarted for it", not changed, ", ".join(changed))
 
     def trigger(self) -> None:
-        """Start a run of four hospitals, one of them new."""
-        hospital = f"hospitals.{NEW}={{title: New, share: {{rows: 900, positive_rate: 0.06}}}}"
-        self.run = f"smoke-{int(time.time())}"
+        """Start a run of four hospitals, one of them new, and the same by processes beside it."""
         self.airflow.set_paused(DAG, False)
-        self.airflow.trigger(DAG, self.run, {"rounds": ROUNDS, "overrides": [hospital]})
+        self.airflow.trigger(DAG, self.run, {"rounds": ROUNDS, "overrides": [HOSPITAL]})
+        overrides = [f"federation.rounds={ROUNDS}", HOSPITAL]
+        self.beside = ProcessRun(self.folder / "process", self.run, overrides)
         self.table.check("a run is triggered over REST", True, self.run)
 
     def restart(self) -> None:
@@ -207,6 +212,22 @@ class Smoke:
             "each service stays within its memory",
             bool(self.peak),
             ", ".join(f"{name} {size} MB" for name, size in sorted(self.peak.items())),
+        )
+        self._compare()
+
+    def _compare(self) -> None:
+        if self.beside is None:
+            raise StackError("there is no run to compare with")
+        runs = self.folder / "stack"
+        runs.mkdir()
+        self.stack.compose("cp", f"scheduler:/var/lib/fedrisk/runs/{self.run}", str(runs))
+        mine = figures_of(RunFolder(runs, self.run))
+        found = list(differences(self.beside.figures(RUN_DEADLINE), mine))
+        worst = max((size for _, size in found), default=0.0)
+        self.table.check(
+            f"figures equal those of the launcher process, within {TOLERANCE:g}",
+            worst <= TOLERANCE and numbers(mine) > 1000,
+            f"{numbers(mine)} numbers, {len(found)} differ, at most by {worst:g}",
         )
 
     def _endings(self) -> str:
@@ -312,6 +333,8 @@ def smoke(options: argparse.Namespace, table: Table) -> int:
         finally:
             # A second Ctrl-C must not leave half of it.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
+            if made.beside is not None:
+                made.beside.end()
             if not options.keep:
                 with contextlib.suppress(StackError, NotReached), table.stage("down"):
                     made.down()

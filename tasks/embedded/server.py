@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
 
+from tasks.embedded.database import never_reuse_triggers
 from tasks.embedded.home import CHECKOUT, POOLS, USER, AirflowHome, free_port
 from tasks.embedded.processes import Processes, kept_processes
 from tasks.embedded.rest import Airflow, AirflowBusy, AirflowError
@@ -191,12 +192,12 @@ def _migrate(home: AirflowHome, processes: Processes) -> None:
 
     version = importlib.metadata.version("apache-airflow")
     known = home.prepared.read_text(encoding="utf-8") if home.prepared.exists() else ""
-    if known == version and home.database.exists():
-        return
-    home.mark.unlink(missing_ok=True)
-    _launch(home, processes, "database", "db", "migrate")
-    _await(processes, "database", MIGRATION_DEADLINE)
-    write_atomically(home.prepared, version.encode())
+    if known != version or not home.database.exists():
+        home.mark.unlink(missing_ok=True)
+        _launch(home, processes, "database", "db", "migrate")
+        _await(processes, "database", MIGRATION_DEADLINE)
+        write_atomically(home.prepared, version.encode())
+    never_reuse_triggers(home.database)
 
 
 def _launch(home: AirflowHome, processes: Processes, name: str, *command: str) -> None:

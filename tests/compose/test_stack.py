@@ -37,6 +37,7 @@ HOLDS = {
         "the run ends well, every task of it",
         "all four hospitals took part in all rounds",
         "MLflow has the champion",
+        "figures equal those of the launcher process, within 1e-06",
     ],
     "pages": [
         "Airflow's page answers",

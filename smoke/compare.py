@@ -21,31 +21,55 @@ TIMES = frozenset({"seconds", "created", "started"})
 """Figures that say how long something took, and so differ between any two runs."""
 
 
-def process_run(home: Path, run: str, overrides: list[str], limit: float = 900) -> dict[str, Any]:
-    """Run a study with the launcher ``process`` and return what its steps have found.
+class ProcessRun:
+    """A run of a study with the launcher ``process``, beside what else goes on."""
 
-    Args:
-        home: FEDRISK_HOME.
-        run: The run's id.
-        overrides: Of the study.
-        limit: Seconds.
-    """
-    settings = [word for each in overrides for word in ("--set", each)]
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("FEDRISK_", "AWS_"))}
-    done = subprocess.run(
-        [sys.executable, "-m", "tasks.cli", "run", "--json", "--run", run, *settings],
-        cwd=checkout(),
-        env={**kept, "FEDRISK_HOME": str(home)},
-        capture_output=True,
-        text=True,
-        timeout=limit,
-        check=False,
-    )
-    if done.returncode:
-        raise RuntimeError(
-            f"fedrisk run (process) ended with {done.returncode}: {done.stderr[-900:]}"
-        )
-    return figures_of(RunFolder(home / "runs", run))
+    def __init__(self, home: Path, run: str, overrides: list[str]) -> None:
+        """Start it.
+
+        Args:
+            home: FEDRISK_HOME, which is made.
+            run: The run's id.
+            overrides: Of the study.
+        """
+        home.mkdir(parents=True)
+        settings = [word for each in overrides for word in ("--set", each)]
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("FEDRISK_", "AWS_"))}
+        self._folder, self._log = RunFolder(home / "runs", run), home / "run.log"
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tasks.cli", "run", "--json", "--run", run, *settings],
+                cwd=checkout(),
+                env={**kept, "FEDRISK_HOME": str(home)},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+
+    def figures(self, limit: float) -> dict[str, Any]:
+        """Wait for its end and return what its steps have found.
+
+        Args:
+            limit: Seconds.
+
+        Raises:
+            RuntimeError: It failed; the message has its last words.
+            subprocess.TimeoutExpired: It did not end in time.
+        """
+        code = self._process.wait(limit)
+        if code:
+            told = self._log.read_text(encoding="utf-8", errors="replace")[-900:]
+            raise RuntimeError(f"fedrisk run (process) ended with {code}: {told}")
+        return figures_of(self._folder)
+
+    def end(self) -> None:
+        """End it if it goes on, with all that it has started."""
+        self._process.terminate()
+        try:
+            self._process.wait(60)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
 
 
 def figures_of(run: RunFolder) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from smoke.cluster_compare import differences, numbers
+from smoke.compare import differences, numbers
 
 
 @pytest.mark.parametrize(
