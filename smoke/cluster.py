@@ -18,6 +18,7 @@ import sys
 import tempfile
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -142,9 +143,14 @@ def faults(smoke: Smoke) -> None:
 
 
 def commands(smoke: Smoke) -> None:
-    """``fedrisk run`` as a user gives it, with an impossible image, and killed."""
-    no_image(smoke.site, smoke.table, smoke.folder / "no-image")
-    killed_command(smoke.site, smoke.table, smoke.folder / "killed")
+    """``fedrisk run`` as a user gives it, with an impossible image, and killed, side by side."""
+    with ThreadPoolExecutor(2) as pool:
+        parts = [
+            pool.submit(no_image, smoke.site, smoke.table, smoke.folder / "no-image"),
+            pool.submit(killed_command, smoke.site, smoke.table, smoke.folder / "killed"),
+        ]
+    for part in parts:
+        part.result()
 
 
 def isolation(smoke: Smoke) -> None:
