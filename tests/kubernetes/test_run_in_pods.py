@@ -6,7 +6,14 @@ import pytest
 
 from smoke.table import Table
 
-pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.end_to_end, pytest.mark.shared]
+pytestmark = [
+    pytest.mark.stack,
+    pytest.mark.slow,
+    pytest.mark.end_to_end,
+    pytest.mark.shared,
+    # The first of them goes through all stages.
+    pytest.mark.timeout(3600),
+]
 
 HOLDS = {
     "install": ["the release is installed", "helm test"],
