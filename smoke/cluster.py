@@ -31,7 +31,7 @@ from smoke.cluster_faults import (
     no_image,
 )
 from smoke.cluster_isolation import check_access, check_pods, check_stranger
-from smoke.cluster_lab import Lab, Run, lab_of
+from smoke.cluster_lab import Lab, lab_of
 from smoke.cluster_site import Site, left_behind, mark_node, unmark_node
 from smoke.cluster_tools import Cluster, checkout, ready
 from smoke.compare import TOLERANCE, ProcessRun, differences, figures_of, numbers
@@ -58,6 +58,7 @@ class Smoke:
         folder: For homes and keys.
         node: The training node.
         lab: Airflow, while it runs.
+        beside: The run by processes, which begins while the release is installed.
     """
 
     site: Site
@@ -65,6 +66,7 @@ class Smoke:
     folder: Path
     node: str = ""
     lab: Lab | None = None
+    beside: ProcessRun | None = None
 
     def the_lab(self) -> Lab:
         """Airflow, which must run."""
@@ -90,18 +92,14 @@ def install(smoke: Smoke) -> None:
 
 
 def same_run(smoke: Smoke) -> None:
-    """The run in pods to a champion, and beside it the same by processes."""
-    lab = smoke.the_lab()
-    beside = ProcessRun(smoke.folder / "process", "same", SAME)
-    try:
-        run = lab.start("same", *SAME)
-        _same_figures(smoke, run, run.wait(LIMIT), beside)
-    finally:
-        beside.end()
-
-
-def _same_figures(smoke: Smoke, run: Run, state: str, beside: ProcessRun) -> None:
-    table = smoke.table
+    """The run in pods to a champion, with the figures of the same run by processes."""
+    lab, table = smoke.the_lab(), smoke.table
+    if smoke.beside is None:
+        raise RuntimeError("there is no run to compare with")
+    # Side by side on few cores each would take longer than both in turn.
+    by_process = smoke.beside.figures(LIMIT)
+    run = lab.start("same", *SAME)
+    state = run.wait(LIMIT)
     why = "; ".join(f"{e.step}: {e.message}" for e in run.endings() if e.code)
     table.check(
         "retrain_stroke in pods goes from raw tables to a champion", state == "success", why
@@ -117,7 +115,7 @@ def _same_figures(smoke: Smoke, run: Run, state: str, beside: ProcessRun) -> Non
         f"alias champion is version {known}, the run's is {version}",
     )
     mine = figures_of(open_run(run.lab.settings, run.id))
-    found = list(differences(beside.figures(LIMIT), mine))
+    found = list(differences(by_process, mine))
     worst = max((size for _, size in found), default=0.0)
     table.check(
         f"figures equal those of the launcher process, within {TOLERANCE:g}",
@@ -221,9 +219,12 @@ def smoke_on(cluster: Cluster, tag: str, table: Table) -> Iterator[Smoke]:
     """
     folder = Path(tempfile.mkdtemp(prefix="fedrisk-cluster-"))
     site = Site(cluster, folder, tag)
+    smoke = Smoke(site, table, folder)
     try:
-        yield Smoke(site, table, folder)
+        yield smoke
     finally:
+        if smoke.beside is not None:
+            smoke.beside.end()
         with contextlib.suppress(Exception):
             unmark_node(cluster)
         cluster.drop_namespace()
@@ -241,6 +242,8 @@ def go_through(smoke: Smoke, wanted: list[str]) -> None:
         wanted: Their names.
     """
     table = smoke.table
+    if "run" in wanted:
+        smoke.beside = ProcessRun(smoke.folder / "process", "same", SAME)
     with table.stage("install"):
         install(smoke)
     with lab_of(smoke.site, smoke.folder / "home") as smoke.lab:
