@@ -35,6 +35,7 @@ from smoke.cluster_lab import Lab, lab_of
 from smoke.cluster_site import Site, left_behind, mark_node, unmark_node
 from smoke.cluster_tools import Cluster, checkout, ready
 from smoke.compare import TOLERANCE, ProcessRun, differences, figures_of, numbers
+from smoke.images import BUILT, ready_images
 from smoke.table import Table
 from smoke.waits import until
 from tasks.store import open_run
@@ -281,10 +282,10 @@ def _registered(site: Site, pod: str, count: int) -> int:
 
 @contextlib.contextmanager
 def the_cluster(tag: str) -> Iterator[Cluster]:
-    """KUBECONFIG's cluster; without it the tests' own, with its images loaded.
+    """KUBECONFIG's cluster; without it the tests' own, which is given the images.
 
     Args:
-        tag: Of the images.
+        tag: Of the images; empty to build this checkout's. A cluster of KUBECONFIG must know them.
     """
     helm = os.environ.get("HELM", "helm")
     if os.environ.get("KUBECONFIG"):
@@ -299,6 +300,7 @@ def the_cluster(tag: str) -> Iterator[Cluster]:
         raise SystemExit(f"KUBECONFIG is not set, and {own.missing()}.")
     try:
         kubeconfig = own.start_cluster()
+        tag = ready_images(IMAGES, tag)
         own.load_images(S3_IMAGE, *(f"fedrisk-{name}:{tag}" for name in IMAGES))
         with own.volumes_of_user():
             yield Cluster(str(kubeconfig), helm_program=own.helm_program())
@@ -313,7 +315,7 @@ def main() -> int:
         0 only if all checks held.
     """
     parser = argparse.ArgumentParser(prog="python -m smoke.cluster", description=__doc__)
-    parser.add_argument("--tag", default="dev", help="of the images (default: dev)")
+    parser.add_argument("--tag", default="", help="of the images; default: build this checkout's")
     parser.add_argument("--only", default="", help="stages, comma-separated, beside install")
     parser.add_argument("--json", type=Path, help="write the table there too")
     given = parser.parse_args()
@@ -323,7 +325,10 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     try:
-        with the_cluster(given.tag) as cluster, smoke_on(cluster, given.tag, table) as smoke:
+        with (
+            the_cluster(given.tag) as cluster,
+            smoke_on(cluster, given.tag or BUILT, table) as smoke,
+        ):
             go_through(smoke, wanted)
     except KeyboardInterrupt:
         table.check("nobody interrupts", False, "Ctrl-C; everything has been put away")

@@ -22,7 +22,8 @@ from typing import Any
 from smoke import isolation
 from smoke.browser import browser_page, find_browser
 from smoke.compare import TOLERANCE, ProcessRun, differences, figures_of, numbers
-from smoke.stack import ROOT, Project, StackError, call
+from smoke.images import ready_images, revision
+from smoke.stack import ROOT, Project, StackError
 from smoke.table import Table
 from smoke.waits import NotReached, until
 from tasks.embedded.home import free_port
@@ -82,22 +83,10 @@ class Smoke:
         return Project(f"{self.options.project}-{NEW}", files, self.variables())
 
     def images(self) -> None:
-        """Use the images of this revision, or build them."""
-        if not self.tag:
-            sys.path.insert(0, str(ROOT / "images"))
-            from build import revision  # type: ignore[import-not-found]
-
-            self.tag = revision()
-        missing = [
-            name
-            for name in IMAGES
-            if call(
-                "docker", "image", "inspect", f"fedrisk-{name}:{self.tag}", check=False
-            ).returncode
-        ]
-        if missing or (self.tag.endswith("-dirty") and not self.options.tag):
-            call(sys.executable, "images/build.py", *IMAGES, deadline=3600)
-        self.table.check("the images are of this revision", True, self.tag)
+        """Build the images of this checkout, or use those of a tag."""
+        self.tag = ready_images(IMAGES, self.options.tag)
+        found = {revision(name, self.tag) for name in IMAGES}
+        self.table.check("the images are of one revision", len(found) == 1, ", ".join(found))
 
     def up(self) -> None:
         """Start the stack."""
@@ -347,7 +336,9 @@ def main() -> int:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m smoke.compose", description=__doc__)
     parser.add_argument("--project", default="fedrisk-smoke", help="the stack's project name")
-    parser.add_argument("--tag", default="", help="use these images; default: this revision's")
+    parser.add_argument(
+        "--tag", default="", help="use these images; default: build this checkout's"
+    )
     parser.add_argument("--table", type=Path, help="write the table as JSON too")
     parser.add_argument("--shots", type=Path, help="folder for pictures of the pages")
     parser.add_argument("--browser", action="store_true", help="fail where there is no browser")
