@@ -131,6 +131,17 @@ class Smoke:
         )
         (self.folder / NEW / "approved.yaml").write_text(APPROVED, encoding="utf-8")
         until("it is registered", lambda: f"registered {NEW}" in self.stack.log("superlink"), 60)
+        self.guest.compose("up", "--detach", "--wait", "--wait-timeout", "90", "gate")
+        checked = self.guest.compose(
+            *("run", "--rm", "--no-deps", "--no-TTY", "--volume", f"{self.folder / NEW}:/kit:ro"),
+            *("supernode", "fedrisk", "hospital", "check", "--kit", "/kit"),
+            check=False,
+        )
+        self.table.check(
+            "its kit's own check, before it starts, finds nothing missing",
+            checked.returncode == 0,
+            checked.stdout or checked.stderr[-500:],
+        )
         self.guest.up(deadline=300)
         self.table.check("a new hospital joins with its kit", True, NEW)
         now = {name: _life(each) for name, each in self.stack.containers().items()}

@@ -27,7 +27,11 @@ HOLDS = {
         "it runs as user 1000, without capabilities, on a read-only root",
         "a SuperNode without a registered key is turned away",
     ],
-    "join": ["a new hospital joins with its kit", "nothing was restarted for it"],
+    "join": [
+        "its kit's own check, before it starts, finds nothing missing",
+        "a new hospital joins with its kit",
+        "nothing was restarted for it",
+    ],
     "trigger": ["a run is triggered over REST"],
     "restart": [
         "a restarted SuperNode joins again",
