@@ -34,7 +34,7 @@ from smoke.cluster_isolation import check_access, check_pods, check_stranger
 from smoke.cluster_lab import Lab, lab_of
 from smoke.cluster_site import Site, left_behind, mark_node, unmark_node
 from smoke.cluster_tools import Cluster, checkout, ready
-from smoke.compare import TOLERANCE, ProcessRun, differences, figures_of, numbers
+from smoke.compare import ProcessRun, check_same
 from smoke.images import BUILT, ready_images
 from smoke.table import Table
 from smoke.waits import until
@@ -115,15 +115,7 @@ def same_run(smoke: Smoke) -> None:
         bool(promoted.get("champion")) and known == version,
         f"alias champion is version {known}, the run's is {version}",
     )
-    mine = figures_of(open_run(run.lab.settings, run.id))
-    found = list(differences(by_process, mine))
-    worst = max((size for _, size in found), default=0.0)
-    table.check(
-        f"figures equal those of the launcher process, within {TOLERANCE:g}",
-        worst <= TOLERANCE and numbers(mine) > 1000,
-        f"{numbers(mine)} numbers, {len(found)} differ, at most by {worst:g} "
-        f"({', '.join(path for path, _ in found[:4])})",
-    )
+    check_same(table, by_process, open_run(lab.settings, run.id))
 
 
 def faults(smoke: Smoke) -> None:

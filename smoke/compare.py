@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from smoke.cluster_tools import checkout
+from smoke.table import Table
 from tasks.manifest import RunFolder
 
 TOLERANCE = 1e-6
@@ -113,3 +114,22 @@ def numbers(found: Any) -> int:
     if isinstance(found, list):
         return sum(numbers(value) for value in found)
     return int(isinstance(found, float | int) and not isinstance(found, bool))
+
+
+def check_same(table: Table, by_process: dict[str, Any], run: RunFolder) -> None:
+    """Check that a run's figures are those of the launcher ``process``.
+
+    Args:
+        table: Gets the check.
+        by_process: The figures to compare with.
+        run: The run of another launcher.
+    """
+    mine = figures_of(run)
+    found = list(differences(by_process, mine))
+    worst = max((size for _, size in found), default=0.0)
+    table.check(
+        f"figures equal those of the launcher process, within {TOLERANCE:g}",
+        worst <= TOLERANCE and numbers(mine) > 1000,
+        f"{numbers(mine)} numbers, {len(found)} differ, at most by {worst:g} "
+        f"({', '.join(path for path, _ in found[:4])})",
+    )

@@ -21,7 +21,7 @@ from typing import Any
 
 from smoke import isolation
 from smoke.browser import browser_page, find_browser
-from smoke.compare import TOLERANCE, ProcessRun, differences, figures_of, numbers
+from smoke.compare import ProcessRun, check_same
 from smoke.images import ready_images, revision
 from smoke.stack import ROOT, Project, StackError
 from smoke.table import Table
@@ -163,9 +163,7 @@ class Smoke:
         two = nodes[1]
         before = {name: self._joined(name) for name in nodes}
         self.stack.compose("restart", two, deadline=120)
-        until(
-            "hospital-2 is back", lambda: self._joined(nodes[1]) > before[nodes[1]], REJOIN_DEADLINE
-        )
+        until("hospital-2 is back", lambda: self._joined(two) > before[two], REJOIN_DEADLINE)
         self.table.check("a restarted SuperNode joins again", True)
         before = {name: self._joined(name) for name in nodes}
         self.stack.compose("restart", "superlink", deadline=120)
@@ -223,14 +221,7 @@ class Smoke:
         runs = self.folder / "stack"
         runs.mkdir()
         self.stack.compose("cp", f"scheduler:/var/lib/fedrisk/runs/{self.run}", str(runs))
-        mine = figures_of(RunFolder(runs, self.run))
-        found = list(differences(self.by_process, mine))
-        worst = max((size for _, size in found), default=0.0)
-        self.table.check(
-            f"figures equal those of the launcher process, within {TOLERANCE:g}",
-            worst <= TOLERANCE and numbers(mine) > 1000,
-            f"{numbers(mine)} numbers, {len(found)} differ, at most by {worst:g}",
-        )
+        check_same(self.table, self.by_process, RunFolder(runs, self.run))
 
     def _endings(self) -> str:
         script = f"cat /var/lib/fedrisk/runs/{self.run}/ends/*.json"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import shutil
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
+from scripts import load_script
 
 from smoke.stack import ROOT
 
@@ -21,12 +21,7 @@ NO_ROOT = {"keys": "gives volumes away", "postgres": "becomes its own user"}
 
 @pytest.fixture(scope="module")
 def override() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("override", ROOT / "compose" / "override.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(ROOT / "compose" / "override.py")
 
 
 @pytest.fixture(scope="module")

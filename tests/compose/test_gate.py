@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from types import ModuleType
 
 import pytest
+from scripts import load_script
 
 from smoke.stack import ROOT
 
@@ -19,13 +19,7 @@ Served = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 @pytest.fixture
 def gate() -> ModuleType:
-    # The stack mounts it as a file of its own: it belongs to no package.
-    spec = importlib.util.spec_from_file_location("gate", ROOT / "compose" / "gate.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(ROOT / "compose" / "gate.py")
 
 
 @asynccontextmanager

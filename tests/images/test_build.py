@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import http.server
-import importlib.util
 import re
 import threading
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from scripts import load_script
 
 NAMES = ("airflow", "spark", "federation", "mlflow", "worker")
 
 
 def program(checkout: Path, name: str) -> ModuleType:
     """A program of ``images/``."""
-    found = importlib.util.spec_from_file_location(
-        f"images_{name}", checkout / "images" / f"{name}.py"
-    )
-    assert found is not None
-    assert found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    found.loader.exec_module(module)
-    return module
+    return load_script(checkout / "images" / f"{name}.py")
 
 
 def instructions(checkout: Path, name: str) -> list[str]:
