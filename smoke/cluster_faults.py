@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -17,7 +18,8 @@ from smoke.cluster_lab import ENDED, OUTSIDE, STEPS, Lab, Run, lab_settings, sec
 from smoke.cluster_site import Site
 from smoke.cluster_tools import checkout
 from smoke.table import Table
-from smoke.waits import until
+from smoke.waits import NotReached, until
+from tasks.embedded.pods import GRACE
 from tasks.launch import settings_environment
 
 ROUNDS = 100
@@ -37,7 +39,9 @@ IMPOSSIBLE = [
     "compute.place_within=8",
 ]
 GONE = 60.0
-"""Seconds in which a cancelled run's pods must be gone."""
+"""Seconds in which a cancelled run's pods must have ended."""
+SWEEP, YOUNG = "fedrisk_sweep", 61.0
+"""The sweep's DAG, and from what age on it looks at a pod, in seconds."""
 
 
 def disturbed_run(lab: Lab, site: Site, table: Table, limit: float) -> Run:
@@ -170,15 +174,49 @@ def killed_command(site: Site, table: Table, home: Path) -> None:
 def cancelled_run(lab: Lab, table: Table) -> None:
     """A run that is marked as failed while pods work: they are gone soon after."""
     run = lab.start("cancelled", "federation.rounds=2")
-    pod = until("a pod of it runs", lambda: run.running_pod("deal"), 120)
-    until("its task waits", lambda: run.tasks("deal")[0]["state"] == "deferred", 60)
+    # A task that is marked before the triggerer looks after its pod leaves it to the sweep.
+    until("its pods are looked after", lambda: _going(run) and _looked_after(run), 180)
+    names = [pod.metadata.name for pod in run.pods()]
     began = time.monotonic()
     run.cancel()
-    until("its pods are gone", lambda: not run.pods(), GONE)
+    until("none of its pods works", lambda: not _working(run), GONE)
+    with contextlib.suppress(NotReached):
+        until("its pods are gone", lambda: not run.pods(), GRACE + 5)
+    took = seconds_since(began)
+    # One that ended by itself at that very moment has nobody who waits for it.
+    left = [pod.metadata.name for pod in run.pods()]
+    if left:
+        _sweep(lab, run)
     table.check(
         "a cancelled run's pods are gone",
         run.state() == "failed",
-        f"{pod.metadata.name} after {seconds_since(began)} s",
+        f"{', '.join(names)} after {took} s; left to the sweep: {', '.join(left) or 'none'}",
+    )
+
+
+def _working(run: Run) -> list[Any]:
+    return [pod for pod in run.pods() if pod.status.phase in ("Pending", "Running")]
+
+
+def _sweep(lab: Lab, run: Run) -> None:
+    """Have the sweep end what is left of a run, as it does every five minutes by itself."""
+    until("the sweep may end its pods", lambda: all(_age(p) > YOUNG for p in run.pods()), 90)
+    lab.running.airflow.set_paused(SWEEP, False)
+    lab.running.airflow.trigger(SWEEP, f"after-{run.id}", {})
+    until("the sweep has ended its pods", lambda: not run.pods(), 120)
+
+
+def _age(pod: Any) -> float:
+    return time.time() - float(pod.metadata.creation_timestamp.timestamp())
+
+
+def _looked_after(run: Run) -> bool:
+    """Whether there are pods, and the triggerer has begun to wait for each."""
+    begun = {t["state"] for t in run.tasks() if t["state"] in ("queued", "running", "deferred")}
+    pods = run.pods()
+    return begun == {"deferred"} and all(
+        f"Checking pod '{pod.metadata.name}'" in run.log(pod.metadata.labels["task_id"])
+        for pod in pods
     )
 
 

@@ -159,23 +159,23 @@ class Smoke:
 
     def restart(self) -> None:
         """Restart either side while the run reads its tables."""
-        nodes = [f"supernode-hospital-{number}" for number in (1, 2, 3)]
-        two = nodes[1]
-        before = {name: self._joined(name) for name in nodes}
-        self.stack.compose("restart", two, deadline=120)
-        until("hospital-2 is back", lambda: self._joined(two) > before[two], REJOIN_DEADLINE)
+        hospitals = ["hospital-1", "hospital-2", "hospital-3", NEW]
+        before = self._joined("hospital-2")
+        self.stack.compose("restart", "supernode-hospital-2", deadline=120)
+        until("hospital-2 is back", lambda: self._joined("hospital-2") > before, REJOIN_DEADLINE)
         self.table.check("a restarted SuperNode joins again", True)
-        before = {name: self._joined(name) for name in nodes}
+        joined = {name: self._joined(name) for name in hospitals}
         self.stack.compose("restart", "superlink", deadline=120)
-        until(
-            "all hospitals are back",
-            lambda: all(self._joined(name) > before[name] for name in nodes),
-            REJOIN_DEADLINE,
+        for name in hospitals:
+            until(f"{name} is back", lambda n=name: self._joined(n) > joined[n], REJOIN_DEADLINE)
+        self.table.check(
+            "all hospitals join a restarted SuperLink again", True, ", ".join(hospitals)
         )
-        self.table.check("all hospitals join a restarted SuperLink again", True, ", ".join(nodes))
 
-    def _joined(self, service: str) -> int:
-        return self.stack.log(service).count("has joined")
+    def _joined(self, hospital: str) -> int:
+        new = hospital == NEW
+        log = self.guest.log("supernode") if new else self.stack.log(f"supernode-{hospital}")
+        return log.count("has joined")
 
     def champion(self) -> None:
         """Wait for the run, and look at what came of it."""

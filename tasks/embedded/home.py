@@ -27,6 +27,7 @@ from tasks.settings import Settings
 
 CHECKOUT = Path(tasks.__file__).parent.parent
 USER = "admin"
+EXECUTOR = "tasks.embedded.executor.OrderedLocalExecutor"
 PARALLELISM = 4
 POOLS = {"spark": (2, "steps that start a JVM: each takes about 1 GB and a core")}
 
@@ -100,7 +101,7 @@ class AirflowHome:
                 "dags_folder": str(self.dags),
                 "plugins_folder": str(CHECKOUT / "plugins"),
                 "load_examples": "False",
-                "executor": "LocalExecutor",
+                "executor": EXECUTOR,
                 # Each of these is a waiting process of 130 MB, and two cores feed no more.
                 "parallelism": str(PARALLELISM),
                 "simple_auth_manager_users": f"{USER}:admin",
