@@ -34,7 +34,7 @@ from smoke.cluster_isolation import check_access, check_pods, check_stranger
 from smoke.cluster_lab import Lab, lab_of
 from smoke.cluster_site import Site, left_behind, mark_node, unmark_node
 from smoke.cluster_tools import Cluster, checkout, ready
-from smoke.compare import ProcessRun, check_same
+from smoke.compare import EarlierRun, ProcessRun, check_same
 from smoke.images import BUILT, ready_images
 from smoke.table import Table
 from smoke.waits import until
@@ -44,7 +44,7 @@ IMAGES = ("spark", "federation", "mlflow")
 S3_IMAGE = "chrislusf/seaweedfs:4.48"
 FIRST = ("hospital-1", "hospital-2", "hospital-3")
 SAME = ["federation.rounds=6", "federation.deadlines.ready=400"]
-"""The run that is compared with the launcher ``process``."""
+"""The run that is compared with the launcher ``process``, where there is none yet."""
 LIMIT = 1500.0
 """Seconds for one run on two busy cores; a quiet machine needs a fifth of it."""
 
@@ -59,7 +59,7 @@ class Smoke:
         folder: For homes and keys.
         node: The training node.
         lab: Airflow, while it runs.
-        beside: The run by processes, which begins while the release is installed.
+        beside: The run by processes to compare with.
     """
 
     site: Site
@@ -67,7 +67,7 @@ class Smoke:
     folder: Path
     node: str = ""
     lab: Lab | None = None
-    beside: ProcessRun | None = None
+    beside: ProcessRun | EarlierRun | None = None
 
     def the_lab(self) -> Lab:
         """Airflow, which must run."""
@@ -99,7 +99,7 @@ def same_run(smoke: Smoke) -> None:
         raise RuntimeError("there is no run to compare with")
     # Side by side on few cores each would take longer than both in turn.
     by_process = smoke.beside.figures(LIMIT)
-    run = lab.start("same", *SAME)
+    run = lab.start("same", *smoke.beside.overrides)
     state = run.wait(LIMIT)
     why = "; ".join(f"{e.step}: {e.message}" for e in run.endings() if e.code)
     table.check(
@@ -235,7 +235,8 @@ def go_through(smoke: Smoke, wanted: list[str]) -> None:
         wanted: Their names.
     """
     table = smoke.table
-    if "run" in wanted:
+    if "run" in wanted and smoke.beside is None:
+        # It begins while the release is installed.
         smoke.beside = ProcessRun(smoke.folder / "process", "same", SAME)
     with table.stage("install"):
         install(smoke)

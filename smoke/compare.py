@@ -22,8 +22,36 @@ TIMES = frozenset({"seconds", "created", "started"})
 """Figures that say how long something took, and so differ between any two runs."""
 
 
+class EarlierRun:
+    """A run of a study with the launcher ``process`` that has ended well before.
+
+    Attributes:
+        overrides: Of the study.
+    """
+
+    def __init__(self, folder: RunFolder, overrides: list[str]) -> None:
+        """Say which.
+
+        Args:
+            folder: Its folder.
+            overrides: What the same run has to be told elsewhere.
+        """
+        self._folder, self.overrides = folder, overrides
+
+    def figures(self, limit: float) -> dict[str, Any]:  # noqa: ARG002
+        """See ``ProcessRun.figures``."""
+        return figures_of(self._folder)
+
+    def end(self) -> None:
+        """It has ended."""
+
+
 class ProcessRun:
-    """A run of a study with the launcher ``process``, beside what else goes on."""
+    """A run of a study with the launcher ``process``, beside what else goes on.
+
+    Attributes:
+        overrides: Of the study.
+    """
 
     def __init__(self, home: Path, run: str, overrides: list[str]) -> None:
         """Start it.
@@ -34,6 +62,7 @@ class ProcessRun:
             overrides: Of the study.
         """
         home.mkdir(parents=True)
+        self.overrides = overrides
         settings = [word for each in overrides for word in ("--set", each)]
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("FEDRISK_", "AWS_"))}
         self._folder, self._log = RunFolder(home / "runs", run), home / "run.log"

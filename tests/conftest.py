@@ -6,7 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
+from whole_runs import default_run, runs_home
 
+__all__ = ["default_run", "runs_home"]
 CHECKOUT = Path(__file__).parent.parent
 
 

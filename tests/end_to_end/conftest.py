@@ -2,70 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests_processes import processes_of
+from whole_runs import FinishedRun, fedrisk
 
 from tasks.manifest import RunFolder
 from tasks.plan import Plan, Request, make_plan
 from tasks.settings import Settings
 from tasks.step import STEPS, run_step
 
-RUN_DEADLINE = 900
-
-
-@dataclass(frozen=True)
-class FinishedRun:
-    """One `fedrisk run` as a user sees it."""
-
-    code: int
-    output: str
-    errors: str
-    result: dict[str, Any]
-    home: Path
-    left_over: list[str]
-
-
-def fedrisk(home: Path, *arguments: str, deadline: float = RUN_DEADLINE) -> FinishedRun:
-    """Run the command fedrisk to its end."""
-    process = subprocess.run(
-        [sys.executable, "-m", "tasks.cli", *arguments],
-        env={**os.environ, "FEDRISK_HOME": str(home)},
-        capture_output=True,
-        text=True,
-        timeout=deadline,
-        check=False,
-    )
-    lines = process.stdout.strip().splitlines()
-    result = json.loads(lines[-1]) if lines and lines[-1].startswith("{") else {}
-    return FinishedRun(
-        code=process.returncode,
-        output=process.stdout,
-        errors=process.stderr,
-        result=result,
-        home=home,
-        left_over=processes_of(home),
-    )
-
 
 @pytest.fixture(scope="session")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One home for all runs, so that databases are made once."""
-    return tmp_path_factory.mktemp("home")
-
-
-@pytest.fixture(scope="session")
-def default_run(home: Path) -> FinishedRun:
-    """`fedrisk run` as `make run` calls it: the stroke study on its synthetic cohort."""
-    return fedrisk(home, "run", "--json")
+def home(runs_home: Path) -> Path:
+    """The home of all runs."""
+    return runs_home
 
 
 @pytest.fixture(scope="session")

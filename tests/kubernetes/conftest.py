@@ -8,7 +8,9 @@ import pytest
 from kubernetes_cluster import need_cluster
 
 from smoke.cluster import IMAGES, STAGES, go_through, smoke_on, the_cluster
+from smoke.compare import EarlierRun
 from smoke.table import Table
+from tasks.manifest import RunFolder
 
 
 def image(name: str) -> None:
@@ -22,16 +24,22 @@ def image(name: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def table(tmp_path_factory: pytest.TempPathFactory) -> Table:
+def table(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Table:
     """What the stages have checked on the cluster of this machine."""
     need_cluster()
     for name in IMAGES:
         image(name)
+    by_process = request.getfixturevalue("default_run")
+    assert by_process.code == 0, by_process.errors[-900:]
     found = Table()
     with pytest.MonkeyPatch.context() as patch:
         # The cluster of this machine, whichever one a developer works with.
         patch.delenv("KUBECONFIG", raising=False)
         with the_cluster("dev") as cluster, smoke_on(cluster, "dev", found) as smoke:
+            smoke.beside = EarlierRun(
+                RunFolder(by_process.home / "runs", by_process.result["run"]),
+                ["federation.deadlines.ready=400"],
+            )
             go_through(smoke, list(STAGES))
     found.end(tmp_path_factory.mktemp("cluster") / "table.json")
     return found
