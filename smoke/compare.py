@@ -18,8 +18,8 @@ from tasks.manifest import RunFolder
 TOLERANCE = 1e-6
 """Largest difference of two figures. Both launchers run the same code on the same rows; what is
 left is the order in which other processors' libraries add, seen to be nothing on one machine."""
-TIMES = frozenset({"seconds", "created", "started"})
-"""Figures that say how long something took, and so differ between any two runs."""
+OWN = frozenset({"seconds", "created", "started", "run"})
+"""Figures of one run alone, which differ between any two: its name, how long something took."""
 
 
 class EarlierRun:
@@ -103,7 +103,7 @@ class ProcessRun:
 
 
 def figures_of(run: RunFolder) -> dict[str, Any]:
-    """What the steps of a run have found, by step; times left out."""
+    """What the steps of a run have found, by step; its name and times left out."""
     found = {}
     for manifest in run.manifests():
         if manifest.step in ("deal", "collect", "validate", "features", "evaluate", "federated"):
@@ -124,7 +124,7 @@ def differences(one: Any, other: Any, path: str = "") -> Iterator[tuple[str, flo
         path: Where they are.
     """
     if isinstance(one, dict) and isinstance(other, dict):
-        for key in sorted({*one, *other} - TIMES):
+        for key in sorted({*one, *other} - OWN):
             yield from differences(one.get(key), other.get(key), f"{path}.{key}".lstrip("."))
     elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
         for index, pair in enumerate(zip(one, other, strict=True)):
@@ -139,7 +139,7 @@ def differences(one: Any, other: Any, path: str = "") -> Iterator[tuple[str, flo
 def numbers(found: Any) -> int:
     """How many numbers there are in a result."""
     if isinstance(found, dict):
-        return sum(numbers(value) for key, value in found.items() if key not in TIMES)
+        return sum(numbers(value) for key, value in found.items() if key not in OWN)
     if isinstance(found, list):
         return sum(numbers(value) for value in found)
     return int(isinstance(found, float | int) and not isinstance(found, bool))

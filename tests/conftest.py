@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from whole_runs import default_run, runs_home
 
+from tasks.lake.session import close_session
+
 __all__ = ["default_run", "runs_home"]
 CHECKOUT = Path(__file__).parent.parent
 
@@ -38,3 +40,8 @@ def shared_data() -> Path:
 def stroke_csv(shared_data: Path) -> Path:
     """The real stroke table."""
     return shared_data / "stroke" / "healthcare-dataset-stroke-data.csv"
+
+
+def pytest_sessionfinish() -> None:
+    """End the JVM while there is still somewhere to log to."""
+    close_session()

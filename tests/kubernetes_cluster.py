@@ -14,6 +14,7 @@ import functools
 import json
 import os
 import shutil
+import signal
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -265,3 +266,17 @@ def cluster() -> Iterator[Path]:
     """A running cluster's kubeconfig."""
     yield start_cluster()
     stop_cluster()
+
+
+def main() -> None:
+    """Start the cluster, which stays, and give it the images of the tests."""
+    from smoke.cluster import IMAGES, S3_IMAGE
+
+    # A shell ignores it for what it starts in the background, and the pods would inherit that.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    start_cluster()
+    load_images(S3_IMAGE, *(f"fedrisk-{name}:dev" for name in IMAGES))
+
+
+if __name__ == "__main__":
+    main()

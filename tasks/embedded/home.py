@@ -27,7 +27,7 @@ from tasks.settings import Settings
 
 CHECKOUT = Path(tasks.__file__).parent.parent
 USER = "admin"
-EXECUTOR = "tasks.embedded.executor.OrderedLocalExecutor"
+EXECUTOR = "ordered_executor.OrderedLocalExecutor"
 PARALLELISM = 4
 POOLS = {"spark": (2, "steps that start a JVM: each takes about 1 GB and a core")}
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
-from whole_runs import FinishedRun, fedrisk
+from whole_runs import FinishedRun, fedrisk, steps_of
 
 from tasks.manifest import RunFolder
-from tasks.plan import Plan, Request, make_plan
-from tasks.settings import Settings
-from tasks.step import STEPS, run_step
+from tasks.plan import Plan
 
 
 @pytest.fixture(scope="session")
@@ -37,23 +35,6 @@ Steps = Callable[..., tuple[Plan, RunFolder]]
 
 
 @pytest.fixture(scope="session")
-def run_steps(tmp_path_factory: pytest.TempPathFactory, checkout: Path) -> Iterator[Steps]:
+def run_steps(tmp_path_factory: pytest.TempPathFactory) -> Steps:
     """All steps of a run in this process, one after the other, without Airflow."""
-    folder = tmp_path_factory.mktemp("steps")
-    settings = Settings.from_environment(
-        {"FEDRISK_HOME": str(folder), "FEDRISK_STUDIES": str(checkout / "dags" / "studies")}
-    )
-
-    def run(name: str, *, until: str = "evaluate", skip: tuple[str, ...] = (), **request: Any):
-        plan = make_plan(Request(**{"study": "stroke", **request}), name, settings)
-        for step, what in STEPS.items():
-            if step in skip:
-                continue
-            for hospital in plan.hospitals if what.each_hospital else [None]:
-                run_step(step, name, settings, hospital)
-            if step == until:
-                break
-        return plan, RunFolder(settings.runs, name)
-
-    run.settings = settings  # type: ignore[attr-defined]
-    return run
+    return partial(steps_of, tmp_path_factory.mktemp("steps"))

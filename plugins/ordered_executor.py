@@ -14,10 +14,10 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from airflow.executors.local_executor import LocalExecutor  # noqa: TID253  (Airflow loads this)
+from airflow.executors.local_executor import LocalExecutor
 
 
-class OrderedLocalExecutor(LocalExecutor):  # type: ignore[misc]
+class OrderedLocalExecutor(LocalExecutor):
     """A LocalExecutor that tells the end of a task's last execution only."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

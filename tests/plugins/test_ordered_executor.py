@@ -11,8 +11,8 @@ import pytest
 from airflow.executors.executor_loader import ExecutorLoader
 from airflow.executors.local_executor import LocalExecutor
 from airflow.utils.state import TaskInstanceState
+from ordered_executor import OrderedLocalExecutor
 
-from tasks.embedded.executor import OrderedLocalExecutor
 from tasks.embedded.home import EXECUTOR
 
 SUCCESS, FAILED = TaskInstanceState.SUCCESS, TaskInstanceState.FAILED
