@@ -22,6 +22,8 @@ from kubernetes_cluster import (
 )
 from ruamel.yaml import YAML
 
+from smoke.cluster_site import unmark_node
+from smoke.cluster_tools import Cluster
 from smoke.waits import NotReached, until
 from tasks.federation.certificates import make_node_key
 
@@ -140,6 +142,8 @@ def space(cluster: Path, keys: dict[str, tuple[str, str]]) -> Iterator[str]:
                 pytest.fail(f"this must not be skipped here: {reason}")
             pytest.skip(reason)
     load_images(*IMAGES)
+    # A command that was killed may have left its taint, which keeps this release from the node.
+    unmark_node(Cluster(str(cluster)))
     with namespace(SPACE), volumes_of_user():
         apply_secret("fedrisk-s3-identities", **{"s3.json": identities(HOSPITALS[:2])})
         access = {"AWS_ACCESS_KEY_ID": "consortium", "AWS_SECRET_ACCESS_KEY": "of-the-consortium"}
