@@ -214,9 +214,13 @@ def _looked_after(run: Run) -> bool:
     """Whether there are pods, and the triggerer has begun to wait for each."""
     begun = {t["state"] for t in run.tasks() if t["state"] in ("queued", "running", "deferred")}
     pods = run.pods()
-    return begun == {"deferred"} and all(
-        f"Checking pod '{pod.metadata.name}'" in run.log(pod.metadata.labels["task_id"])
-        for pod in pods
+    return (
+        bool(pods)
+        and begun == {"deferred"}
+        and all(
+            f"Checking pod '{pod.metadata.name}'" in run.log(pod.metadata.labels["task_id"])
+            for pod in pods
+        )
     )
 
 

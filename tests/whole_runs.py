@@ -1,4 +1,4 @@
-"""Whole runs: by the command, and step by step in one process."""
+"""The default run, made once and looked at by all tests that need one."""
 
 from __future__ import annotations
 
@@ -6,21 +6,12 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests_processes import processes_of
-
-from tasks.lake.session import close_session
-from tasks.manifest import RunFolder
-from tasks.plan import Plan, Request, make_plan
-from tasks.settings import Settings
-from tasks.step import STEPS, run_step
-
-CHECKOUT = Path(__file__).parent.parent
 
 RUN_DEADLINE = 900
 
@@ -69,34 +60,3 @@ def runs_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def default_run(runs_home: Path) -> FinishedRun:
     """`fedrisk run` as `make run` calls it: the stroke study on its synthetic cohort."""
     return fedrisk(runs_home, "run", "--json")
-
-
-def steps_of(
-    home: Path, name: str, *, until: str = "evaluate", skip: tuple[str, ...] = (), **request: Any
-) -> tuple[Plan, RunFolder]:
-    """Do all steps of a run in this process, one after the other, without Airflow."""
-    settings = Settings.from_environment(
-        {"FEDRISK_HOME": str(home), "FEDRISK_STUDIES": str(CHECKOUT / "dags" / "studies")}
-    )
-    plan = make_plan(Request(**{"study": "stroke", **request}), name, settings)
-    for step, what in STEPS.items():
-        if step in skip:
-            continue
-        for hospital in plan.hospitals if what.each_hospital else [None]:
-            run_step(step, name, settings, hospital)
-        if step == until:
-            break
-    return plan, RunFolder(settings.runs, name)
-
-
-def figures_of_seeds(home: Path, source: Path, seeds: Sequence[int]) -> dict[int, dict[str, Any]]:
-    """The figures of runs on a table, by seed; the process can be left after it."""
-    try:
-        return {
-            seed: steps_of(home, f"seed-{seed}", source=str(source), seed=seed)[1]
-            .read("evaluate")
-            .figures
-            for seed in seeds
-        }
-    finally:
-        close_session()

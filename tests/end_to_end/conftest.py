@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
-from whole_runs import FinishedRun, fedrisk, steps_of
+from whole_runs import FinishedRun, fedrisk
 
 from tasks.manifest import RunFolder
-from tasks.plan import Plan
+from tasks.plan import Plan, Request, make_plan
+from tasks.settings import Settings
+from tasks.step import STEPS, run_step
 
 
 @pytest.fixture(scope="session")
@@ -35,6 +37,22 @@ Steps = Callable[..., tuple[Plan, RunFolder]]
 
 
 @pytest.fixture(scope="session")
-def run_steps(tmp_path_factory: pytest.TempPathFactory) -> Steps:
+def run_steps(tmp_path_factory: pytest.TempPathFactory, checkout: Path) -> Steps:
     """All steps of a run in this process, one after the other, without Airflow."""
-    return partial(steps_of, tmp_path_factory.mktemp("steps"))
+    folder = tmp_path_factory.mktemp("steps")
+    settings = Settings.from_environment(
+        {"FEDRISK_HOME": str(folder), "FEDRISK_STUDIES": str(checkout / "dags" / "studies")}
+    )
+
+    def run(name: str, *, until: str = "evaluate", skip: tuple[str, ...] = (), **request: Any):
+        plan = make_plan(Request(**{"study": "stroke", **request}), name, settings)
+        for step, what in STEPS.items():
+            if step in skip:
+                continue
+            for hospital in plan.hospitals if what.each_hospital else [None]:
+                run_step(step, name, settings, hospital)
+            if step == until:
+                break
+        return plan, RunFolder(settings.runs, name)
+
+    return run

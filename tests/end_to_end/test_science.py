@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from whole_runs import figures_of_seeds
 
 pytestmark = [pytest.mark.slow, pytest.mark.end_to_end, pytest.mark.timeout(1800)]
 
@@ -17,18 +14,13 @@ SEEDS = (1, 2, 3, 4, 5)
 
 
 @pytest.fixture(scope="session")
-def five_seeds(tmp_path_factory: pytest.TempPathFactory, stroke_csv: Path) -> list[dict[str, Any]]:
-    """The figures of five runs on the real table, two at a time."""
-    halves = SEEDS[::2], SEEDS[1::2]
-    found: dict[int, dict[str, Any]] = {}
-    with ProcessPoolExecutor(len(halves), get_context("spawn")) as pool:
-        parts = [
-            pool.submit(figures_of_seeds, tmp_path_factory.mktemp("seeds"), stroke_csv, half)
-            for half in halves
-        ]
-        for part in parts:
-            found |= part.result(1500)
-    return [found[seed] for seed in SEEDS]
+def five_seeds(run_steps: Any, stroke_csv: Path) -> list[dict[str, Any]]:
+    """The figures of five runs on the real table."""
+    found = []
+    for seed in SEEDS:
+        _, folder = run_steps(f"real-{seed}", source=str(stroke_csv), seed=seed)
+        found.append(folder.read("evaluate").figures)
+    return found
 
 
 def mean(results: list[dict[str, Any]], model: str, key: str) -> float:
