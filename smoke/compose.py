@@ -202,7 +202,7 @@ class Smoke:
         self.table.check(
             "all four hospitals took part in all rounds, on the standing federation",
             figures["participation"] == expected and not figures["lost"],
-            figures["participation"],
+            {"rounds": figures["participation"], "lost": self._lost()},
         )
         found = self._mlflow("registered-models/alias?name=fedrisk-stroke&alias=champion")[
             "model_version"
@@ -222,6 +222,12 @@ class Smoke:
         runs.mkdir()
         self.stack.compose("cp", f"scheduler:/var/lib/fedrisk/runs/{self.run}", str(runs))
         check_same(self.table, self.by_process, RunFolder(runs, self.run))
+
+    def _lost(self) -> list[str]:
+        """What the rounds' events say of hospitals that did not answer."""
+        path = f"/var/lib/fedrisk/runs/{self.run}/files/federated/rounds.jsonl"
+        events = self.stack.inside("scheduler", "cat", path).stdout.splitlines()
+        return [event["note"] for event in map(json.loads, events) if event["lost"]]
 
     def _endings(self) -> str:
         script = f"cat /var/lib/fedrisk/runs/{self.run}/ends/*.json"

@@ -53,6 +53,12 @@ class FederationError(FedriskError):
     exit_code = ExitCode.TRANSIENT
 
 
+class NotJoined(FedriskError):  # noqa: N818  (it says what is the matter)
+    """A hospital has not let a run use its table yet: its step ``join`` is still to end."""
+
+    exit_code = ExitCode.TRANSIENT
+
+
 class NotApproved(FedriskError):  # noqa: N818  (it says what is the matter)
     """A hospital has not approved the study that a run is of."""
 

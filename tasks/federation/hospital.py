@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from tasks.errors import DataError, FedriskError, NotApproved
+from tasks.errors import DataError, ExitCode, FedriskError, NotApproved
 from tasks.federation.messages import (
     Closing,
     ClosingTask,
@@ -223,7 +223,8 @@ def guarded(work: Callable[[], Wire]) -> Wire:
         return work()
     except FedriskError as error:
         log.error("%s", error)
-        return Refusal(f"{type(error).__name__}: {error}").encode()
+        later = error.exit_code == ExitCode.TRANSIENT
+        return Refusal(f"{type(error).__name__}: {error}", later).encode()
     except Exception as error:
         log.exception("the ClientApp failed")
         place = traceback.extract_tb(error.__traceback__)[-1]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from tasks.errors import DataError
-from tasks.federation.messages import Wire, refusal_of, size_of
+from tasks.federation.messages import Refusal, Wire, size_of
 
 if TYPE_CHECKING:
     from flwr.serverapp import Grid
@@ -41,15 +41,49 @@ class Answers:
         replies: Fields by hospital.
         lost: Why there is no reply, by hospital.
         late: The lost ones that simply had not answered in time.
-        bytes_up: Payload from the hospitals.
+        later: The lost ones that could not answer yet, and may be asked again.
+        bytes_up: Payload from the hospitals; that they cannot answer yet is none.
         bytes_down: Payload to them.
     """
 
     replies: dict[str, Wire] = field(default_factory=dict)
     lost: dict[str, str] = field(default_factory=dict)
     late: set[str] = field(default_factory=set)
+    later: set[str] = field(default_factory=set)
     bytes_up: int = 0
     bytes_down: int = 0
+
+    def take(self, hospital: str, wire: Wire) -> None:
+        """Put what a hospital has said to the replies or, with its reason, to the lost ones.
+
+        Args:
+            hospital: Who has said it.
+            wire: The message's fields.
+        """
+        refusal = Refusal.decode(wire)
+        if refusal is None:
+            self.replies[hospital] = wire
+        else:
+            self.lost[hospital] = refusal.reason
+        if refusal is not None and refusal.later:
+            self.later.add(hospital)
+        else:
+            self.bytes_up += size_of(wire)
+
+    def add(self, others: Answers) -> None:
+        """Add what came back when some hospitals were asked again.
+
+        Args:
+            others: The newer answers.
+        """
+        self.replies |= others.replies
+        self.lost = {
+            n: why for n, why in (self.lost | others.lost).items() if n not in self.replies
+        }
+        self.late = (self.late | others.late) & set(self.lost)
+        self.later = (self.later | others.later) & set(self.lost)
+        self.bytes_up += others.bytes_up
+        self.bytes_down += others.bytes_down
 
     def decoded(self, decode: Callable[[Wire], T], word: str) -> dict[str, T]:
         """The sound replies, by hospital; the others are put to the lost ones with the reason.
@@ -204,13 +238,7 @@ class FlowerLink:
             # Flower's reasons may quote an exception of the hospital: only its code is passed on.
             found.lost[hospital] = f"Flower error {int(message.error.code)}; see the hospital's log"
             return
-        wire = dict(message.content[RECORD])
-        found.bytes_up += size_of(wire)
-        reason = refusal_of(wire)
-        if reason is None:
-            found.replies[hospital] = wire
-        else:
-            found.lost[hospital] = reason
+        found.take(hospital, dict(message.content[RECORD]))
 
     @staticmethod
     def _drop(waiting: dict[str, str], why: Mapping[str, str], found: Answers) -> None:

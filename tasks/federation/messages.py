@@ -252,19 +252,29 @@ class Closing:
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a hospital could not do what it was asked, without a row's value."""
+    """Why a hospital could not do what it was asked, without a row's value.
+
+    Attributes:
+        reason: In words.
+        later: Whether the same question may be answered later.
+    """
 
     reason: str
+    later: bool = False
 
     def encode(self) -> Wire:
         """The message as it travels."""
-        return {"refusal": self.reason[:500]}
+        return {"refusal": self.reason[:500], "later": self.later}
 
+    @staticmethod
+    def decode(wire: Mapping[str, Any]) -> Refusal | None:
+        """The refusal that a message is; None if it is an answer.
 
-def refusal_of(wire: Mapping[str, Any]) -> str | None:
-    """The reason, if the message is a ``Refusal``."""
-    reason = wire.get("refusal")
-    return None if reason is None else str(reason)
+        Args:
+            wire: The message's fields.
+        """
+        reason = wire.get("refusal")
+        return None if reason is None else Refusal(str(reason), bool(wire.get("later")))
 
 
 def size_of(wire: Mapping[str, Any]) -> int:

@@ -15,8 +15,8 @@ from tasks.errors import FederationError
 from tasks.federation import checkpoint
 from tasks.federation.checkpoint import Progress
 from tasks.federation.closing import Outcome, close
-from tasks.federation.link import Link, wait_until_ready
-from tasks.federation.messages import Statistics
+from tasks.federation.link import Answers, Link, wait_until_ready
+from tasks.federation.messages import Statistics, Wire, size_of
 from tasks.federation.round import Training, run_round
 from tasks.federation.selection import Seen
 from tasks.federation.strategies import make_strategy
@@ -27,6 +27,8 @@ from tasks.study import Study
 from tasks.telemetry.round_event import read_events
 
 log = logging.getLogger(__name__)
+JOINING = 1.0
+"""Seconds between two questions to a hospital that has yet to join the run."""
 CLOSING = 20.0
 """Seconds that the closing message has at least, however little of the run's deadline is left."""
 
@@ -61,7 +63,8 @@ def train_federated(config: ServerConfig, link: Link, folder: Path) -> Outcome:
         FederationError: Too few hospitals came or answered; the checkpoint is kept.
     """
     plan = config.study.federation
-    end = time.monotonic() + plan.deadlines.run
+    began = time.monotonic()
+    end = began + plan.deadlines.run
     there = wait_until_ready(link, config.hospitals, plan.min_hospitals, plan.deadlines.ready)
     if len(there) < plan.min_hospitals:
         absent = sorted(set(config.hospitals) - there)
@@ -73,7 +76,7 @@ def train_federated(config: ServerConfig, link: Link, folder: Path) -> Outcome:
     progress = checkpoint.load(folder / "checkpoint.npz", config.fingerprint)
     resumed = progress is not None
     if progress is None:
-        progress = _start(config, link)
+        progress = _start(config, link, began + plan.deadlines.ready)
     _forget_events_after(folder / "rounds.jsonl", progress.round)
     shares = weigh(plan.weighting, {h: progress.seen.rows.get(h, 1) for h in config.hospitals})
     strategy = make_strategy(plan, shares)
@@ -119,17 +122,11 @@ def _rounds(training: Training, note: str, end: float) -> str:
             return reason
 
 
-def _start(config: ServerConfig, link: Link) -> Progress:
+def _start(config: ServerConfig, link: Link, ready: float) -> Progress:
     """Federated standardisation, and the first model."""
     study, plan = config.study, config.study.federation
     features = study.features
-    answers = link.ask(
-        "statistics",
-        {name: {"features": len(features)} for name in config.hospitals},
-        number=0,
-        deadline=plan.deadlines.round,
-        needed=plan.min_hospitals,
-    )
+    answers = _ask_statistics(config, link, ready)
     found = answers.decoded(lambda wire: Statistics.decode(wire, len(features)), "statistics were")
     if len(found) < plan.min_hospitals:
         why = "; ".join(f"{n}: {reason}" for n, reason in sorted(answers.lost.items()))
@@ -154,6 +151,35 @@ def _start(config: ServerConfig, link: Link) -> Progress:
         bytes_up=answers.bytes_up,
         bytes_down=answers.bytes_down,
     )
+
+
+def _ask_statistics(config: ServerConfig, link: Link, ready: float) -> Answers:
+    """Ask until all hospitals have joined the run, or the deadline to be ready has passed.
+
+    A standing SuperNode is connected long before its hospital lets this run use its table, which
+    may be a moment after the run is handed over: going on without it would lose it a round.
+    """
+    plan, found = config.study.federation, Answers()
+    task: Wire = {"features": len(config.study.features)}
+    waiting, told = config.hospitals, list[str]()
+    while True:
+        answers = link.ask(
+            "statistics",
+            dict.fromkeys(waiting, task),
+            number=0,
+            deadline=plan.deadlines.round,
+            needed=plan.min_hospitals,
+        )
+        waiting = sorted(answers.later)
+        # To ask again is to wait: a run's payload does not depend on when its hospitals joined.
+        answers.bytes_down -= len(waiting) * size_of(task)
+        found.add(answers)
+        if not waiting or time.monotonic() > ready:
+            return found
+        if waiting != told:
+            log.warning("waiting for %s to join the run", ", ".join(waiting))
+        told = waiting
+        time.sleep(JOINING)
 
 
 def _first_model(study: Study, prior: float) -> NDArray[np.float32]:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.errors import DataError
+from tasks.errors import DataError, NotJoined
 from tasks.federation.hospital import (
     Hospital,
     HospitalConfig,
@@ -61,12 +61,12 @@ def config_of(settings: Settings, run: str, hospital: str) -> HospitalConfig:
         hospital: The hospital.
 
     Raises:
-        DataError: It has left nothing: its step ``join`` has not run.
+        NotJoined: It has left nothing: its step ``join`` has not run, or not ended.
     """
     key = f"runs/{run}/files/join.{hospital}/hospital.json"
     content = get(lake_store(settings, hospital), key)
     if content is None:
-        raise DataError(
+        raise NotJoined(
             f"hospital {hospital} has not joined run {run}: its bucket holds no {key}. Run the "
             "step join of this hospital first."
         )

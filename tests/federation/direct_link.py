@@ -10,7 +10,7 @@ from small_federation import ROWS, gold_table
 
 from tasks.federation.hospital import Hospital, HospitalConfig, TrainingRows
 from tasks.federation.link import Answers
-from tasks.federation.messages import Wire, refusal_of, size_of
+from tasks.federation.messages import Refusal, Wire, size_of
 from tasks.study import Study
 
 
@@ -35,6 +35,8 @@ class DirectLink:
         self.away: dict[str, str] = {}
         self.asked: list[tuple[str, int, list[str]]] = []
         self.changed: dict[str, Any] = {}
+        self.joins_late: dict[str, int] = {}
+        """How often a hospital is asked before it has joined the run."""
 
     def present(self) -> set[str]:
         return set(self.hospitals) - set(self.away)
@@ -60,10 +62,11 @@ class DirectLink:
                 found.lost[name] = "no answer in time"
                 found.late.add(name)
                 continue
+            if self.joins_late.get(name, 0):
+                self.joins_late[name] -= 1
+                found.take(name, Refusal("NotJoined: not yet", later=True).encode())
+                continue
             wire = self.hospitals[name].answer(question, tasks[name])
-            found.bytes_up += size_of(wire)
-            if (reason := refusal_of(wire)) is not None:
-                found.lost[name] = reason
-            else:
-                found.replies[name] = {**wire, **self.changed.get(name, {})}
+            changed = {} if "refusal" in wire else self.changed.get(name, {})
+            found.take(name, {**wire, **changed})
         return found

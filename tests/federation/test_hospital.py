@@ -7,15 +7,16 @@ import pytest
 from direct_link import hospital_of
 from small_federation import small_study
 
-from tasks.errors import DataError
+from tasks.errors import DataError, NotJoined
 from tasks.federation.hospital import Hospital, guarded
 from tasks.federation.messages import (
     Closing,
     ClosingTask,
+    Refusal,
     Statistics,
     TrainTask,
     Update,
-    refusal_of,
+    Wire,
     size_of,
 )
 from tasks.federation.round import seed_of
@@ -32,6 +33,11 @@ SCALER = Scaler(np.zeros(FEATURES), np.ones(FEATURES))
 @pytest.fixture
 def hospital() -> Hospital:
     return hospital_of(STUDY, "north")
+
+
+def refused(wire: Wire) -> str | None:
+    refusal = Refusal.decode(wire)
+    return None if refusal is None else refusal.reason
 
 
 def task(**changes: object) -> TrainTask:
@@ -117,7 +123,7 @@ def test_an_unexpected_error_leaves_its_type_and_place_but_not_its_text() -> Non
     def fail() -> dict[str, object]:
         raise ValueError("patient 4711 has a glucose of 228.69")
 
-    reason = refusal_of(guarded(fail))
+    reason = refused(guarded(fail))
     assert reason is not None
     assert "ValueError at test_hospital.py:" in reason
     assert "4711" not in reason
@@ -128,11 +134,18 @@ def test_our_own_errors_leave_with_their_text() -> None:
     def fail() -> dict[str, object]:
         raise DataError("the gold table lacks age")
 
-    assert refusal_of(guarded(fail)) == "DataError: the gold table lacks age"
+    assert Refusal.decode(guarded(fail)) == Refusal("DataError: the gold table lacks age")
+
+
+def test_what_may_be_there_later_may_be_asked_again() -> None:
+    def fail() -> dict[str, object]:
+        raise NotJoined("not yet")
+
+    assert Refusal.decode(guarded(fail)) == Refusal("NotJoined: not yet", later=True)
 
 
 def test_a_task_of_another_model_is_refused(hospital: Hospital) -> None:
-    reason = refusal_of(hospital.answer("train", task(model=np.zeros(3, np.float32)).encode()))
+    reason = refused(hospital.answer("train", task(model=np.zeros(3, np.float32)).encode()))
     assert reason is not None
     assert "field model must be" in reason
 

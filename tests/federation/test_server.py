@@ -11,7 +11,7 @@ from direct_link import DirectLink
 from small_federation import ROWS, small_study
 
 from tasks.errors import DataError, FederationError
-from tasks.federation import checkpoint
+from tasks.federation import checkpoint, server
 from tasks.federation.closing import Outcome
 from tasks.federation.server import ServerConfig, train_federated
 from tasks.study import Study
@@ -134,6 +134,35 @@ def test_too_few_present_is_an_error_that_names_the_absent(tmp_path: Path) -> No
     link.away = {"west": "its SuperNode ended with code 1", "south": "its SuperNode ended"}
     with pytest.raises(FederationError, match=r"1 of at least 2 .* absent: south, west"):
         train(tmp_path, study, link)
+
+
+def test_a_hospital_that_joins_late_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "JOINING", 0.01)
+    study = small_study(rounds=2)
+    link = DirectLink(study)
+    link.joins_late = {"west": 3}
+    outcome = train(tmp_path / "late", study, link)
+    assert [who for kind, _, who in link.asked if kind == "statistics"] == [
+        sorted(ROWS),
+        *[["west"]] * 3,
+    ]
+    assert outcome == train(tmp_path / "at once", study)
+    assert model(tmp_path / "late") == model(tmp_path / "at once")
+
+
+def test_a_hospital_that_never_joins_is_left_out_after_the_deadline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "JOINING", 0.01)
+    study = small_study(rounds=2, deadlines={"ready": 0.3})
+    link = DirectLink(study)
+    link.joins_late = {"west": 10**9}
+    outcome = train(tmp_path, study, link)
+    assert outcome.participation == {"north": 2, "south": 2, "west": 0}
+    events = read_events(tmp_path / "rounds.jsonl")
+    assert events[0].lost == {"west": "NotJoined: not yet"}
 
 
 def test_patience_stops_early_and_the_best_round_is_the_result(tmp_path: Path) -> None:

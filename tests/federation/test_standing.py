@@ -183,9 +183,19 @@ def test_a_hospital_joins_without_a_restart_and_takes_part(stand: Stand, trained
     stand.start("west")
     stand.wait_for("west", "has joined")
     context = stand.context("r2")
-    for name in ROWS:
+    for name in ("north", "south"):
         run_step("join", "r2", context.settings, name)
-    figures = run_step("federated", "r2", context.settings).figures
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(run_step, "federated", "r2", context.settings)
+        # As Airflow has it: nothing says that all steps ``join`` end before this one begins.
+        log = stand.root / "homes" / "superlink" / "federation" / "superlink" / "superlink.log"
+        end = time.monotonic() + 60
+        while "waiting for west to join the run" not in log.read_text():
+            assert time.monotonic() < end, log.read_text()[-2000:]
+            assert not running.done()
+            time.sleep(0.1)
+        run_step("join", "r2", context.settings, "west")
+        figures = running.result(timeout=120).figures
     assert figures["participation"] == dict.fromkeys(ROWS, 3)
     assert stand.processes["superlink"].pid == before
 
