@@ -16,6 +16,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -294,6 +295,16 @@ def _get(url: str) -> bytes:
         raise StackError(f"{url}: {error}") from None
 
 
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """A second Ctrl-C must not leave half of what is taken down."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _life(container: dict[str, Any]) -> tuple[str, str]:
     return container["Id"], container["State"]["StartedAt"]
 
@@ -330,13 +341,12 @@ def smoke(options: argparse.Namespace, table: Table) -> int:
         except Exception as error:  # noqa: BLE001  (the stage has told it; the end comes next)
             print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
         finally:
-            # A second Ctrl-C must not leave half of it.
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-            if made.beside is not None:
-                made.beside.end()
-            if not options.keep:
-                with contextlib.suppress(StackError, NotReached), table.stage("down"):
-                    made.down()
+            with _undisturbed():
+                if made.beside is not None:
+                    made.beside.end()
+                if not options.keep:
+                    with contextlib.suppress(StackError, NotReached), table.stage("down"):
+                        made.down()
     return table.end(options.table)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 
 from smoke.table import Table
@@ -62,3 +64,8 @@ def test_it_holds_of_the_stack(table: Table, stage: str, what: str) -> None:
     made = [c for c in table.checks if c.stage == stage and c.what.startswith(what)]
     assert made, f"stage {stage} never came to it"
     assert [c for c in made if not c.held] == []
+
+
+def test_ctrl_c_works_again_once_the_stack_is_down(table: Table) -> None:
+    assert table.checks
+    assert signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
