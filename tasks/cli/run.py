@@ -123,9 +123,10 @@ def _through_airflow(
 
     airflow, dag = running.airflow, f"retrain_{plan.study.name}"
     if running.processes is not None:
-        for orphan in airflow.active_runs(dag):
+        # Of other studies too: this Airflow would go on with them.
+        for its, orphan in airflow.active_runs():
             say(f"run {orphan} was interrupted before; it is marked as failed")
-            airflow.fail(dag, orphan)
+            airflow.fail(its, orphan)
     was_paused = bool((airflow.dag(dag) or {}).get("is_paused"))
     airflow.set_paused(dag, False)
     try:
@@ -141,7 +142,8 @@ def _through_airflow(
         if isinstance(error, KeyboardInterrupt):
             say(f"interrupted; with --run {plan.run} the run goes on from here")
         try:
-            airflow.fail(dag, plan.run)
+            # Whoever presses Ctrl-C does not wait for a busy server; the next command marks it.
+            airflow.fail(dag, plan.run, tries=1)
         except (AirflowError, OSError) as fault:
             say(f"could not mark the run as failed: {fault}")
         raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 import urllib.error
@@ -69,13 +70,16 @@ class Airflow:
             raise kind(f"Airflow: {method} {path}: {error.code} {text}") from None
 
     def _get(self, path: str) -> Any:
-        """Read something; a busy server (SQLite, two cores) is asked again."""
-        for attempt in range(TRIES):
+        return self._patiently("GET", path)
+
+    def _patiently(self, method: str, path: str, body: object = None, tries: int = TRIES) -> Any:
+        """A call that may be made twice; a busy server (SQLite, two cores) is asked again."""
+        for attempt in range(tries):
             try:
-                return self._call("GET", path)
+                return self._call(method, path, body)
             except (OSError, AirflowError) as error:
                 lasting = isinstance(error, NoSuchThing) or " 4" in str(error)[:200]
-                if lasting or attempt == TRIES - 1:
+                if lasting or attempt == tries - 1:
                     if isinstance(error, AirflowError):
                         raise
                     raise AirflowError(f"Airflow at {self.url} does not answer: {error}") from None
@@ -100,10 +104,12 @@ class Airflow:
     def ensure_pool(self, name: str, slots: int, description: str) -> None:
         """Make a pool unless it is there."""
         body = {"name": name, "slots": slots, "description": description}
-        try:
-            self._call("POST", "/api/v2/pools", body)
-        except AlreadyThere:
+        # Looking first spares a write at a moment when the scheduler has its own.
+        with contextlib.suppress(NoSuchThing):
+            self._get(f"/api/v2/pools/{_quoted(name)}")
             return
+        with contextlib.suppress(AlreadyThere):
+            self._patiently("POST", "/api/v2/pools", body)
 
     def dag(self, dag: str) -> dict[str, Any] | None:
         """What Airflow knows of a DAG; None if nothing, or if it is stale."""
@@ -120,7 +126,7 @@ class Airflow:
 
     def set_paused(self, dag: str, paused: bool) -> None:
         """Pause a DAG or let it run."""
-        self._call("PATCH", f"/api/v2/dags/{dag}", {"is_paused": paused})
+        self._patiently("PATCH", f"/api/v2/dags/{dag}", {"is_paused": paused})
 
     def trigger(self, dag: str, run: str, conf: dict[str, Any]) -> None:
         """Start a run.
@@ -157,14 +163,26 @@ class Airflow:
         self._call("POST", f"/api/v2/dags/{dag}/clearTaskInstances", body)
         return True
 
-    def active_runs(self, dag: str) -> list[str]:
-        """Ids of the runs that are queued or running."""
-        path = f"/api/v2/dags/{dag}/dagRuns?state=running&state=queued&limit=50"
-        return [str(each["dag_run_id"]) for each in self._get(path)["dag_runs"]]
+    def active_runs(self, dag: str = "~") -> list[tuple[str, str]]:
+        """DAG and id of the runs that are queued or running.
 
-    def fail(self, dag: str, run: str) -> None:
-        """Mark a run as failed; Airflow ends its tasks."""
-        self._call("PATCH", f"/api/v2/dags/{dag}/dagRuns/{_quoted(run)}", {"state": "failed"})
+        Args:
+            dag: Only those of this DAG.
+        """
+        path = f"/api/v2/dags/{dag}/dagRuns?state=running&state=queued&limit=50"
+        found = self._get(path)["dag_runs"]
+        return [(str(each["dag_id"]), str(each["dag_run_id"])) for each in found]
+
+    def fail(self, dag: str, run: str, tries: int = TRIES) -> None:
+        """Mark a run as failed; Airflow ends its tasks.
+
+        Args:
+            dag: The run's DAG.
+            run: The run's id.
+            tries: How often a busy server is asked.
+        """
+        path = f"/api/v2/dags/{dag}/dagRuns/{_quoted(run)}"
+        self._patiently("PATCH", path, {"state": "failed"}, tries)
 
     def state(self, dag: str, run: str) -> str:
         """State of a run: queued, running, success or failed."""

@@ -62,7 +62,7 @@ def test_a_run_of_the_same_id_is_not_started_twice(running: Running) -> None:
     running.airflow.trigger(DAG, "twice", {})
     with pytest.raises(AlreadyThere):
         running.airflow.trigger(DAG, "twice", {})
-    assert "twice" in running.airflow.active_runs(DAG)
+    assert (DAG, "twice") in running.airflow.active_runs()
     running.airflow.fail(DAG, "twice")
     assert running.airflow.active_runs(DAG) == []
 
