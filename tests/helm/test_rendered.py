@@ -338,3 +338,28 @@ def test_volumes_stay_unless_the_values_say_otherwise(render: Render) -> None:
             if kind == "StatefulSet":
                 policy = item["spec"]["persistentVolumeClaimRetentionPolicy"]
                 assert policy == {"whenDeleted": kept, "whenScaled": "Retain"}
+
+
+def test_an_upgrade_replaces_a_pod_that_never_got_ready(render: Render) -> None:
+    values = hospitals(2, supernode={"enabled": True}) | {"s3": {"enabled": True}}
+    sets = {n: i["spec"] for (k, n), i in render(values=values).items() if k == "StatefulSet"}
+    assert len(sets) == 5
+    assert {spec["podManagementPolicy"] for spec in sets.values()} == {"Parallel"}
+
+
+def test_nothing_that_a_statefulset_cannot_change_depends_on_the_version(render: Render) -> None:
+    def fixed(*options: str) -> dict[str, Any]:
+        values = hospitals(2, supernode={"enabled": True}) | {"s3": {"enabled": True}}
+        fields = ("serviceName", "podManagementPolicy", "selector", "volumeClaimTemplates")
+        return {
+            name: {field: item["spec"].get(field) for field in fields}
+            for (kind, name), item in render(values=values, options=options).items()
+            if kind == "StatefulSet"
+        }
+
+    changed = (
+        "images.tag=other,settings.federation=standing,superlink.service.type=LoadBalancer",
+        "mlflow.workers=3,podDisruptionBudgets.enabled=false,volumes.whenDeleted=Delete",
+    )
+    assert fixed() == fixed(*(part for each in changed for part in ("--set", each)))
+    assert "helm.sh/chart" not in str(fixed())

@@ -116,6 +116,12 @@ securityContext:
     resources: {requests: {storage: {{ .storage.size }}}}
 {{- end }}
 
+{{/* Kubernetes' default (OrderedReady) never replaces a pod that does not get ready, whatever an
+     upgrade or a rollback changes of it. Two pods of one name there are with neither. */}}
+{{- define "fedrisk.management" -}}
+podManagementPolicy: Parallel
+{{- end }}
+
 {{- define "fedrisk.retention" -}}
 persistentVolumeClaimRetentionPolicy:
   whenDeleted: {{ .Values.volumes.whenDeleted }}
