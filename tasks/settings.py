@@ -43,7 +43,7 @@ class Settings(BaseModel):
             path; empty for this process's own.
         approved: The hospital's file of approved studies; empty to approve all.
         namespace: Kubernetes namespace of the pods.
-        images: Name of an image, with ``{image}`` in it.
+        images: Name of an image, with ``{image}`` in it; by default the one that was built last.
         compute: Compute profile of the pods, instead of the study's.
     """
 
@@ -66,7 +66,7 @@ class Settings(BaseModel):
     credentials: str = ""
     approved: str = ""
     namespace: str = "fedrisk"
-    images: str = "fedrisk-{image}:latest"
+    images: str = "fedrisk-{image}:dev"
     compute: str = ""
 
     @classmethod

@@ -154,6 +154,24 @@ def read_certificate(path: Path) -> x509.Certificate:
         raise SettingsError(f"{path}: is no certificate in PEM form.") from None
 
 
+def authority_text(path: Path) -> str:
+    """The certificate of an authority, in PEM form and with nothing else that its file may hold.
+
+    Raises:
+        SettingsError: There is none, or it is a certificate that another authority has signed.
+    """
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    certificate = read_certificate(path)
+    if certificate.issuer != certificate.subject:
+        raise SettingsError(
+            f"{path}: is not the authority's certificate but one that "
+            f"{certificate.issuer.rfc4514_string()} has signed. Give ca.crt, as `fedrisk "
+            "federation init` makes it."
+        )
+    return certificate.public_bytes(Encoding.PEM).decode("ascii")
+
+
 def _read_key(path: Path) -> ec.EllipticCurvePrivateKey:
     from cryptography.hazmat.primitives.asymmetric import ec
     from cryptography.hazmat.primitives.serialization import load_pem_private_key

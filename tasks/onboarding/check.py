@@ -20,7 +20,7 @@ from tasks.onboarding.verdict import Verdict, missing, ok, unknown
 from tasks.study import Study, read_study
 from tasks.study.approval import read_approved, terms_digest
 
-PRIVATE = ("node.key", "credentials.env", "secret.yaml")
+PRIVATE = ("node.key", "credentials.env")
 SOON = timedelta(days=30)
 
 

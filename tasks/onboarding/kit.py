@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tasks.errors import SettingsError
 from tasks.onboarding import kit_files
-from tasks.onboarding.authority import read_certificate
+from tasks.onboarding.authority import authority_text
 from tasks.onboarding.folders import new_folder
 from tasks.onboarding.keys import check_new, parse_public_key, read_public_key, register, unregister
 from tasks.onboarding.kit_files import KitFacts
@@ -59,7 +59,7 @@ def add_hospital(
         )
     public = read_public_key(public_key) if public_key else None
     check_new(registered, name, public)
-    read_certificate(authority)
+    certificate = authority_text(authority)
     done = False
     try:
         with new_folder(out) as folder:
@@ -73,7 +73,7 @@ def add_hospital(
                 name=name,
                 superlink=superlink,
                 public=public,
-                authority=authority.read_text(encoding="ascii"),
+                authority=certificate,
                 image=image,
                 lake=lake,
                 private=private,
@@ -83,7 +83,6 @@ def add_hospital(
             _fill(folder, facts)
             if private:
                 write_private(folder / "node.key", private.encode())
-                write_private(folder / "secret.yaml", kit_files.secret(facts).encode())
             register(registered, name, public)
             done = True
     except BaseException:
@@ -101,6 +100,7 @@ def _fill(folder: Path, facts: KitFacts) -> None:
         "ca.crt": facts.authority,
         "hospital.env": kit_files.environment(kit_files.settings(facts)),
         "values.yaml": kit_files.values(facts),
+        "network.values.yaml": kit_files.network_values(facts),
         "compose.yaml": kit_files.compose(facts),
         "approved.yaml": kit_files.APPROVED,
         "README.md": kit_files.readme(facts),

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from typing import Any
+from urllib.parse import urlsplit
 
 from ruamel.yaml import YAML
 from ruamel.yaml.scalarstring import LiteralScalarString
+
+from tasks.errors import SettingsError
+
+IMAGE = re.compile(r"(?:(?P<registry>\S+)/)?fedrisk-federation:(?P<tag>[A-Za-z0-9_][\w.-]{0,127})")
+"""What the chart makes of its values ``images.registry`` and ``images.tag``."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +54,32 @@ def _yaml(tree: Any, comment: str = "") -> str:
     return "".join(f"# {line}\n" for line in comment.splitlines()) + output.getvalue()
 
 
+def image_values(image: str) -> dict[str, str]:
+    """The chart's values for an image.
+
+    Args:
+        image: ``[registry/]fedrisk-federation:TAG``.
+
+    Raises:
+        SettingsError: It has another name or no fixed tag, so no chart could start it.
+    """
+    found = IMAGE.fullmatch(image)
+    if found is None or found["tag"] == "latest":
+        raise SettingsError(
+            f"the image of a SuperNode is {image!r}: expected [REGISTRY/]fedrisk-federation:TAG "
+            "with a tag that stays, as `make images` gives it. Set FEDRISK_IMAGES to "
+            "'REGISTRY/fedrisk-{image}:TAG'."
+        )
+    registry = {"registry": found["registry"]} if found["registry"] else {}
+    return {**registry, "tag": found["tag"]}
+
+
 def values(facts: KitFacts) -> str:
-    """Values of the chart for the hospital's own cluster."""
+    """Values of the chart for the hospital's own cluster.
+
+    Raises:
+        SettingsError: The image is none that the chart could start.
+    """
     # The chart takes a template alone, so that no two hospitals share a bucket.
     template = facts.lake.startswith("s3a://") and "{hospital}" in facts.lake
     store = {"lake": facts.lake} if template else {}
@@ -55,38 +87,80 @@ def values(facts: KitFacts) -> str:
         store["endpoint"] = endpoint
     if region := facts.settings.get("AWS_REGION"):
         store["region"] = region
+    hospital = {
+        "publicKey": facts.public,
+        "supernode": {"enabled": True},
+        # None, until the hospital says otherwise: an upgrade without its own file approves none.
+        "approved": "studies: []\n",
+    }
     tree = {
+        "images": image_values(facts.image),
         "superlink": {"enabled": False, "address": facts.superlink},
         "mlflow": {"enabled": False},
         "airflow": {"enabled": False},
         "tls": {"mode": "existing", "caCertificate": LiteralScalarString(facts.authority)},
         "settings": {"federation": "standing"},
         "training": {"dedicatedNodes": False},
-        "hospitals": {facts.name: {"publicKey": facts.public, "supernode": {"enabled": True}}},
+        "hospitals": {facts.name: hospital},
         **({"store": store} if store else {}),
     }
     return _yaml(tree, "Values of the chart fedrisk for this hospital's own cluster (README.md).")
+
+
+def network_values(facts: KitFacts) -> str:
+    """Values of the chart that say which addresses the SuperNode may reach.
+
+    Network policies name addresses, not hosts, and a name's addresses are the hospital's to know:
+    they are filled in here only where the kit was given addresses.
+    """
+    endpoint = urlsplit(facts.settings.get("AWS_ENDPOINT_URL", "https://s3.amazonaws.com"))
+    port = endpoint.port or (80 if endpoint.scheme == "http" else 443)
+    superlink = _block(facts.superlink.rpartition(":")[0].strip("[]"))
+    store = _block(endpoint.hostname or "")
+    rule = {"to": [{"ipBlock": {"cidr": store or "203.0.113.0/28"}}], "ports": [{"port": port}]}
+    example = _yaml({"hospitals": {facts.name: {"store": [rule]}}})
+    tree: dict[str, Any] = {"networkPolicy": {"superlink": {"cidrs": [superlink]}}}
+    text = (
+        _yaml(tree)
+        if superlink
+        else _commented(
+            _yaml({"networkPolicy": {"superlink": {"cidrs": ["198.51.100.10/32"]}}}),
+            f"The addresses of {facts.superlink}: put them in and take the # away.",
+        )
+    )
+    text += (
+        example
+        if store
+        else _commented(
+            example, f"The addresses of this hospital's own store ({endpoint.netloc}), likewise."
+        )
+    )
+    return (
+        "# Values of the chart fedrisk: what this hospital's pods may reach, and nothing else.\n"
+        + text
+    )
+
+
+def _block(host: str) -> str:
+    """An address as a block of its own; empty for a name."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return ""
+    return f"{address}/{address.max_prefixlen}"
+
+
+def _commented(text: str, why: str) -> str:
+    return f"# {why}\n" + "".join(f"#{line}\n" for line in text.splitlines())
 
 
 def registered_values(name: str, public: str) -> str:
     """Values to add on the consortium's side."""
     return _yaml(
         {"hospitals": {name: {"publicKey": public}}},
-        f"For the consortium's release of the chart: lets {name} join.",
-    )
-
-
-def secret(facts: KitFacts) -> str:
-    """The Kubernetes secret of the hospital: node key and key of its store."""
-    return _yaml(
-        {
-            "apiVersion": "v1",
-            "kind": "Secret",
-            "metadata": {"name": f"fedrisk-hospital-{facts.name}"},
-            "type": "Opaque",
-            "stringData": {"node.key": LiteralScalarString(facts.private), **facts.credentials},
-        },
-        "Secret: this hospital's node key and the key of its store.",
+        f"For the consortium's release of the chart: lets {name} join. Where the SuperLink admits "
+        "known addresses only\n(networkPolicy.superlink.from, superlink.service.sourceRanges), the "
+        "hospital's go there too.",
     )
 
 
@@ -174,18 +248,22 @@ def readme(facts: KitFacts) -> str:
         else "Put the private key that belongs to `node.pub` here as `node.key` (mode 600). It has "
         "never left the hospital, and need not."
     )
+    # Process substitution: a key on the command line is seen by everybody on the machine.
+    keys = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
     secret_how = (
-        "kubectl -n fedrisk apply -f secret.yaml"
-        if facts.private
-        else f"kubectl -n fedrisk create secret generic fedrisk-hospital-{facts.name} \\\n"
-        "    --from-file=node.key --from-env-file=credentials.env"
+        ". ./credentials.env\nkubectl -n fedrisk create secret generic \\\n"
+        f"    fedrisk-hospital-{facts.name} --from-file=node.key"
+        + "".join(f' \\\n    --from-file={key}=<(printf %s "${key}")' for key in keys)
     )
     return f"""\
 # Start-up kit of {facts.name}
 
-With this folder {facts.name} joins the federation at `{facts.superlink}`. Rows stay in the
-hospital: its SuperNode reads them, trains, and sends model updates and counts. Only this hospital
-opens the connection; nothing connects to it.
+With this folder {facts.name} joins the federation at `{facts.superlink}`. The SuperNode reads the
+hospital's table in the hospital's own store, trains, and sends model updates and counts. Only this
+hospital opens the connection; nothing connects to it.
+
+The steps before training (from the raw table to features, `docs/steps.md`) run where the consortium
+agreed to run them, with the key of this hospital's store: whoever has that key can read its rows.
 
 1. {own}
 2. `credentials.env`: the key of this hospital's own store, `AWS_ACCESS_KEY_ID=...` and
@@ -193,27 +271,28 @@ opens the connection; nothing connects to it.
 3. `approved.yaml`: name the studies that may use the hospital's rows. It names none yet.
 4. Check: `./check.sh`, and with a study and the hospital's table
    `./check.sh --study stroke.yaml --source table.csv`. It says what is missing and what to do.
-5. Start the SuperNode, in a cluster
+5. Start the SuperNode, in a cluster (bash, in this folder, with fedrisk's chart as `$CHART`; first
+   say in `network.values.yaml` which addresses the SuperLink and the store have)
 
 ```
 kubectl create namespace fedrisk
 {secret_how}
-helm install fedrisk helm/fedrisk -n fedrisk -f values.yaml \\
+helm upgrade --install fedrisk "$CHART" -n fedrisk -f values.yaml -f network.values.yaml \\
     --set-file hospitals.{facts.name}.approved=approved.yaml
 ```
 
    or with Docker: `FEDRISK_USER=$(id -u):$(id -g) docker compose up -d --wait`.
 
 Outgoing TCP to `{facts.superlink}` and to the hospital's own store is all that it needs. The clock
-must be right within 5 s (NTP), or the SuperLink refuses its signature. It re-joins by itself
-after a restart of either side.
+should be right within 5 s (NTP): the SuperLink refuses a signature from further ahead, and one that
+is minutes old. It re-joins by itself after a restart of either side.
 
 | file | what | secret |
 | --- | --- | --- |
 | `node.key`, `node.pub` | identity | `node.key` |
 | `ca.crt` | whom to believe that it is the SuperLink | no |
 | `hospital.env`, `credentials.env` | settings; key of the store | `credentials.env` |
-| `values.yaml`, `secret.yaml` | for Kubernetes | `secret.yaml` |
+| `values.yaml`, `network.values.yaml` | for Kubernetes | no |
 | `compose.yaml` | for Docker Compose | no |
 | `approved.yaml` | approved studies | no |
 | `check.sh` | the check | no |

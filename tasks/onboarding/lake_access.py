@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,6 +13,13 @@ from tasks.onboarding.verdict import Verdict, missing, ok, unknown
 DEADLINE = 20.0
 """Seconds for one question to the store, its repetitions included."""
 WHERE = "fedrisk-check"
+KEY = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+ROLES = (
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+)
+"""Variables by which a pod or task is given a role instead of a key."""
 
 
 def check_lake(
@@ -27,12 +36,13 @@ def check_lake(
     own = lake.replace("{hospital}", name)
     if not own.startswith(("s3a://", "s3://")):
         return [unknown(what, f"FEDRISK_LAKE is {lake!r}, not s3a://", "Set it in hospital.env.")]
-    if not settings.get("AWS_ACCESS_KEY_ID") or not settings.get("AWS_SECRET_ACCESS_KEY"):
+    if not all(settings.get(name) for name in KEY) and not any(map(os.environ.get, ROLES)):
         return [
             missing(
                 what,
-                "there is no key",
-                "Put AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY into credentials.env.",
+                "there is no key, and no role is given to this process",
+                "Put AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY into credentials.env, or run the "
+                "check where the SuperNode runs, if that has a role.",
             )
         ]
     try:
@@ -44,7 +54,12 @@ def check_lake(
     try:
         store = _open(own, settings)
         obstore.put(store, key, b"check")
-        same = bytes(obstore.get(store, key).bytes()) == b"check"
+        try:
+            same = bytes(obstore.get(store, key).bytes()) == b"check"
+        except BaseException:
+            with contextlib.suppress(Exception):
+                obstore.delete(store, key)
+            raise
         obstore.delete(store, key)
     except Exception as error:  # noqa: BLE001  (obstore raises many kinds; none may end the check)
         return [_own_fault(what, own, at, error)]
@@ -112,11 +127,10 @@ def _open(uri: str, settings: Mapping[str, str]) -> Any:
     from obstore.store import S3Store
 
     endpoint = settings.get("AWS_ENDPOINT_URL_S3") or settings.get("AWS_ENDPOINT_URL", "")
-    config: Any = {
-        "access_key_id": settings["AWS_ACCESS_KEY_ID"],
-        "secret_access_key": settings["AWS_SECRET_ACCESS_KEY"],
-        "region": settings.get("AWS_REGION") or "us-east-1",
-    }
+    config: Any = {"region": settings.get("AWS_REGION") or "us-east-1"}
+    if all(settings.get(name) for name in KEY):
+        access, secret = (settings[name] for name in KEY)
+        config |= {"access_key_id": access, "secret_access_key": secret}
     if token := settings.get("AWS_SESSION_TOKEN"):
         config["session_token"] = token
     if endpoint:

@@ -18,7 +18,9 @@ from tasks.onboarding.verdict import Verdict, missing, ok, unknown
 DEADLINE = 10.0
 """Seconds for one connection, its handshake or its answer."""
 TOLERANCE = 5.0
-"""Seconds that the hospital's clock may be off: Flower refuses a signature from further ahead."""
+"""Seconds that the hospital's clock may be ahead: Flower refuses a signature from further on."""
+OLDEST = 300.0
+"""Seconds that it may be behind: Flower refuses a signature that is older."""
 NAME_FAULTS = (62, 64)
 """OpenSSL's verification codes for a certificate without the host's name or IP address."""
 
@@ -42,7 +44,8 @@ def check_link(address: str, kit: Path) -> list[Verdict]:
         ]
     try:
         resolved = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)
-    except OSError:
+    except (OSError, UnicodeError):
+        # The latter for what can be no name, such as one with two dots in a row.
         return [
             missing(
                 "address",
@@ -134,13 +137,16 @@ def _clock(host: str, port: int) -> Verdict:
         return unknown(what, "the SuperLink does not tell its time", "See that NTP is on.")
     finally:
         connection.close()
-    if abs(off) > TOLERANCE:
+    word = "ahead of" if off > 0 else "behind"
+    side = f"this machine's clock is {abs(off):.0f} s {word} the SuperLink's"
+    if not -OLDEST < off <= TOLERANCE:
         return missing(
             what,
-            f"this machine's clock is {abs(off):.0f} s {'ahead of' if off > 0 else 'behind'} the "
-            f"SuperLink's; {TOLERANCE:g} s are tolerated",
+            f"{side}; {TOLERANCE:g} s ahead and {OLDEST:g} s behind are tolerated",
             "Set the clock by NTP. If it is right, tell the consortium.",
         )
+    if off < -TOLERANCE:
+        return Verdict(what, "ok", side, "It is tolerated, but set the clock by NTP.")
     return ok(what, f"within {TOLERANCE:g} s of the SuperLink's")
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
+from base64 import b64decode
 from pathlib import Path
 from typing import Any
 
 import pytest
+from helm_chart import API, objects_of
+from kubernetes_cluster import helm_program, need_cluster, places
 from ruamel.yaml import YAML
 
 from tasks.cli import main
@@ -36,16 +40,12 @@ def test_private_files_are_their_owners_alone_and_no_other_file_holds_a_secret(
 ) -> None:
     kit = consortium.add("north", credentials=KEY)
     private = {path.name for path in kit.iterdir() if path.stat().st_mode & 0o077 == 0}
-    assert private == {"node.key", "secret.yaml", "credentials.env"}
+    assert private == {"node.key", "credentials.env"}
     for path in kit.iterdir():
         text = path.read_text()
         if path.name not in private:
             assert "PRIVATE KEY" not in text, path
             assert "secret-of-north" not in text, path
-    secret = load(kit / "secret.yaml")
-    assert secret["metadata"]["name"] == "fedrisk-hospital-north"
-    assert secret["stringData"]["node.key"] == (kit / "node.key").read_text()
-    assert secret["stringData"]["AWS_SECRET_ACCESS_KEY"] == "secret-of-north"
 
 
 def test_a_hospital_that_gives_its_own_public_key_keeps_its_private_key(
@@ -56,7 +56,6 @@ def test_a_hospital_that_gives_its_own_public_key_keeps_its_private_key(
     key, public = make_node_key(own)
     kit = consortium.add("north", public_key=public)
     assert not (kit / "node.key").exists()
-    assert not (kit / "secret.yaml").exists()
     lacking = {each.name for each in check_hospital(kit) if each.state == "missing"}
     assert "node key" in lacking
     shutil.copy(key, kit / "node.key")
@@ -141,14 +140,122 @@ def test_values_of_a_kit_satisfy_the_charts_schema(consortium: Consortium, check
     store = {"AWS_ENDPOINT_URL": "https://s3.example.org", "AWS_REGION": "eu-central-1"}
     kit = consortium.add("north", superlink="superlink.example.org:9092", environment=store)
     base = load(chart / "values.yaml")
-    for name in ("values.yaml", "registered.values.yaml"):
-        jsonschema.validate(merged(base, load(kit / name)), schema)
+    for name in ("values.yaml", "network.values.yaml", "registered.values.yaml"):
+        jsonschema.validate(merged(base, load(kit / name) or {}), schema)
     values = load(kit / "values.yaml")
     assert values["store"]["endpoint"] == store["AWS_ENDPOINT_URL"]
     public = registered_keys(consortium.registered)["north"]
     assert load(kit / "registered.values.yaml")["hospitals"]["north"]["publicKey"] == public
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(merged(base, {"hospitals": {"North": {}}}), schema)
+
+
+def readme_commands(kit: Path) -> str:
+    text = (kit / "README.md").read_text()
+    return text.split("```\n")[1]
+
+
+def dry(folder: Path, name: str, script: str) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(f"#!/bin/bash\nset -euo pipefail\n{script}\n")
+    (folder / name).chmod(0o755)
+
+
+@pytest.mark.parametrize("own_key", [False, True])
+def test_the_readmes_commands_install_a_supernode_that_reaches_its_own_alone(
+    consortium: Consortium, checkout: Path, tmp_path: Path, own_key: bool
+) -> None:
+    need_cluster()
+    store = {"AWS_ENDPOINT_URL": "https://203.0.113.5:9000", "AWS_REGION": "eu-central-1"}
+    more: dict[str, object] = {}
+    if own_key:
+        (tmp_path / "own").mkdir()
+        key, more["public_key"] = make_node_key(tmp_path / "own")
+    kit = consortium.add(
+        "north",
+        superlink="198.51.100.10:9443",
+        environment=store,
+        credentials=KEY,
+        image="registry.example/team/fedrisk-federation:abc",
+        **more,
+    )
+    if own_key:
+        shutil.copy(key, kit / "node.key")
+    # The commands as they stand, but that nothing is sent to a cluster.
+    programs, said = tmp_path / "programs", tmp_path / "said"
+    kubectl = f"{places()['K8S_BIN']}/kubebox kubectl"
+    dry(programs, "kubectl", f'{kubectl} "$@" --dry-run=client -o json > "{said}.$3.${{4:-}}"')
+    # helm upgrade --install NAME ... -> helm template NAME ...
+    version = " ".join(API)
+    dry(programs, "helm", f'shift 2; "{helm_program()}" template {version} "$@" > "{said}.helm"')
+    subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", readme_commands(kit)],
+        cwd=kit,
+        env={
+            **os.environ,
+            "PATH": f"{programs}:{os.environ['PATH']}",
+            "CHART": str(checkout / "helm" / "fedrisk"),
+        },
+        check=True,
+        timeout=120,
+    )
+    secret = json.loads((tmp_path / "said.create.secret").read_text())
+    assert secret["metadata"]["name"] == "fedrisk-hospital-north"
+    held = {name: b64decode(value).decode() for name, value in secret["data"].items()}
+    assert held == {"node.key": (kit / "node.key").read_text(), **KEY}
+    objects = objects_of((tmp_path / "said.helm").read_text())
+    node = objects["StatefulSet", "fedrisk-hospital-north"]["spec"]["template"]["spec"]
+    images = {each["image"] for each in node["containers"]}
+    assert images == {"registry.example/team/fedrisk-federation:abc"}
+    approved = objects["ConfigMap", "fedrisk-hospital-north"]["data"]["approved.yaml"]
+    assert YAML(typ="safe").load(approved) == {"studies": []}
+    rules = objects["NetworkPolicy", "fedrisk-hospital-north"]["spec"]["egress"]
+    reached = {
+        (peer["ipBlock"]["cidr"], port["port"])
+        for rule in rules
+        for peer in rule["to"]
+        for port in rule["ports"]
+    }
+    assert reached == {("198.51.100.10/32", 9443), ("203.0.113.5/32", 9000)}
+
+
+def test_an_upgrade_without_the_hospitals_own_file_approves_no_study(
+    consortium: Consortium,
+) -> None:
+    values = load(consortium.add("north") / "values.yaml")
+    approved = values["hospitals"]["north"]["approved"]
+    assert YAML(typ="safe").load(approved) == {"studies": []}
+
+
+def test_addresses_that_only_the_hospital_knows_are_left_to_it(consortium: Consortium) -> None:
+    kit = consortium.add("north", superlink="fl.example.org:9092")
+    text = (kit / "network.values.yaml").read_text()
+    assert load(kit / "network.values.yaml") is None
+    assert "fl.example.org:9092" in text
+    # Without the comment sign it is what the chart takes.
+    shown = "\n".join(x[1:] for x in text.splitlines() if x.startswith(("#n", "#h", "#  ")))
+    tree = YAML(typ="safe").load(shown)
+    assert tree["networkPolicy"]["superlink"]["cidrs"]
+    assert tree["hospitals"]["north"]["store"][0]["ports"] == [{"port": 443}]
+
+
+@pytest.mark.parametrize("image", ["fedrisk-federation:latest", "fedrisk-federation", "other:1"])
+def test_an_image_that_no_chart_can_start_is_refused(consortium: Consortium, image: str) -> None:
+    with pytest.raises(SettingsError, match="FEDRISK_IMAGES"):
+        consortium.add("north", image=image)
+    assert not registered_keys(consortium.registered)
+
+
+def test_of_the_authoritys_file_the_certificate_alone_is_handed_over(
+    consortium: Consortium, tmp_path: Path
+) -> None:
+    own = consortium.federation
+    both = tmp_path / "both.pem"
+    both.write_text((own / "ca.crt").read_text() + (own / "authority" / "ca.key").read_text())
+    kit = consortium.add("north", authority=both)
+    assert "PRIVATE" not in (kit / "ca.crt").read_text() + (kit / "values.yaml").read_text()
+    with pytest.raises(SettingsError, match=r"tls\.crt: is not the authority's certificate"):
+        consortium.add("south", authority=own / "tls.crt")
 
 
 def test_compose_accepts_the_kits_file(consortium: Consortium) -> None:

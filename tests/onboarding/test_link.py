@@ -88,7 +88,7 @@ def test_a_certificate_that_has_ended_is_told(consortium: Consortium) -> None:
     assert found["clock"].state == "ok"
 
 
-@pytest.mark.parametrize(("ahead", "word"), [(120, "behind"), (-120, "ahead of")])
+@pytest.mark.parametrize(("ahead", "word"), [(400, "behind"), (-120, "ahead of")])
 def test_a_clock_that_is_off_is_told_with_its_side(
     consortium: Consortium, ahead: float, word: str
 ) -> None:
@@ -97,7 +97,20 @@ def test_a_clock_that_is_off_is_told_with_its_side(
         verdict = by_name(check_link(f"localhost:{port}", kit))["clock"]
     assert verdict.state == "missing"
     assert word in verdict.found
-    assert "5 s are tolerated" in verdict.found
+    assert "5 s ahead and 300 s behind are tolerated" in verdict.found
+
+
+def test_a_clock_that_is_behind_but_works_is_no_fault(consortium: Consortium) -> None:
+    kit, own = consortium.add("north"), consortium.federation
+    with tls_server(own / "tls.crt", own / "tls.key", 120) as port:
+        verdict = by_name(check_link(f"localhost:{port}", kit))["clock"]
+    assert verdict.state == "ok"
+    assert "NTP" in verdict.todo
+
+
+def test_what_can_be_no_name_is_told(consortium: Consortium) -> None:
+    [verdict] = check_link("fl..example:9092", consortium.add("north"))
+    assert (verdict.name, verdict.state) == ("address", "missing")
 
 
 def test_a_closed_port_is_told_as_such(consortium: Consortium) -> None:
