@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,8 @@ def render(chart: Path, tmp_path: Path) -> Render:
         if values is None:
             return objects_of(_rendered((*arguments, *options)))
         path = tmp_path / "values.yaml"
-        YAML(typ="safe", pure=True).dump(values, path)
+        # JSON is YAML too, and quotes what Helm would take for something else (`no`).
+        path.write_text(json.dumps(values))
         text = helm(
             *("template", "fedrisk", str(chart), "-n", NAMESPACE, *API),
             *(*arguments, "-f", str(path), *options),

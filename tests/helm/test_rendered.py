@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from helm_chart import NAMESPACE, Objects, Render
 
 KEY = "ecdsa-sha2-nistp384 AAAAE2VjZHNhLXNoYTItbmlzdHAzODQ= {}"
+PEM = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
 VALUES = ["", "kind", "plain", "eks", "hospital"]
 WORKLOADS = ("StatefulSet", "Deployment", "Pod", "Job")
 
@@ -27,6 +29,11 @@ def pods(objects: Objects) -> dict[str, dict[str, Any]]:
 def labels(objects: Objects, name: str) -> dict[str, str]:
     """The labels of a workload's pods."""
     return objects["StatefulSet", name]["spec"]["template"]["metadata"]["labels"]  # type: ignore[no-any-return]
+
+
+def notes(objects: Objects, name: str) -> dict[str, str]:
+    """The annotations of a workload's pods."""
+    return objects["StatefulSet", name]["spec"]["template"]["metadata"]["annotations"]  # type: ignore[no-any-return]
 
 
 def variables(container: dict[str, Any]) -> dict[str, Any]:
@@ -363,3 +370,112 @@ def test_nothing_that_a_statefulset_cannot_change_depends_on_the_version(render:
     )
     assert fixed() == fixed(*(part for each in changed for part in ("--set", each)))
     assert "helm.sh/chart" not in str(fixed())
+
+
+def test_secrets_for_images_reach_the_pods_of_steps_by_their_accounts(render: Render) -> None:
+    values = hospitals(2, supernode={"enabled": True}) | {"s3": {"enabled": True}}
+    objects = render(values=values | {"images": {"pullSecrets": ["registry-1", "123"]}})
+    wanted = [{"name": "registry-1"}, {"name": "123"}]
+    accounts = {n: i for (k, n), i in objects.items() if k == "ServiceAccount"}
+    assert len(accounts) == 6
+    assert all(account["imagePullSecrets"] == wanted for account in accounts.values())
+    assert all(pod["imagePullSecrets"] == wanted for pod in pods(objects).values())
+    assert "imagePullSecrets" not in render("kind")["ServiceAccount", "fedrisk-pool"]
+
+
+def test_an_image_may_be_held_to_its_content(render: Render) -> None:
+    federation, mlflow, s3 = (f"sha256:{letter * 64}" for letter in "abc")
+    values = hospitals(1, supernode={"enabled": True}) | {
+        "images": {"tag": "t", "digests": {"federation": federation, "mlflow": mlflow}},
+        "s3": {"enabled": True, "image": {"digest": s3}},
+    }
+    objects = render(values=values)
+    images = {name: pod["containers"][0]["image"] for name, pod in pods(objects).items()}
+    assert images["fedrisk-superlink"] == f"fedrisk-federation:t@{federation}"
+    assert images["fedrisk-hospital-hospital-1"] == images["fedrisk-superlink"]
+    assert images["fedrisk-mlflow"] == images["fedrisk-test-mlflow"] == f"fedrisk-mlflow:t@{mlflow}"
+    assert images["fedrisk-s3"] == f"chrislusf/seaweedfs:4.48@{s3}"
+    launcher = objects["ConfigMap", "fedrisk-launcher"]["data"]
+    assert launcher["FEDRISK_IMAGES"] == "fedrisk-{image}:t"
+
+
+def test_a_new_version_of_the_chart_alone_restarts_nothing(render: Render) -> None:
+    objects = render(values=hospitals(1, supernode={"enabled": True}) | {"s3": {"enabled": True}})
+    for (kind, name), item in objects.items():
+        if kind == "StatefulSet":
+            assert "helm.sh/chart" in item["metadata"]["labels"]
+            assert not {"helm.sh/chart", "app.kubernetes.io/version"} & labels(objects, name).keys()
+
+
+def test_what_a_pod_reads_at_its_start_alone_restarts_it(render: Render) -> None:
+    tls = {"mode": "existing", "caCertificate": PEM}
+    values = hospitals(1, supernode={"enabled": True}) | {"tls": tls}
+
+    def found(**more: Any) -> dict[str, dict[str, str]]:
+        objects = render(values=values | more)
+        names = ("fedrisk-superlink", "fedrisk-hospital-hospital-1")
+        return {name: notes(objects, name) for name in names}
+
+    before = found()
+    standing = found(settings={"federation": "standing"})
+    other_ca = found(tls=tls | {"caCertificate": PEM.replace("AAAA", "BBBB")})
+    more = hospitals(2, supernode={"enabled": True})
+    assert found(**more) == before, "a hospital's key is read again without a restart"
+    for name, now in standing.items():
+        assert now["fedrisk.io/settings"] != before[name]["fedrisk.io/settings"]
+    node = "fedrisk-hospital-hospital-1"
+    assert {n for n, now in other_ca.items() if now != before[n]} == {node}
+    generated = render(values=hospitals(1, supernode={"enabled": True}))
+    authority = generated["ConfigMap", "fedrisk-ca"]["data"]["ca.crt"].rstrip() + "\n"
+    assert notes(generated, node)["fedrisk.io/ca"] == hashlib.sha256(authority.encode()).hexdigest()
+
+
+@pytest.mark.parametrize("name", ["no", "on", "y", "off", "nan", "e1"])
+def test_a_hospital_may_be_called_what_yaml_takes_for_something_else(
+    render: Render, name: str
+) -> None:
+    objects = render(values={"hospitals": {name: {"supernode": {"enabled": True}}}})
+    full = f"fedrisk-hospital-{name}"
+    for item in (objects["StatefulSet", full], objects["ServiceAccount", full]):
+        assert item["metadata"]["labels"]["fedrisk.io/hospital"] == name
+    assert labels(objects, full)["fedrisk.io/owner"] == name
+    assert pods(objects)[full]["containers"][0]["command"][-1] == name
+    selector = objects["NetworkPolicy", full]["spec"]["podSelector"]["matchLabels"]
+    assert selector["fedrisk.io/owner"] == name
+
+
+@pytest.mark.parametrize("mode", ["generate", "existing", "cert-manager"])
+def test_a_runs_own_federation_has_its_certificate_without_a_superlink(
+    render: Render, mode: str
+) -> None:
+    tls = {"mode": mode, "caCertificate": PEM, "issuer": {"name": "ours"}}
+    values = hospitals(2) | {"superlink": {"enabled": False}, "tls": tls}
+    objects = render(values=values)
+    assert set(objects["ConfigMap", "fedrisk-registered"]["data"]) == {
+        "hospital-1.pub",
+        "hospital-2.pub",
+    }
+    assert ("ConfigMap", "fedrisk-ca") in objects
+    assert (("Secret", "fedrisk-superlink") in objects) is (mode == "generate")
+    assert (("Certificate", "fedrisk-superlink") in objects) is (mode == "cert-manager")
+    assert ("StatefulSet", "fedrisk-superlink") not in objects
+    # A SuperLink elsewhere has a CA of its own, and that is the one that hospitals here trust.
+    elsewhere = {"enabled": False, "address": "192.0.2.9:9092"}
+    objects = render(values=values | {"superlink": elsewhere})
+    assert ("Secret", "fedrisk-superlink") not in objects
+    assert objects["ConfigMap", "fedrisk-ca"]["data"]["ca.crt"].strip() == PEM.strip()
+
+
+def test_what_was_generated_outlives_a_change_of_mode_unless_the_values_say_otherwise(
+    render: Render,
+) -> None:
+    made = [("Secret", "fedrisk-authority"), ("Secret", "fedrisk-superlink")]
+    made.append(("ConfigMap", "fedrisk-ca"))
+    policy = "helm.sh/resource-policy"
+    for name, kept in (("plain", "keep"), ("kind", None)):
+        objects = render(name)
+        for key in made:
+            found = objects[key]["metadata"].get("annotations", {}).get(policy)
+            assert found == kept, key
+    given = render(values={"tls": {"mode": "existing", "caCertificate": PEM}})
+    assert "annotations" not in given["ConfigMap", "fedrisk-ca"]["metadata"]

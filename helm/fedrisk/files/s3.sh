@@ -9,15 +9,17 @@ buckets=/etc/seaweedfs/buckets/buckets
 shell() { timeout 20 weed shell -master=127.0.0.1:9333 2>&1; }
 
 watch() {
-  known=$(md5sum <"$identities") made=
+  known=$(md5sum <"$identities") || known=
+  made=
   while :; do
-    now=$(md5sum <"$identities")
+    # A secret that is being replaced may be away for a moment: no end of the watch.
+    now=$(md5sum <"$identities") || { sleep 1; continue; }
     if [ "$now" != "$known" ]; then
       known=$now
       echo "identities have changed: reading them again"
       kill -HUP 1
     fi
-    wanted=$(cat "$buckets")
+    wanted=$(cat "$buckets") || { sleep 1; continue; }
     if [ "$wanted" != "$made" ]; then
       have=$(echo s3.bucket.list | shell | awk '{print $1}') || have=
       missing=

@@ -8,6 +8,7 @@ app.kubernetes.io/part-of: fedrisk
 {{ include "fedrisk.selector" . }}
 {{- end }}
 
+{{/* The labels of pods too: a version among them would restart everything with each new chart. */}}
 {{- define "fedrisk.selector" -}}
 app.kubernetes.io/name: fedrisk
 app.kubernetes.io/instance: {{ .root.Release.Name }}
@@ -15,7 +16,7 @@ app.kubernetes.io/instance: {{ .root.Release.Name }}
 app.kubernetes.io/component: {{ . }}
 {{- end }}
 {{- with .hospital }}
-fedrisk.io/hospital: {{ . }}
+fedrisk.io/hospital: {{ . | quote }}
 {{- end }}
 {{- end }}
 
@@ -29,19 +30,50 @@ fedrisk.io/hospital: {{ . }}
 {{- end }}
 
 {{- define "fedrisk.image" -}}
-{{ include "fedrisk.images" .root | replace "{image}" .image }}
+{{ include "fedrisk.images" .root | replace "{image}" .image }}{{ with index .root.Values.images.digests .image }}@{{ . }}{{ end }}
 {{- end }}
 
 {{/* Host names of the SuperLink and of the server pods of runs, the certificate's first. */}}
 {{- define "fedrisk.names" -}}
 {{- $ns := .Release.Namespace -}}
-{{- $names := list "fedrisk-superlink" (printf "fedrisk-superlink.%s" $ns) (printf "fedrisk-superlink.%s.svc" $ns) (printf "fedrisk-superlink.%s.svc.%s" $ns .Values.clusterDomain) (printf "*.fedrisk-run.%s.svc.%s" $ns .Values.clusterDomain) "localhost" -}}
+{{- $names := list "fedrisk-superlink" (printf "fedrisk-superlink.%s" $ns) (printf "fedrisk-superlink.%s.svc" $ns) (printf "fedrisk-superlink.%s.svc.cluster.local" $ns) (printf "*.fedrisk-run.%s.svc.cluster.local" $ns) "localhost" -}}
 {{- concat $names .Values.tls.names | uniq | toJson -}}
 {{- end }}
 
 {{/* Its addresses. The SuperLink's desk talks to it over the loopback and checks the certificate. */}}
 {{- define "fedrisk.addresses" -}}
 {{- concat (list "127.0.0.1") .Values.tls.addresses | uniq | toJson -}}
+{{- end }}
+
+{{/* Whether hospitals are served from here: by the standing SuperLink, or by the server pods of
+     runs. Where superlink.address names one elsewhere, its CA is the one to trust. */}}
+{{- define "fedrisk.serves" -}}
+{{- if or .Values.superlink.enabled (and .Values.airflow.enabled (not .Values.superlink.address)) -}}true{{- end -}}
+{{- end }}
+
+{{/* The CA of tls.mode `generate`, as JSON: the release's, or a new one. Made once a rendering and
+     kept beside the values, for a second call would make another. lookup finds nothing under `helm
+     template` and client-side dry runs: what they show is made anew each time, never installed. */}}
+{{- define "fedrisk.authority" -}}
+{{- if not (hasKey .Values "madeAuthority") -}}
+{{- $found := lookup "v1" "Secret" .Release.Namespace "fedrisk-authority" -}}
+{{- if $found -}}
+{{- $_ := set .Values "madeAuthority" (dict "Cert" (index $found.data "tls.crt" | b64dec) "Key" (index $found.data "tls.key" | b64dec) "new" false) -}}
+{{- else -}}
+{{- $made := genCA (printf "fedrisk CA of %s" .Release.Namespace) 3650 -}}
+{{- $_ := set .Values "madeAuthority" (dict "Cert" $made.Cert "Key" $made.Key "new" true) -}}
+{{- end -}}
+{{- end -}}
+{{- .Values.madeAuthority | toJson -}}
+{{- end }}
+
+{{/* The certificate of the CA that hospitals trust, where this chart knows it. */}}
+{{- define "fedrisk.ca" -}}
+{{- if and (include "fedrisk.serves" .) (eq .Values.tls.mode "generate") -}}
+{{- (include "fedrisk.authority" . | fromJson).Cert -}}
+{{- else -}}
+{{- .Values.tls.caCertificate -}}
+{{- end -}}
 {{- end }}
 
 {{- define "fedrisk.superlink" -}}
@@ -64,17 +96,32 @@ fedrisk-superlink:9092
 {{- if .Values.mlflow.enabled -}}http://fedrisk-mlflow:5000{{- else -}}{{ .Values.mlflow.uri }}{{- end -}}
 {{- end }}
 
+{{/* What all pods share; pods that read it by their environment have its checksum. */}}
+{{- define "fedrisk.settings" -}}
+FEDRISK_STORE: {{ .Values.store.runs | quote }}
+FEDRISK_LAKE: {{ .Values.store.lake | quote }}
+FEDRISK_FEDERATION: {{ .Values.settings.federation | quote }}
+{{- with include "fedrisk.tracking" . }}
+FEDRISK_MLFLOW_URI: {{ . | quote }}
+{{- end }}
+AWS_REGION: {{ .Values.store.region | quote }}
+{{- with include "fedrisk.endpoint" . }}
+AWS_ENDPOINT_URL: {{ . | quote }}
+{{- if hasPrefix "http://" . }}
+AWS_ALLOW_HTTP: "true"
+{{- end }}
+{{- end }}
+{{- range $key, $value := .Values.settings.extra }}
+{{ $key }}: {{ $value | quote }}
+{{- end }}
+{{- end }}
+
 {{/* What every pod has. Service links are off: Kubernetes would add FEDRISK_MLFLOW_PORT and its
      like for our services, and fedrisk refuses FEDRISK_* settings that it does not know. */}}
 {{- define "fedrisk.pod" -}}
 automountServiceAccountToken: false
 enableServiceLinks: false
-{{- with .Values.images.pullSecrets }}
-imagePullSecrets:
-  {{- range . }}
-  - name: {{ . }}
-  {{- end }}
-{{- end }}
+{{- include "fedrisk.pullSecrets" . }}
 securityContext:
   runAsNonRoot: true
   runAsUser: 1000
@@ -82,6 +129,15 @@ securityContext:
   fsGroup: 1000
   fsGroupChangePolicy: OnRootMismatch
   seccompProfile: {type: RuntimeDefault}
+{{- end }}
+
+{{- define "fedrisk.pullSecrets" -}}
+{{- with .Values.images.pullSecrets }}
+imagePullSecrets:
+  {{- range . }}
+  - name: {{ . | quote }}
+  {{- end }}
+{{- end }}
 {{- end }}
 
 {{- define "fedrisk.container" -}}
@@ -97,9 +153,9 @@ securityContext:
 {{- define "fedrisk.credentials" -}}
 {{- if eq .root.Values.store.credentials "secrets" }}
 - name: AWS_ACCESS_KEY_ID
-  valueFrom: {secretKeyRef: {name: {{ .secret }}, key: AWS_ACCESS_KEY_ID}}
+  valueFrom: {secretKeyRef: {name: {{ .secret | quote }}, key: AWS_ACCESS_KEY_ID}}
 - name: AWS_SECRET_ACCESS_KEY
-  valueFrom: {secretKeyRef: {name: {{ .secret }}, key: AWS_SECRET_ACCESS_KEY}}
+  valueFrom: {secretKeyRef: {name: {{ .secret | quote }}, key: AWS_SECRET_ACCESS_KEY}}
 {{- end }}
 {{- end }}
 
@@ -111,7 +167,7 @@ securityContext:
   spec:
     accessModes: [ReadWriteOnce]
     {{- with .storage.storageClass }}
-    storageClassName: {{ . }}
+    storageClassName: {{ . | quote }}
     {{- end }}
     resources: {requests: {storage: {{ .storage.size }}}}
 {{- end }}
@@ -138,7 +194,7 @@ tolerations:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- with .priority }}
-priorityClassName: {{ . }}
+priorityClassName: {{ . | quote }}
 {{- end }}
 {{- end }}
 
@@ -173,7 +229,7 @@ priorityClassName: {{ . }}
   {{- with .Values.networkPolicy.superlink.cidrs }}
   to:
     {{- range . }}
-    - ipBlock: {cidr: {{ . }}}
+    - ipBlock: {cidr: {{ . | quote }}}
     {{- end }}
   {{- end }}
 {{- end }}
