@@ -44,7 +44,7 @@ SWEEP, YOUNG = "fedrisk_sweep", 61.0
 """The sweep's DAG, and from what age on it looks at a pod, in seconds."""
 
 
-def disturbed_run(lab: Lab, site: Site, table: Table, limit: float) -> Run:
+def disturbed_run(lab: Lab, site: Site, table: Table, limit: float, former: str) -> Run:
     """A run in which pods are deleted, the scheduler is killed and the release is upgraded.
 
     Args:
@@ -52,6 +52,7 @@ def disturbed_run(lab: Lab, site: Site, table: Table, limit: float) -> Run:
         site: Where.
         table: Gets the checks.
         limit: Seconds for the whole run.
+        former: Commit of the chart that the release is of, before it is upgraded.
     """
     run = lab.start("disturbed", *LONG)
     until("round 2 is done", lambda: _going(run) and run.round() >= 2, limit)
@@ -68,14 +69,17 @@ def disturbed_run(lab: Lab, site: Site, table: Table, limit: float) -> Run:
         lambda: _going(run) and _last(run, "hospital-2") > max(_without(run, "hospital-2")),
         300,
     )
-    _kill_scheduler(lab)
+    known_pods = run.seen()
+    killed = _kill_scheduler(lab)
     pod = until("the server's pod runs", lambda: run.running_pod("federated"), 60)
     known = run.round()
     lab.cluster.delete_pod(pod.metadata.name)
     # While the server's second pod takes over.
+    parts = ("mlflow", "superlink")
+    older = site.identities(*parts)
     site.generation += 1
     site.helm("upgrade", site.values(), 600)
-    in_flight = run.state()
+    newer, in_flight = site.identities(*parts), run.state()
     state = run.wait(limit)
     federated = run.manifest("federated")
     lost = federated.figures["lost"].get("hospital-2", [])
@@ -92,13 +96,22 @@ def disturbed_run(lab: Lab, site: Site, table: Table, limit: float) -> Run:
         state == "success" and number >= min(known, ROUNDS) - 1 > 0,
         f"{resumed}, deleted in round {known + 1}; {federated.figures['stopped']}",
     )
+    same = [part for part in parts if older[part] == newer[part]]
     table.check(
         "the release is upgraded while the run trains: MLflow and SuperLink are new, the run ends "
         "well",
-        state == "success" and in_flight == "running",
-        f"run {in_flight} after the upgrade, then {state}; revision {_revision(site)}",
+        state == "success" and in_flight == "running" and not same,
+        f"from the chart of {former}; run {in_flight} after it, then {state}; "
+        f"{_revision(site)}; not new: {', '.join(same) or 'none'}",
     )
-    table.check("the scheduler is killed: the next one takes the run over", state == "success")
+    # The server's pod was deleted afterwards; nothing else may have been started anew.
+    new = {work for name, work in run.seen().items() if name not in known_pods}
+    again = new & set(known_pods.values())
+    table.check(
+        "the scheduler is killed: the next one takes the run over",
+        state == "success" and killed > 0 and again == {("federated", "")},
+        f"{killed} processes killed; started again after it: {sorted(again)}",
+    )
     return run
 
 
@@ -246,16 +259,21 @@ def _last(run: Run, hospital: str) -> int:
     return max((e.round for e in run.rounds() if hospital in e.replied), default=0)
 
 
-def _kill_scheduler(lab: Lab) -> None:
-    """Kill the scheduler as a full machine would, and start another as its keeper would."""
+def _kill_scheduler(lab: Lab) -> int:
+    """Kill the scheduler as a full machine would, and start another as its keeper would.
+
+    Returns:
+        Number of processes that were killed.
+    """
     lab.quiet = True
-    home = str(lab.running.home.path)
+    home, killed = str(lab.running.home.path), 0
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             command = process.cmdline()
             ours = process.environ().get("AIRFLOW_HOME") == home
             if ours and "airflow" in command and "scheduler" in command:
                 process.send_signal(signal.SIGKILL)
+                killed += 1
     if lab.running.processes is not None:
         lab.running.processes.start(
             "second scheduler",
@@ -264,6 +282,7 @@ def _kill_scheduler(lab: Lab) -> None:
             lab.running.home.logs / "second-scheduler.log",
             lab.running.home.path,
         )
+    return killed
 
 
 def _revision(site: Site) -> str:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from smoke.cluster_lab import PodSeen
 from smoke.cluster_site import TOLERATION, Site
 from smoke.cluster_tools import CALL
 from smoke.table import Table
-from smoke.waits import until
+from smoke.waits import NotReached, until
+from tasks.objects import put
 
 PROBE = """
 import json, os, pathlib, ssl, urllib.request, urllib.error
@@ -22,25 +24,26 @@ def tried(work):
         return ["done", str(work())[:80]]
     except FedriskError as error:
         return ["refused", str(error)]
-def api():
-    context = ssl._create_unverified_context()
-    url = "https://kubernetes.default.svc/api/v1/namespaces/%s/secrets/fedrisk-hospital-%s"
+def asked(path):
+    trust = ssl.create_default_context(cafile="/etc/fedrisk/identity/ca.crt")
+    request = urllib.request.Request("https://fedrisk-superlink:9092/v1/" + path, b"")
     try:
-        with urllib.request.urlopen(url % (NS, OTHER), timeout=20, context=context) as answer:
-            return ["done", answer.status]
+        with urllib.request.urlopen(request, timeout=20, context=trust) as answer:
+            return answer.status
     except urllib.error.HTTPError as error:
-        return ["refused", error.code]
+        return error.code
 lake = "s3://fl-demo-data-"
 print("PROBE" + json.dumps({
     "own bucket": tried(lambda: put(lake + OWN, "probe", b"x") or get(lake + OWN, "probe")),
     "own prefix": tried(lambda: put("s3://fedrisk-runs", OWN + "/probe", b"x")),
-    "read other": tried(lambda: list(keys(lake + OTHER, "stroke"))),
+    "list other": tried(lambda: list(keys(lake + OTHER, "stroke"))),
+    "read other": tried(lambda: get(lake + OTHER, "theirs")),
     "write other": tried(lambda: put(lake + OTHER, "probe", b"x")),
     "write prefix": tried(lambda: put("s3://fedrisk-runs", OTHER + "/probe", b"x")),
     "write consortium": tried(lambda: put("s3://fedrisk-runs", "consortium/probe", b"x")),
     "token": [str(p) for p in pathlib.Path("/var/run/secrets").glob("**/token")],
     "other key": [k for k in os.environ if "SECRET" in k and k != "AWS_SECRET_ACCESS_KEY"],
-    "api": api(),
+    "control": {path: asked(path) for path in ("control/list-nodes", "runtime/x", "fleet/x")},
 }))
 """
 STRANGER = """
@@ -84,7 +87,7 @@ def check_pods(seen: dict[str, PodSeen], node: str, table: Table) -> None:
         own = f"fedrisk-hospital-{hospital}" if hospital else f"fedrisk-{pod.owner}"
         allowed = {own} | ({"fedrisk-superlink"} if pod.step == "federated" else set())
         hospitals.add(hospital)
-        if pod.secrets - allowed or pod.claims or pod.spec.service_account_name != own:
+        if pod.secrets - allowed or pod.volumes or pod.spec.service_account_name != own:
             wrong.append(f"{pod.name}: {sorted(pod.secrets)}, {pod.spec.service_account_name}")
         if pod.spec.automount_service_account_token is not False:
             wrong.append(f"{pod.name}: a token is mounted")
@@ -92,6 +95,8 @@ def check_pods(seen: dict[str, PodSeen], node: str, table: Table) -> None:
             placed[pod.name] = pod.node
             if (pod.spec.node_selector or {}).get("workload") != "federated-learning":
                 wrong.append(f"{pod.name}: not kept to the nodes for training")
+            if ("fl-training", "true") not in pod.tolerates:
+                wrong.append(f"{pod.name}: its template puts up with no taint")
     table.check(
         "each pod has its owner's account and secret, no token and nobody's volume",
         not wrong and len(hospitals) > 3,
@@ -111,8 +116,10 @@ def check_access(site: Site, table: Table) -> None:
         site: Where.
         table: Gets the checks.
     """
-    own, other, space = "hospital-1", "hospital-2", site.cluster.namespace
-    code = f"NS, OWN, OTHER = {space!r}, {own!r}, {other!r}\n{PROBE}"
+    own, other = "hospital-1", "hospital-2"
+    with _as_owner(site, other):
+        put(f"s3://fl-demo-data-{other}", "theirs", b"x")
+    code = f"OWN, OTHER = {own!r}, {other!r}\n{PROBE}"
     text = _run_pod(site, "fedrisk-smoke-probe", own, ["python", "-c", code], 120)
     line = next((x for x in text.splitlines() if x.startswith("PROBE")), "")
     if not table.check("a pod of hospital-1 can ask", bool(line), text[-500:] if not line else ""):
@@ -124,21 +131,24 @@ def check_access(site: Site, table: Table) -> None:
     ):
         table.check(words, found[what][0] == "done", found[what])
     for what, words in (
-        ("read other", "another hospital's bucket cannot be listed"),
+        ("list other", "another hospital's bucket cannot be listed"),
+        ("read other", "another hospital's object cannot be read"),
         ("write other", "nothing can be written to another hospital's bucket"),
         ("write prefix", "nothing can be written to another hospital's part of the runs"),
         ("write consortium", "nothing can be written to the consortium's part of the runs"),
     ):
-        table.check(words, found[what][0] == "refused", found[what][1])
+        refused = found[what][0] == "refused" and "key may not" in found[what][1]
+        table.check(words, refused, found[what][1])
     table.check(
         "no token and no other secret is in its pod",
         not found["token"] and not found["other key"],
         f"{found['token']} {found['other key']}",
     )
+    closed = found["control"]
     table.check(
-        "the API refuses it another hospital's secret",
-        found["api"][0] == "refused" and found["api"][1] in (401, 403),
-        f"HTTP {found['api'][1]}",
+        "the SuperLink's control API is closed to it, its fleet API is not",
+        closed["control/list-nodes"] == closed["runtime/x"] == 403 != closed["fleet/x"],
+        closed,
     )
     status = _as_account(site, own, f"fedrisk-hospital-{other}")
     table.check(
@@ -154,11 +164,9 @@ def _as_account(site: Site, hospital: str, secret: str) -> int:
     from kubernetes.client.exceptions import ApiException
 
     core, space = site.cluster.core, site.cluster.namespace
-    request = client.AuthenticationV1TokenRequest(
-        spec=client.V1TokenRequestSpec(audiences=[], expiration_seconds=600)
-    )
-    name = f"fedrisk-hospital-{hospital}"
-    token = core.create_namespaced_service_account_token(name, space, request).status.token
+    # It is there: what is refused is not that it could not be found.
+    core.read_namespaced_secret(secret, space, _request_timeout=CALL)
+    token = site.cluster.token(f"fedrisk-hospital-{hospital}")
     config = client.Configuration()
     known = core.api_client.configuration
     config.host, config.ssl_ca_cert = known.host, known.ssl_ca_cert
@@ -169,6 +177,42 @@ def _as_account(site: Site, hospital: str, secret: str) -> int:
     except ApiException as error:
         return int(error.status)
     return 200
+
+
+@contextlib.contextmanager
+def _as_owner(site: Site, owner: str) -> Iterator[None]:
+    """Let this process act for an owner at the store, until the block is left."""
+    before = dict(os.environ)
+    os.environ.update(site.environment(owner))
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def check_taint(site: Site, table: Table) -> None:
+    """See that the node for training takes no pod that does not put up with its taint.
+
+    Args:
+        site: Where.
+        table: Gets the checks.
+    """
+    name, command = "fedrisk-smoke-untolerating", ["true"]
+
+    def refused() -> str:
+        pod = site.cluster.core.read_namespaced_pod(
+            name, site.cluster.namespace, _request_timeout=CALL
+        )
+        conditions = [c for c in pod.status.conditions or () if c.type == "PodScheduled"]
+        return next((str(c.message) for c in conditions if c.status == "False"), "")
+
+    told = ""
+    with contextlib.suppress(NotReached), _pod(site, name, "hospital-1", command, ()):
+        told = until(f"pod {name} is refused", refused, 30)
+    table.check(
+        "a pod that does not put up with the taint gets no room", "untolerated taint" in told, told
+    )
 
 
 def check_stranger(site: Site, table: Table) -> None:
@@ -204,7 +248,13 @@ def _run_pod(site: Site, name: str, hospital: str, command: list[str], limit: fl
 
 
 @contextlib.contextmanager
-def _pod(site: Site, name: str, hospital: str, command: list[str]) -> Iterator[None]:
+def _pod(
+    site: Site,
+    name: str,
+    hospital: str,
+    command: list[str],
+    tolerations: Sequence[dict[str, str]] = (TOLERATION,),
+) -> Iterator[None]:
     """A pod like that of the hospital's step ``join``, with another command."""
     own = f"fedrisk-hospital-{hospital}"
 
@@ -241,7 +291,7 @@ def _pod(site: Site, name: str, hospital: str, command: list[str]) -> Iterator[N
         "restartPolicy": "Never",
         "activeDeadlineSeconds": 300,
         "terminationGracePeriodSeconds": 2,
-        "tolerations": [TOLERATION],
+        "tolerations": list(tolerations),
         "securityContext": {"runAsNonRoot": True, "runAsUser": 1000, "fsGroup": 1000},
         "containers": [container],
         "volumes": [

@@ -14,6 +14,7 @@ from typing import Any
 from smoke.cluster_site import TOLERATION, Site
 from smoke.cluster_tools import Cluster, checkout
 from smoke.waits import NotReached, until
+from tasks.embedded.pods import RUN
 from tasks.embedded.server import Running, airflow_running
 from tasks.launch import Ending, read_endings
 from tasks.manifest import Manifest
@@ -38,6 +39,7 @@ class PodSeen:
     Attributes:
         name: Its name.
         labels: Its labels.
+        run: The run that it worked for.
         spec: Its specification, as the API gave it.
         node: Where it ran.
         created: When the API server took it, in seconds since 1970.
@@ -46,6 +48,7 @@ class PodSeen:
 
     name: str
     labels: Mapping[str, str]
+    run: str
     spec: Any
     node: str
     created: float
@@ -64,24 +67,30 @@ class PodSeen:
     @property
     def secrets(self) -> set[str]:
         """Names of all secrets that it was given."""
-        found = set()
+        found = {each.name for each in self.spec.image_pull_secrets or ()}
         for volume in self.spec.volumes or ():
             if volume.secret is not None:
                 found.add(volume.secret.secret_name)
             for source in (volume.projected.sources if volume.projected else None) or ():
                 if source.secret is not None:
                     found.add(source.secret.name)
-        for container in self.spec.containers:
+        for container in [*self.spec.containers, *(self.spec.init_containers or ())]:
             for each in container.env or ():
                 if each.value_from is not None and each.value_from.secret_key_ref is not None:
                     found.add(each.value_from.secret_key_ref.name)
+            found |= {e.secret_ref.name for e in container.env_from or () if e.secret_ref}
         return found
 
     @property
-    def claims(self) -> set[str]:
-        """Names of the volume claims that it has."""
-        volumes = self.spec.volumes or ()
-        return {v.persistent_volume_claim.claim_name for v in volumes if v.persistent_volume_claim}
+    def volumes(self) -> set[str]:
+        """Volumes beside its own empty ones, secrets and maps: claims, and folders of the node."""
+        own = ("empty_dir", "secret", "config_map", "projected")
+        return {v.name for v in self.spec.volumes or () if not any(getattr(v, k) for k in own)}
+
+    @property
+    def tolerates(self) -> list[tuple[str, str]]:
+        """Keys and values of the taints that it puts up with."""
+        return [(each.key, each.value) for each in self.spec.tolerations or ()]
 
 
 class PodWatch:
@@ -121,6 +130,7 @@ def _seen(pod: Any, before: PodSeen | None) -> PodSeen:
     return PodSeen(
         pod.metadata.name,
         pod.metadata.labels or {},
+        (pod.metadata.annotations or {}).get(RUN, ""),
         pod.spec,
         pod.spec.node_name or "",
         pod.metadata.creation_timestamp.timestamp(),
@@ -164,9 +174,8 @@ class Run:
         selector = STEPS
         selector += f",fedrisk.io/step={step}" if step else ""
         selector += f",fedrisk.io/hospital={hospital}" if hospital else ""
-        note = "fedrisk.io/run"
         found = self.lab.cluster.pods(selector)
-        return [pod for pod in found if (pod.metadata.annotations or {}).get(note) == self.id]
+        return [pod for pod in found if (pod.metadata.annotations or {}).get(RUN) == self.id]
 
     def running_pod(self, step: str, hospital: str = "") -> Any:
         """A pod of the step that works now, or None."""
@@ -174,6 +183,14 @@ class Run:
             if pod.status.phase == "Running" and pod.metadata.deletion_timestamp is None:
                 return pod
         return None
+
+    def seen(self) -> dict[str, tuple[str, str]]:
+        """Step and hospital of each of its pods that has been seen so far, by the pod's name."""
+        return {
+            name: (pod.step, pod.labels.get("fedrisk.io/hospital", ""))
+            for name, pod in list(self.lab.watch.seen.items())
+            if pod.run == self.id
+        }
 
     def rounds(self) -> list[RoundEvent]:
         """The rounds that the server has shared so far."""

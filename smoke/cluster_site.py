@@ -6,13 +6,16 @@ hospital add``.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import secrets
 import subprocess
 import sys
+import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +60,11 @@ class Site:
     def kit(self, hospital: str) -> Path:
         """A hospital's start-up kit."""
         return self.folder / "kits" / hospital
+
+    @cached_property
+    def launcher(self) -> Path:
+        """Kubeconfig of the account that the chart makes for Airflow: it may what that may."""
+        return self.cluster.as_account("fedrisk-airflow", self.folder / "airflow.kubeconfig")
 
     def init(self) -> None:
         """Make the consortium's certificates, and the keys of those that are no hospital."""
@@ -130,19 +138,32 @@ class Site:
         yaml.dump(values, path)
         return path
 
-    def helm(self, action: str, values: Path, limit: float = 300) -> None:
+    def helm(self, action: str, values: Path, limit: float = 300, chart: Path = CHART) -> None:
         """Install or upgrade the release, and wait until its pods are ready.
 
         Args:
             action: ``install`` or ``upgrade``.
             values: What ``values`` wrote.
             limit: Seconds.
+            chart: Which chart; this checkout's by default.
         """
         self.cluster.helm(
-            *(action, RELEASE, str(CHART), "-f", str(CHART / "values-kind.yaml")),
+            *(action, RELEASE, str(chart), "-f", str(chart / "values-kind.yaml")),
             *("-f", str(values), "--wait", "--timeout", f"{limit:.0f}s"),
             limit=limit + 30,
         )
+
+    def identities(self, *components: str) -> dict[str, str]:
+        """What Kubernetes knows each component's first pod by: another pod has another.
+
+        Args:
+            components: Of the chart.
+        """
+        pods = {
+            component: self.cluster.pods(f"app.kubernetes.io/component={component}")
+            for component in components
+        }
+        return {name: str(found[0].metadata.uid) for name, found in pods.items() if found}
 
     def pods_ready(self, component: str, count: int, limit: float) -> list[Any]:
         """Wait until a component has so many ready pods, and return them."""
@@ -158,12 +179,61 @@ class Site:
     def environment(self, owner: str = "consortium") -> dict[str, str]:
         """The variables with which a process of this machine acts for an owner."""
         return {
-            "KUBECONFIG": self.cluster.kubeconfig,
+            "KUBECONFIG": str(self.launcher),
             "AWS_ENDPOINT_URL": f"http://{self.cluster.address('fedrisk-s3')}",
             "AWS_REGION": "us-east-1",
             "AWS_ALLOW_HTTP": "true",
             **_aws(self.keys[owner]),
         }
+
+
+def former_chart(folder: Path) -> tuple[Path, str] | None:
+    """The chart as it was before its last change that can be upgraded from.
+
+    Charts of one minor version can: what needs more than `helm upgrade` raises it.
+
+    Args:
+        folder: Where to put it.
+
+    Returns:
+        Its folder and commit; None where the history has none.
+    """
+    inside = CHART.relative_to(checkout())
+    changed = _git("status", "--porcelain", "--", str(inside))
+    commits = _git("log", "--format=%h", "--", str(inside)).split()
+    for commit in commits if changed else commits[1:]:
+        text = _git("show", f"{commit}:{inside}/Chart.yaml")
+        if _series(text) != _series((CHART / "Chart.yaml").read_text(encoding="utf-8")):
+            return None
+        done = subprocess.run(
+            ["git", "archive", "--format=tar", commit, str(inside)],
+            cwd=checkout(),
+            capture_output=True,
+            timeout=CALL,
+            check=True,
+        )
+        with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
+            archive.extractall(folder, filter="data")
+        return folder / inside, commit
+    return None
+
+
+def _series(chart: str) -> str:
+    version = str(YAML(typ="safe").load(chart)["version"])
+    return version.rpartition(".")[0]
+
+
+def _git(*arguments: str) -> str:
+    """What git says; nothing where this is no clone or the commit is not in it."""
+    done = subprocess.run(
+        ["git", *arguments],
+        cwd=checkout(),
+        capture_output=True,
+        text=True,
+        timeout=CALL,
+        check=False,
+    )
+    return done.stdout
 
 
 def mark_node(cluster: Cluster, *, tainted: bool) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import json
 import os
 import shutil
 import subprocess
@@ -139,6 +141,46 @@ class Cluster:
                 raise
             self.core.replace_namespaced_secret(name, self.namespace, secret, _request_timeout=CALL)
 
+    def token(self, account: str, seconds: int = 600) -> str:
+        """A token of a service account, as its pods have one.
+
+        Args:
+            account: Its name.
+            seconds: For how long.
+        """
+        from kubernetes import client
+
+        wanted = client.V1TokenRequestSpec(audiences=[], expiration_seconds=seconds)
+        made = self.core.create_namespaced_service_account_token(
+            *(account, self.namespace, client.AuthenticationV1TokenRequest(spec=wanted)),
+            _request_timeout=CALL,
+        )
+        return str(made.status.token)
+
+    def as_account(self, account: str, path: Path) -> Path:
+        """Write a kubeconfig for a service account, with its rights and no others.
+
+        Args:
+            account: Its name.
+            path: The file.
+        """
+        known = self.core.api_client.configuration
+        ca = Path(known.ssl_ca_cert).read_text(encoding="ascii")
+        cluster = {"server": known.host, "certificate-authority-data": _base64(ca)}
+        context = {"cluster": "it", "user": account, "namespace": self.namespace}
+        tree = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "it", "cluster": cluster}],
+            "users": [{"name": account, "user": {"token": self.token(account, 4 * 3600)}}],
+            "contexts": [{"name": account, "context": context}],
+            "current-context": account,
+        }
+        path.touch(mode=0o600)
+        # YAML reads JSON.
+        path.write_text(json.dumps(tree), encoding="utf-8")
+        return path
+
     def make_namespace(self) -> None:
         """Make the namespace, after ending what an earlier command has left of it."""
         from kubernetes.client import V1Namespace, V1ObjectMeta
@@ -165,6 +207,10 @@ class Cluster:
             service, self.namespace, _request_timeout=CALL
         ).spec
         return f"{found.cluster_ip}:{found.ports[0].port}"
+
+
+def _base64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode("ascii")
 
 
 @contextlib.contextmanager
