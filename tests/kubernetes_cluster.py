@@ -163,7 +163,7 @@ def helm_program() -> str:
     with _alone():
         environment = {**os.environ, "GOBIN": str(own.parent), "CGO_ENABLED": "0"}
         package = f"helm.sh/helm/v3/cmd/helm@{HELM}"
-        _run(["nice", "go", "install", package], timeout=1200, env=environment)
+        _run(["nice", "go", "install", "-ldflags=-s -w", package], timeout=1200, env=environment)
     return str(own)
 
 
