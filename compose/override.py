@@ -1,7 +1,8 @@
 """Write the part of the stack that a hospital brings: ``python compose/override.py NAME... >FILE``.
 
 It only adds (a gate, a SuperNode, a network, two volumes), so a stack that runs takes it in without
-a restart: ``docker compose -f docker-compose.yaml -f FILE up --detach --wait``.
+a restart: ``docker compose -f docker-compose.yaml -f FILE up --detach --wait``. Any Python will do;
+it needs nothing of the project.
 """
 
 from __future__ import annotations
@@ -9,7 +10,18 @@ from __future__ import annotations
 import re
 import sys
 
-NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,40}[a-z0-9])?")
+NAME = re.compile(r"[a-z]([a-z0-9-]{0,33}[a-z0-9])?")
+"""As ``tasks.onboarding.keys.NAME``: the bucket, the key of the store and the pods are named so."""
+OWNERS = frozenset({"admin", "consortium", "pool"})
+"""As ``tasks.onboarding.keys.TAKEN``: keys of the store that are no hospital's."""
+STACK = frozenset(
+    {"airflow", "credentials", "default", "federation", "hospital-1", "hospital-2", "hospital-3"}
+    | {"logs", "mlflow", "mlflow-uri", "outside", "postgres", "postgres-passwords", "registered"}
+    | {"runs", "s3", "s3-data", "sign-in", "superlink"}
+)
+"""Networks and volumes of ``docker-compose.yaml``, whose hospitals' and SuperLink's identities are
+``NAME-identity``: a hospital of such a name would be in that network, or have that volume."""
+IDENTITY = "-identity"
 KEYS = """\
 services:
   keys:
@@ -31,6 +43,20 @@ SERVICES = """
 """
 
 
+def fault(name: str) -> str | None:
+    """Why a hospital may not be called so; None if it may."""
+    if not NAME.fullmatch(name):
+        return (
+            "expected small letters, digits and '-', a letter first and no '-' last, 35 characters "
+            "at most"
+        )
+    if name in OWNERS:
+        return "is another owner's key of the store"
+    if name in STACK or name.endswith(IDENTITY):
+        return "is a network or a volume of the stack"
+    return None
+
+
 def override(names: list[str]) -> str:
     """The override of some hospitals.
 
@@ -38,11 +64,14 @@ def override(names: list[str]) -> str:
         names: Their names.
 
     Raises:
-        SystemExit: A name is not fit for a bucket and a container.
+        SystemExit: A name is not fit, stands there twice, or there is none.
     """
-    unfit = [name for name in names if not NAME.fullmatch(name)]
-    if unfit or not names:
-        sys.exit(f"{', '.join(unfit) or 'no hospital'}: expected small letters, digits, hyphens.")
+    faults = [f"hospital {name!r}: {why}." for name in names if (why := fault(name))]
+    faults += [f"hospital {n!r}: stands there twice." for n in set(names) if names.count(n) > 1]
+    if not names:
+        faults.append("no hospital: expected their names.")
+    if faults:
+        sys.exit("\n".join(faults))
     keys = "".join(f"      - {name}-identity:/keys/hospitals/{name}\n" for name in names)
     services = "".join(SERVICES.format(name=name) for name in names)
     # Not a way out of the machine, and nobody in it but the hospital and its gate.

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric import ec
 
 NAME = re.compile(r"[a-z]([a-z0-9-]{0,33}[a-z0-9])?")
-TAKEN = frozenset({"pool", "consortium"})
-"""The owners that are no hospital."""
+TAKEN = frozenset({"admin", "consortium", "pool"})
+"""The owners that are no hospital, and the store's administrator: each is a key of the store."""
 CURVES = {"secp256r1": "nistp256", "secp384r1": "nistp384", "secp521r1": "nistp521"}
 """What Flower takes of a node and OpenSSH can write."""
 
@@ -34,8 +34,8 @@ def check_name(name: str) -> None:
     if not NAME.fullmatch(name) or name in TAKEN:
         raise SettingsError(
             f"hospital {name!r}: expected small letters, digits and '-', a letter first and no '-' "
-            "last, 35 characters at most (it names pods and a bucket), and neither pool nor "
-            "consortium."
+            "last, 35 characters at most (it names pods and a bucket), and none of "
+            f"{', '.join(sorted(TAKEN))}."
         )
 
 
