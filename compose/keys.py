@@ -6,7 +6,7 @@ nothing and a new hospital only adds its own: ``/keys/hospitals/<name>`` is a mo
 such a folder brings a key pair (``node.pub``, and ``node.key`` or not), that one is registered.
 
 ``python keys.py NAME`` brings in a hospital that is no part of the stack: it makes the start-up kit
-``/kits/NAME`` as ``fedrisk hospital add`` does, and a key of the store.
+``/kits/NAME`` as ``fedrisk hospital add`` does, owned by ``KIT_USER``, and a key of the store.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ import base64
 import datetime
 import json
 import os
+import re
 import secrets
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,7 +33,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import NameOID
 
-from tasks.errors import FedriskError
+from tasks.errors import FedriskError, SettingsError
 from tasks.federation.certificates import make_node_key
 from tasks.lake.identities import ADMIN, LAKE, RUNS, SHARED, Key, seaweedfs_identities
 from tasks.launch import read_credentials
@@ -40,9 +42,9 @@ from tasks.onboarding.keys import check_name
 from tasks.onboarding.kit import add_hospital
 from tasks.store import CONSORTIUM
 
-ROOT = Path("/keys")
+ROOT, KITS = Path("/keys"), Path("/kits")
 USER = 1000
-"""Everything but Postgres runs as this user."""
+"""Everything but Postgres runs as this user, and its group has the same number."""
 OTHERS = ("logs", "s3-data")
 """Volumes that are only given to the user."""
 AHEAD = datetime.timedelta(days=60)
@@ -67,13 +69,20 @@ def put(path: Path, make: Callable[[], str], mode: int = 0o400) -> str:
 
 
 def write(path: Path, text: str, mode: int = 0o400) -> None:
-    """Write a file in one go, so that nobody reads half of it."""
+    """Write a file in one go, so that nobody reads half of it, and leave one that is so already.
+
+    It is its reader's from the first moment: a process that waits for it looks at once.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f".{path.name}")
+    if path.exists() and path.read_text(encoding="utf-8") == text:
+        return
+    # No `*.pub`: the SuperLink takes every file of that name for a key.
+    new = path.with_name(f".{path.name}.new")
     new.unlink(missing_ok=True)
     with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as file:
         file.write(text)
-    new.chmod(mode)
+        os.fchmod(file.fileno(), mode)
+        os.fchown(file.fileno(), USER, USER)
     new.replace(path)
 
 
@@ -135,7 +144,9 @@ def hospital(folder: Path) -> None:
     name, public = folder.name, folder / "node.pub"
     if not public.exists():
         made = folder / "made"
-        made.mkdir()
+        # Of a start that was cut off.
+        shutil.rmtree(made, ignore_errors=True)
+        made.mkdir(mode=0o700)
         key, public_made = make_node_key(made)
         write(folder / "node.key", key.read_text(encoding="ascii"))
         write(public, public_made.read_text(encoding="ascii"), 0o444)
@@ -153,19 +164,39 @@ def kit(name: str) -> None:
         name: The hospital's.
     """
     s3_key(name)
-    add_hospital(
-        name,
-        superlink="fedrisk-superlink:9092",
-        out=Path("/kits") / name,
-        registered=ROOT / "registered",
-        authority=ROOT / "superlink" / "ca.crt",
-        lake="s3a://" + LAKE,
-        image="fedrisk-federation:dev",
-        environment=os.environ,
-        credentials=read_credentials(str(ROOT / "credentials" / "{owner}.env"), name),
-    )
-    for path in [Path("/kits") / name, *(Path("/kits") / name).iterdir()]:
-        os.chown(path, USER, USER)
+    user, group = kit_user()
+    with tempfile.TemporaryDirectory() as folder:
+        # It is published below, once its readers may read it.
+        registered = Path(folder) / "registered"
+        shutil.copytree(ROOT / "registered", registered)
+        add_hospital(
+            name,
+            superlink="fedrisk-superlink:9092",
+            out=KITS / name,
+            registered=registered,
+            authority=ROOT / "superlink" / "ca.crt",
+            lake="s3a://" + LAKE,
+            image=f"fedrisk-federation:{os.environ.get('STACK_TAG') or 'dev'}",
+            environment=os.environ,
+            credentials=read_credentials(str(ROOT / "credentials" / "{owner}.env"), name),
+        )
+        for path in [KITS / name, *(KITS / name).iterdir()]:
+            os.chown(path, user, group)
+        public = (registered / f"{name}.pub").read_text(encoding="ascii")
+    write(ROOT / "registered" / f"{name}.pub", public, 0o444)
+
+
+def kit_user() -> tuple[int, int]:
+    """Whose the kits are, from ``KIT_USER=uid:gid``: who unpacks one must be able to read it.
+
+    Raises:
+        SettingsError: It is nothing of the kind.
+    """
+    told = os.environ.get("KIT_USER") or f"{USER}:{USER}"
+    found = re.fullmatch(r"(\d+):(\d+)", told)
+    if found is None:
+        raise SettingsError(f"KIT_USER={told}: expected two numbers, as $(id -u):$(id -g) gives.")
+    return int(found.group(1)), int(found.group(2))
 
 
 def store(own: list[Path]) -> None:
@@ -238,8 +269,10 @@ def main(add: list[str]) -> None:
         add: Names of hospitals that get a kit.
     """
     own = sorted(path for path in (ROOT / "hospitals").iterdir() if path.is_dir())
+    # All that may be refused, before anything is written.
     for name in [*(path.name for path in own), *add]:
         check_name(name)
+    kit_user()
     databases()
     sign_in(os.environ["ADMIN"])
     superlink()
