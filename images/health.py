@@ -22,7 +22,9 @@ def well(target: str) -> bool:
         return Path(target).is_file()
     try:
         if target.startswith("http"):
-            with urllib.request.urlopen(target, timeout=DEADLINE) as answer:
+            # Not of a proxy that Docker gives its containers: the process is in this one.
+            opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+            with opener.open(target, timeout=DEADLINE) as answer:
                 return bool(answer.status == 200)
         host, _, port = target.rpartition(":")
         with socket.create_connection((host, int(port)), timeout=DEADLINE):

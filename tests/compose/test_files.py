@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -14,6 +15,8 @@ from ruamel.yaml import YAML
 from scripts import load_script
 
 from smoke.stack import ROOT
+from tasks.onboarding.keys import NAME, TAKEN
+from tasks.onboarding.kit_files import KitFacts, compose
 
 ONCE = {"keys", "databases"}
 NO_ROOT = {"keys": "gives volumes away", "postgres": "becomes its own user"}
@@ -31,10 +34,18 @@ def stack() -> dict[str, Any]:
         if os.environ.get("REQUIRE_SHARED_DATA") == "1":
             pytest.fail("this must not be skipped here: there is no docker")
         pytest.skip("there is no docker")
-    files = ["--file", "docker-compose.yaml", "--file", "compose/heart.yaml"]
+    return read(["docker-compose.yaml", "compose/heart.yaml"], {})
+
+
+def read(files: list[str], variables: dict[str, str]) -> dict[str, Any]:
+    """What Compose makes of files, with no variable but these."""
+    named = [word for file in files for word in ("--file", file)]
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("STACK", "COMPOSE_"))}
     done = subprocess.run(
-        ["docker", "compose", *files, "config", "--format", "json"],
+        # Not what a .env of the checkout says.
+        ["docker", "compose", "--env-file", "/dev/null", *named, "config", "--format", "json"],
         cwd=ROOT,
+        env={**kept, **variables},
         capture_output=True,
         text=True,
         timeout=60,
@@ -55,10 +66,40 @@ def test_the_heart_studys_file_is_what_the_command_writes(override: ModuleType) 
     assert written.endswith(override.override(hospitals("heart")))
 
 
-@pytest.mark.parametrize("name", ["", "Upper", "a_b", "-a", "a" * 60])
+@pytest.mark.parametrize("name", ["", "Upper", "a_b", "-a", "a-", "1st", "a" * 36])
 def test_a_name_that_is_unfit_is_refused(override: ModuleType, name: str) -> None:
-    with pytest.raises(SystemExit, match="expected small letters, digits, hyphens"):
+    with pytest.raises(SystemExit, match="expected small letters, digits and '-'"):
         override.override(["fine", name])
+
+
+def test_a_name_is_fit_as_the_hospitals_own_commands_say(override: ModuleType) -> None:
+    assert override.NAME.pattern == NAME.pattern
+    assert override.OWNERS == TAKEN
+    for name in TAKEN:
+        with pytest.raises(SystemExit, match="another owner's key of the store"):
+            override.override([name])
+
+
+def test_no_hospital_takes_a_network_or_a_volume_of_the_stack(override: ModuleType) -> None:
+    files = [ROOT / "docker-compose.yaml", ROOT / "compose" / "heart.yaml"]
+    main, heart = (YAML(typ="safe").load(path) for path in files)
+    for each in [*main["networks"], *main["volumes"]]:
+        # What a hospital mounts is its own name, and its own name with the ending.
+        for name in (each, each.removesuffix("-identity")):
+            assert override.fault(name), name
+    assert override.fault("default"), "Compose's own network"
+    mine = {name for name in override.STACK if not name.endswith("-identity")}
+    theirs = {*main["networks"], *main["volumes"], "superlink", "default"}
+    assert mine <= theirs, "a name that is refused for nothing"
+    # Of a hospital that another override has brought.
+    assert all(override.fault(each) for each in heart["volumes"] if each.endswith("-identity"))
+
+
+def test_a_hospital_stands_there_once(override: ModuleType) -> None:
+    with pytest.raises(SystemExit, match="'north': stands there twice"):
+        override.override(["north", "south", "north"])
+    with pytest.raises(SystemExit, match="no hospital"):
+        override.override([])
 
 
 def test_every_hospital_of_both_studies_is_alone_with_its_gate(stack: dict[str, Any]) -> None:
@@ -103,3 +144,71 @@ def test_no_file_holds_a_secret(stack: dict[str, Any]) -> None:
         for variable, value in (each.get("environment") or {}).items():
             if any(word in variable.lower() for word in words):
                 assert str(value).startswith("/"), f"{name}: {variable} is no path of a file"
+
+
+@pytest.mark.parametrize(
+    ("variables", "hosts", "origin", "airflow"),
+    [
+        ({}, {"127.0.0.1:*"}, "http://127.0.0.1:5000", "http://localhost:8080"),
+        ({"STACK_BIND": "10.0.0.5"}, {"10.0.0.5:*"}, "http://10.0.0.5:5000", None),
+        (
+            {"STACK_BIND": "0.0.0.0", "STACK_HOST": "stack.example", "STACK_MLFLOW_PORT": "5001"},
+            {"stack.example:*"},
+            "http://stack.example:5001",
+            "http://stack.example:8080",
+        ),
+    ],
+)
+def test_the_pages_can_be_asked_for_by_the_name_that_they_are_bound_to(
+    stack: dict[str, Any],
+    variables: dict[str, str],
+    hosts: set[str],
+    origin: str,
+    airflow: str | None,
+) -> None:
+    services = read(["docker-compose.yaml"], variables)["services"]
+    mlflow = services["mlflow"]["environment"]
+    assert hosts | {"mlflow:5000"} <= set(mlflow["MLFLOW_SERVER_ALLOWED_HOSTS"].split(","))
+    assert mlflow["MLFLOW_SERVER_CORS_ALLOWED_ORIGINS"] == origin
+    if airflow:
+        assert services["api-server"]["environment"]["AIRFLOW__API__BASE_URL"] == airflow
+
+
+def test_no_service_asks_a_proxy_for_another_service(stack: dict[str, Any]) -> None:
+    for name, each in stack["services"].items():
+        # The gates open sockets, Postgres asks nobody, and `keys` has no network.
+        if name.startswith("gate-") or name in ("keys", "postgres"):
+            continue
+        direct = set(each["environment"]["NO_PROXY"].split(","))
+        assert direct == set(each["environment"]["no_proxy"].split(",")), name
+        asked = {"fedrisk-superlink", "s3", "localhost", "127.0.0.1"}
+        assert asked <= direct, name
+    # BusyBox's wget knows no exceptions.
+    assert " http_proxy= wget " in stack["services"]["s3"]["healthcheck"]["test"][1]
+
+
+def test_a_kit_that_is_plugged_in_asks_no_proxy_and_is_confined(
+    stack: dict[str, Any], tmp_path: Path
+) -> None:
+    facts = KitFacts("north", "fedrisk-superlink:9092", "public", "ca", "image:tag", "s3a://lake")
+    (tmp_path / "compose.yaml").write_text(compose(facts))
+    (tmp_path / "hospital.env").touch()
+    files = [str(tmp_path / "compose.yaml"), str(ROOT / "compose" / "kit.yaml")]
+    found = read(files, {"STACK_FOLDER": str(ROOT), "STACK": "mine", "STACK_TAG": "abc"})
+    assert found["networks"]["federation"]["name"] == "mine_federation"
+    node, gate = found["services"]["supernode"], found["services"]["gate"]
+    assert set(node["networks"]) == {"default"}
+    assert {"fedrisk-superlink", "s3"} <= set(node["environment"]["NO_PROXY"].split(","))
+    assert node["environment"]["NO_PROXY"] == node["environment"]["no_proxy"]
+    assert gate["image"] == "fedrisk-federation:abc"
+    assert set(gate["networks"]) == {"default", "federation"}
+
+
+def test_the_store_has_the_time_that_its_orderly_end_takes(stack: dict[str, Any]) -> None:
+    assert stack["services"]["s3"]["stop_grace_period"] == "30s"
+
+
+def test_kits_name_the_image_of_the_stack(stack: dict[str, Any]) -> None:
+    made = read(["docker-compose.yaml"], {"STACK_TAG": "abc"})["services"]
+    assert made["keys"]["environment"]["STACK_TAG"] == "abc"
+    assert stack["services"]["keys"]["environment"]["STACK_TAG"] == "dev"
