@@ -51,8 +51,8 @@ compose-up:  ## the whole on one machine with Docker Compose (docs/compose.md)
 compose-password:  ## who signs in to the stack's Airflow, and with which password
 	@docker compose exec --no-TTY api-server cat /run/sign-in/password.json
 
-compose-down:  ## take the stack down with all that it keeps
-	@docker compose down --volumes --remove-orphans
+compose-down:  ## take the stack down with all that it keeps, whichever overrides it was started with
+	@$(PYTHON) compose/down.py
 
 compose-smoke: $(READY)  ## the stack from nothing to a champion and back, with a table of checks
 	@$(VENV)/bin/python -m smoke.compose $(SMOKE_ARGS)

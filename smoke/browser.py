@@ -98,9 +98,30 @@ class Page:
                 )
             time.sleep(0.3)
 
+    def has(self, selector: str) -> bool:
+        """Whether there is such an element."""
+        return bool(self.run(f"document.querySelector({json.dumps(selector)}) !== null"))
+
+    def click(self, selector: str) -> None:
+        """Press a button.
+
+        Raises:
+            BrowserError: There is none.
+        """
+        if not self.has(selector):
+            raise BrowserError(f"{self.run('location.href')} has no {selector}")
+        self.run(f"document.querySelector({json.dumps(selector)}).click()")
+
     def fill(self, selector: str, value: str) -> None:
-        """Type into a field, as a framework that watches the field sees it."""
-        self.run(f"document.querySelector({json.dumps(selector)}).focus()")
+        """Type into a field, in place of what it holds, as a framework that watches it sees it.
+
+        Raises:
+            BrowserError: There is none.
+        """
+        if not self.has(selector):
+            raise BrowserError(f"{self.run('location.href')} has no {selector}")
+        field = f"document.querySelector({json.dumps(selector)})"
+        self.run(f"{field}.focus(); {field}.select()")
         self.ask("Input.insertText", text=value)
 
     def picture(self, file: Path) -> None:

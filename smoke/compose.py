@@ -14,27 +14,29 @@ import signal
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
+import urllib.parse
 from pathlib import Path
 from typing import Any
 
 from smoke import isolation
-from smoke.browser import browser_page, find_browser
-from smoke.compare import ProcessRun, check_same
+from smoke.airflow_pages import open_form, press_trigger, sign_in, unpauses
+from smoke.browser import Page, browser_page, find_browser
+from smoke.compare import ProcessRun
+from smoke.compose_run import Trained
+from smoke.ending import attempt, undisturbed
 from smoke.images import ready_images, revision
-from smoke.stack import ROOT, Project, StackError
+from smoke.stack import ROOT, Project, StackError, page_of
 from smoke.table import Table
-from smoke.waits import NotReached, until
+from smoke.waits import until
 from tasks.embedded.home import free_port
 from tasks.embedded.rest import Airflow, AirflowError
-from tasks.manifest import RunFolder
 
 DAG, ADMIN, NEW = "retrain_stroke", "admin", "hospital-4"
 IMAGES = ("airflow", "federation", "mlflow", "worker")
 ROUNDS = 3
 HOSPITAL = f"hospitals.{NEW}={{title: New, share: {{rows: 900, positive_rate: 0.06}}}}"
+ANYBODY = "2468:2468"
+"""Whom root gives the kit to: a user that is not the images', as most who unpack a kit are."""
 RUN_DEADLINE = 1500.0
 REJOIN_DEADLINE = 240.0
 APPROVED = "studies:\n  - name: stroke\n"
@@ -58,19 +60,23 @@ class Smoke:
         }
         self.tag = options.tag
         self.airflow = Airflow("", ADMIN, "")
-        self.password, self.peak = "", dict[str, int]()
+        self.password = ""
         self.run = f"smoke-{int(time.time())}"
+        self.started = False
+        self.owner = f"{os.getuid()}:{os.getgid()}" if os.getuid() else ANYBODY
         self.beside: ProcessRun | None = None
         self.by_process: dict[str, Any] = {}
 
     def variables(self) -> dict[str, str]:
         """What the compose files are told."""
         kit = {
-            "FEDRISK_IMAGE": f"fedrisk-federation:{self.tag}",
+            "FEDRISK_USER": self.owner,
             "STACK_FOLDER": str(ROOT),
             "STACK": self.options.project,
         }
-        return {**self.ports, "STACK_TAG": self.tag, "STACK_ADMIN": ADMIN, **kit}
+        # Whatever a .env of the checkout says of a stack that is in use.
+        own = {"STACK_ADMIN": ADMIN, "STACK_BIND": "127.0.0.1", "STACK_HOST": "127.0.0.1"}
+        return {**self.ports, "STACK_TAG": self.tag, **own, **kit}
 
     @property
     def stack(self) -> Project:
@@ -83,6 +89,17 @@ class Smoke:
         files = [str(self.folder / NEW / "compose.yaml"), str(ROOT / "compose" / "kit.yaml")]
         return Project(f"{self.options.project}-{NEW}", files, self.variables())
 
+    def alone(self) -> None:
+        """See that nothing is there that would be taken for this stack's, or taken down with it.
+
+        Raises:
+            StackError: There is something of an earlier one.
+        """
+        left = self.left()
+        names = f"{self.stack.name} {self.guest.name}"
+        if not self.table.check("nothing is left of an earlier stack", not left, ", ".join(left)):
+            raise StackError(f"remove it first: {sys.executable} compose/down.py {names}")
+
     def images(self) -> None:
         """Build the images of this checkout, or use those of a tag."""
         self.tag = ready_images(IMAGES, self.options.tag)
@@ -91,7 +108,7 @@ class Smoke:
 
     def up(self) -> None:
         """Start the stack."""
-        began = time.monotonic()
+        began, self.started = time.monotonic(), True
         self.stack.up(deadline=900)
         states = {name: each["State"] for name, each in self.stack.containers().items()}
         well = {
@@ -127,8 +144,8 @@ class Smoke:
         before = {name: _life(each) for name, each in self.stack.containers().items()}
         kits = f"{self.folder}:/kits"
         self.stack.compose(
-            *("run", "--rm", "--no-TTY", "--no-deps", "--volume", kits, "keys"),
-            *("python", "/opt/stack/keys.py", NEW),
+            *("run", "--rm", "--no-TTY", "--no-deps", "--volume", kits),
+            *("--env", f"KIT_USER={self.owner}", "keys", "python", "/opt/stack/keys.py", NEW),
         )
         (self.folder / NEW / "approved.yaml").write_text(APPROVED, encoding="utf-8")
         until("it is registered", lambda: f"registered {NEW}" in self.stack.log("superlink"), 60)
@@ -150,13 +167,45 @@ class Smoke:
         self.table.check("nothing was restarted for it", not changed, ", ".join(changed))
 
     def trigger(self) -> None:
-        """Start a run of four hospitals, one of them new."""
+        """Start a run of four hospitals, one of them new: by hand where there is a browser."""
         if self.beside is not None:
             # Side by side on few cores each would take longer than both in turn.
             self.by_process = self.beside.figures(RUN_DEADLINE)
-        self.airflow.set_paused(DAG, False)
-        self.airflow.trigger(DAG, self.run, {"rounds": ROUNDS, "overrides": [HOSPITAL]})
-        self.table.check("a run is triggered over REST", True, self.run)
+        before = self.airflow.active_runs(DAG)
+        by_hand = find_browser() is not None
+        if by_hand:
+            self._press()
+            until("the form's run is there", lambda: self.airflow.active_runs(DAG), 60)
+        else:
+            self.airflow.set_paused(DAG, False)
+            self.airflow.trigger(DAG, self.run, {"rounds": ROUNDS, "overrides": [HOSPITAL]})
+        found = [run for _, run in self.airflow.active_runs(DAG)]
+        way = "in Airflow's form" if by_hand else "over REST"
+        self.table.check(
+            f"one run is triggered {way}", not before and len(found) == 1, ", ".join(found)
+        )
+        self.run = found[0]
+        known = self.airflow.dag(DAG) or {}
+        self.table.check("its DAG is paused no more", known.get("is_paused") is False)
+        if not by_hand:
+            self._browser_missing("a run is triggered in Airflow's form")
+
+    def _press(self) -> None:
+        with browser_page() as page:
+            sign_in(page, self.airflow.url, ADMIN, self.password)
+            open_form(page, self.airflow.url, DAG, "Stroke risk")
+            page.wait_for("Elderly urban")
+            self._shot(page, "trigger-form")
+            self.table.check(
+                "the form will let a paused DAG run unless it is told not to", unpauses(page)
+            )
+            press_trigger(page, {"rounds": str(ROUNDS), "overrides": HOSPITAL})
+
+    def _browser_missing(self, what: str) -> None:
+        if self.options.browser:
+            self.table.check(what, False, "there is no browser (chromium)")
+        else:
+            self.table.leave(what, "there is no browser (chromium)")
 
     def restart(self) -> None:
         """Restart either side while the run reads its tables."""
@@ -180,62 +229,9 @@ class Smoke:
 
     def champion(self) -> None:
         """Wait for the run, and look at what came of it."""
-        began, state = time.monotonic(), "queued"
-        while state not in ("success", "failed") and time.monotonic() - began < RUN_DEADLINE:
-            for name, size in self.stack.memory().items():
-                self.peak[name] = max(size, self.peak.get(name, 0))
-            time.sleep(3)
-            state = self.airflow.state(DAG, self.run)
-        tasks = {
-            f"{t['task_id']}[{t['map_index']}]": t["state"]
-            for t in self.airflow.tasks(DAG, self.run)
-        }
-        bad = {name: found for name, found in tasks.items() if found != "success"}
-        if not self.table.check(
-            "the run ends well, every task of it",
-            state == "success" and not bad,
-            bad or f"{len(tasks)} tasks",
-        ):
-            raise StackError(f"the run is {state}: {bad}; {self._endings()}")
-        path = f"/var/lib/fedrisk/runs/{self.run}/manifests/federated.json"
-        figures = json.loads(self.stack.inside("scheduler", "cat", path).stdout)["figures"]
-        expected = {f"hospital-{number}": figures["rounds"] for number in (1, 2, 3, 4)}
-        self.table.check(
-            "all four hospitals took part in all rounds, on the standing federation",
-            figures["participation"] == expected and not figures["lost"],
-            {"rounds": figures["participation"], "lost": self._lost()},
+        Trained(self.table, self.stack, self.guest, self.airflow, self._mlflow_url, self.run).look(
+            self.folder / "stack", self.by_process
         )
-        found = self._mlflow("registered-models/alias?name=fedrisk-stroke&alias=champion")[
-            "model_version"
-        ]
-        self.table.check(
-            "MLflow has the champion", bool(found["version"]), f"version {found['version']}"
-        )
-        self.table.check(
-            "each service stays within its memory",
-            bool(self.peak),
-            ", ".join(f"{name} {size} MB" for name, size in sorted(self.peak.items())),
-        )
-        self._compare()
-
-    def _compare(self) -> None:
-        runs = self.folder / "stack"
-        runs.mkdir()
-        self.stack.compose("cp", f"scheduler:/var/lib/fedrisk/runs/{self.run}", str(runs))
-        check_same(self.table, self.by_process, RunFolder(runs, self.run))
-
-    def _lost(self) -> list[str]:
-        """What the rounds' events say of hospitals that did not answer."""
-        path = f"/var/lib/fedrisk/runs/{self.run}/files/federated/rounds.jsonl"
-        events = self.stack.inside("scheduler", "cat", path).stdout.splitlines()
-        return [event["note"] for event in map(json.loads, events) if event["lost"]]
-
-    def _endings(self) -> str:
-        script = f"cat /var/lib/fedrisk/runs/{self.run}/ends/*.json"
-        return self.stack.inside("scheduler", "sh", "-c", script).stdout[-1500:]
-
-    def _mlflow(self, path: str) -> Any:
-        return json.loads(_get(f"{self._mlflow_url}/api/2.0/mlflow/{path}"))
 
     @property
     def _mlflow_url(self) -> str:
@@ -244,65 +240,44 @@ class Smoke:
     def pages(self) -> None:
         """Every page answers; in a real browser where there is one."""
         for name, url in (("Airflow", self.airflow.url), ("MLflow", self._mlflow_url)):
-            said = _get(url + "/")
+            said = page_of(url + "/")
             self.table.check(
                 f"{name}'s page answers", b"<html" in said.lower(), f"{len(said)} bytes"
             )
         if find_browser() is None:
-            self.table.check("a browser is there (chromium)", not self.options.browser, "none")
+            self._browser_missing("the pages in a browser")
             return
-        shots, dag = self.options.shots, f"{self.airflow.url}/dags/{DAG}"
+        run = f"{self.airflow.url}/dags/{DAG}/runs/{urllib.parse.quote(self.run, safe='')}"
         with browser_page() as page:
-            page.open(f"{self.airflow.url}/", "sign in")
-            page.fill("input[name=username]", ADMIN)
-            page.fill("input[name=password]", self.password)
-            page.run("document.querySelector('button[type=submit]').click()")
-            until("it is signed in", lambda: "/auth" not in str(page.run("location.pathname")), 60)
-            page.open(dag, "Stroke risk", "Trigger")
-            page.run(
-                "[...document.querySelectorAll('button')].find(e => e.innerText.trim() ==="
-                " 'Trigger' || e.getAttribute('aria-label') === 'Trigger Dag').click()"
-            )
-            page.wait_for("Hospitals", "Strategy", "Rounds", "Elderly urban")
-            self._shot(page, shots, "trigger-form")
-            page.open(f"{dag}/runs/{self.run}", "collect", "promote", "success")
-            self._shot(page, shots, "run")
+            sign_in(page, self.airflow.url, ADMIN, self.password)
+            page.open(run, "collect", "promote", "success")
+            self._shot(page, "run")
             page.open(f"{self._mlflow_url}/#/models/fedrisk-stroke", "champion")
-            self._shot(page, shots, "champion")
+            self._shot(page, "champion")
 
-    def _shot(self, page: Any, shots: Path | None, name: str) -> None:
-        if shots is not None:
-            page.picture(shots / f"{name}.png")
+    def _shot(self, page: Page, name: str) -> None:
+        if self.options.shots is not None:
+            page.picture(self.options.shots / f"{name}.png")
         self.table.check(f"the page in a browser: {name}", True)
 
+    def left(self) -> list[str]:
+        """Containers, volumes and networks of the stack and of the new hospital's project."""
+        return [each for project in (self.guest, self.stack) for each in project.left()]
+
     def down(self) -> None:
-        """Take all down, and see that nothing is left."""
-        projects = [self.stack]
-        if (self.folder / NEW / "compose.yaml").exists():
-            projects.insert(0, self.guest)
-        for project in projects:
-            project.down()
-        left = [each for project in (self.guest, self.stack) for each in project.left()]
+        """Take all down that was started, and see that nothing is left."""
+        for project in (self.guest, self.stack):
+            attempt(self.table, f"{project.name} is taken down", project.down)
+        left = self.left()
         self.table.check("nothing is left", not left, ", ".join(left))
 
-
-def _get(url: str) -> bytes:
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with opener.open(url, timeout=30) as answer:
-            return bytes(answer.read())
-    except urllib.error.URLError as error:
-        raise StackError(f"{url}: {error}") from None
-
-
-@contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
-    """A second Ctrl-C must not leave half of what is taken down."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+    def end(self) -> None:
+        """End whatever goes on, however far it came; nothing is raised."""
+        if self.beside is not None:
+            attempt(self.table, "the run beside it ends", self.beside.end)
+        if self.started and not self.options.keep:
+            with contextlib.suppress(Exception), self.table.stage("down"):
+                self.down()
 
 
 def _life(container: dict[str, Any]) -> tuple[str, str]:
@@ -322,6 +297,7 @@ def smoke(options: argparse.Namespace, table: Table) -> int:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         made = Smoke(table, options, Path(folder))
         stages = {
+            "alone": made.alone,
             "images": made.images,
             "up": made.up,
             "sign-in": made.sign_in,
@@ -341,12 +317,8 @@ def smoke(options: argparse.Namespace, table: Table) -> int:
         except Exception as error:  # noqa: BLE001  (the stage has told it; the end comes next)
             print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
         finally:
-            with _undisturbed():
-                if made.beside is not None:
-                    made.beside.end()
-                if not options.keep:
-                    with contextlib.suppress(StackError, NotReached), table.stage("down"):
-                        made.down()
+            with undisturbed():
+                made.end()
     return table.end(options.table)
 
 

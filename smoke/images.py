@@ -28,6 +28,7 @@ def ready_images(names: Sequence[str], tag: str = "") -> str:
         StackError: They could not be built, or one of the named tag is missing.
     """
     if not tag:
+        print(f"building {', '.join(names)}: minutes where no layer is there yet", flush=True)
         call(sys.executable, "images/build.py", *names, deadline=BUILD)
     tag = tag or BUILT
     call("docker", "image", "inspect", *(f"fedrisk-{name}:{tag}" for name in names))

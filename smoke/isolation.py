@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
+from typing import Any
 
 from smoke.stack import Project, StackError, call
 from smoke.table import Table
+from smoke.waits import until
 
 ONE, OTHER = "supernode-hospital-1", "supernode-hospital-2"
 REACH = """
@@ -19,9 +21,25 @@ def tried(target):
     except OSError as error:
         return target + f" not reached: {error or 'no answer'}"
 # A name that is not there takes its time.
-with ThreadPoolExecutor(16) as pool:
+with ThreadPoolExecutor(32) as pool:
     print("\\n".join(pool.map(tried, sys.argv[1:])))
 """
+PORTS = {
+    "postgres": (5432,),
+    "mlflow": (5000,),
+    "api-server": (8080,),
+    "scheduler": (8974,),
+    "superlink": (9092,),
+    "s3": (8333, 18333, 8888, 9333),
+    "gate-hospital-2": (9092, 8333),
+}
+"""What listens in the stack, and where; of the store and the SuperLink a hospital is to reach one
+port each, through its own gate and not directly."""
+ALLOWED = {
+    "api-server": ("postgres:5432", "mlflow:5000", "api-server:8080", "scheduler:8974"),
+    "gate-hospital-1": ("superlink:9092", "s3:8333", "gate-hospital-2:9092"),
+}
+"""Who may reach them: a port that nobody reaches would show nothing."""
 LISTEN = "import socket,time; s=socket.create_server(('0.0.0.0', 7000)); time.sleep(120)"
 ASK = """
 import ssl, urllib.request, urllib.error
@@ -84,7 +102,7 @@ def look(table: Table, stack: Project) -> None:
 
 
 def _reach(stack: Project, service: str, *targets: str) -> dict[str, str]:
-    done = stack.inside(service, "python", "-c", REACH, *targets)
+    done = stack.inside(service, "python", "-c", REACH, *targets, deadline=120)
     if done.returncode != 0:
         raise StackError(f"{service}: {done.stderr[-500:]}")
     return dict(line.split(" ", 1) for line in done.stdout.splitlines())
@@ -97,25 +115,77 @@ def _network(table: Table, stack: Project) -> None:
         set(own.values()) == {"reached"},
         ", ".join(own.values()),
     )
-    # The store's and the SuperLink's other ports, everybody else, and what lies outside.
-    names = (OTHER, "gate-hospital-2", "postgres", "mlflow", "api-server", "scheduler")
-    other = _reach(
-        stack, ONE, *(f"{name}:8080" for name in names), "s3:18333", "s3:8888", "192.0.2.1:443"
-    )
+    found = stack.containers()
+    for service, targets in ALLOWED.items():
+        reached = _reach(stack, service, *targets, *_by_address(found, targets, service))
+        missed = [target for target, said in reached.items() if said != "reached"]
+        table.check(
+            f"{service} reaches what a hospital must not",
+            not missed,
+            missed or f"{len(reached)} tried",
+        )
+    # By name, which tells nothing of who listens under another; then each container's addresses.
+    tried = [f"{name}:{port}" for name, ports in PORTS.items() for port in ports if name != "s3"]
+    # The name s3 is the hospital's own gate, which passes on one port.
+    tried += ["federation-superlink:9092", "federation-s3:8333", "s3:18333", "s3:8888", "s3:9333"]
+    other = _reach(stack, ONE, *tried, *_by_address(found, tried), "192.0.2.1:443")
     table.check(
-        "and nothing else by name, nor another port, nor what lies outside",
-        not [name for name, found in other.items() if found == "reached"],
-        f"{len(other)} tried",
+        "and nothing else, by name or by address, nor another port, nor what lies outside",
+        not [name for name, said in other.items() if said == "reached"],
+        [name for name, said in other.items() if said == "reached"] or f"{len(other)} tried",
     )
     stack.compose("exec", "--detach", OTHER, "python", "-c", LISTEN)
-    networks = stack.containers()[OTHER]["NetworkSettings"]["Networks"]
-    address = next(iter(networks.values()))["IPAddress"]
-    near = _reach(stack, "gate-hospital-2", f"{address}:7000")
-    far = _reach(stack, ONE, f"{address}:7000")
+    address = f"{addresses(found[OTHER])[0]}:7000"
+
+    def near() -> bool:
+        return _reach(stack, "gate-hospital-2", address)[address] == "reached"
+
+    # It was only just told to listen.
+    until("the gate reaches its hospital", near, 20)
+    far = _reach(stack, ONE, address)[address]
     table.check(
         "a hospital cannot reach another's container by its address (its own gate can)",
-        list(near.values()) == ["reached"] and list(far.values()) != ["reached"],
-        f"gate: {', '.join(near.values())}; hospital-1: {', '.join(far.values())}",
+        far != "reached",
+        f"gate: reached; hospital-1: {far}",
+    )
+
+
+def addresses(container: dict[str, Any], among: Collection[str] = ()) -> list[str]:
+    """A container's addresses.
+
+    Args:
+        container: What Docker knows of it.
+        among: Only those in these networks; empty for all.
+    """
+    networks = container["NetworkSettings"]["Networks"]
+    return [
+        each["IPAddress"]
+        for name, each in sorted(networks.items())
+        if each["IPAddress"] and (not among or name in among)
+    ]
+
+
+def _by_address(
+    found: dict[str, dict[str, Any]], targets: Iterable[str], asker: str = ""
+) -> list[str]:
+    """The same ports of the same services by address.
+
+    Args:
+        found: The stack's containers.
+        targets: ``service:port``; names that are no service's are left out.
+        asker: Only addresses in a network of this service's.
+    """
+    among = found[asker]["NetworkSettings"]["Networks"] if asker else {}
+    pairs = [target.split(":") for target in targets]
+    # The store's ports too, though its name leads a hospital to its gate.
+    pairs += [] if asker else [["s3", str(port)] for port in PORTS["s3"]]
+    return sorted(
+        {
+            f"{address}:{port}"
+            for name, port in pairs
+            if name in found
+            for address in addresses(found[name], list(among))
+        }
     )
 
 

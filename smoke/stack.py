@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
+import sys
+import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+GRACE = 30.0
+"""Seconds that a command has to end in order once it is interrupted."""
 
 
 class StackError(Exception):
@@ -31,24 +37,57 @@ def call(
         variables: More variables of its environment.
 
     Raises:
-        StackError: It failed or took too long.
+        StackError: It is not there, failed or took too long.
     """
+    said = " ".join(command)[:200]
     try:
-        done = subprocess.run(
+        # A session of its own: whatever it starts ends with it, and Ctrl-C is for us to pass on.
+        process = subprocess.Popen(
             command,
             cwd=ROOT,
             env={**os.environ, **(variables or {})},
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=deadline,
-            check=False,
+            start_new_session=True,
         )
+    except OSError as error:
+        raise StackError(f"{said}: {error.strerror} ({error.filename})") from None
+    try:
+        out, err = process.communicate(timeout=deadline)
     except subprocess.TimeoutExpired:
-        raise StackError(f"{' '.join(command)[:200]}: did not end within {deadline:g} s") from None
+        end(process)
+        raise StackError(f"{said}: did not end within {deadline:g} s") from None
+    except BaseException:
+        end(process)
+        raise
+    done = subprocess.CompletedProcess(command, process.returncode, out, err)
     if check and done.returncode != 0:
-        raise StackError(f"{' '.join(command)[:200]}: {(done.stderr or done.stdout)[-1500:]}")
+        raise StackError(f"{said}: {(done.stderr or done.stdout)[-1500:]}")
     return done
+
+
+def end(process: subprocess.Popen[str], grace: float | None = None) -> None:
+    """End a command with all that it has started: asked first, then killed.
+
+    Args:
+        process: The command, which leads a session.
+        grace: Seconds until it is killed; None for ``GRACE``.
+    """
+    try:
+        _signal(process.pid, signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.communicate(timeout=GRACE if grace is None else grace)
+    finally:
+        _signal(process.pid, signal.SIGKILL)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.communicate(timeout=10)
+
+
+def _signal(group: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(group, number)
 
 
 class Project:
@@ -126,15 +165,35 @@ class Project:
 
     def memory(self) -> dict[str, int]:
         """Memory of each running service, in MB."""
-        names = {each["Name"].lstrip("/"): name for name, each in self.containers().items()}
-        form = "{{.Name}} {{.MemUsage}}"
-        told = call("docker", "stats", "--no-stream", "--format", form, check=False).stdout
+        names = {
+            each["Name"].lstrip("/"): name
+            for name, each in self.containers().items()
+            if each["State"]["Running"]
+        }
+        if not names:
+            return {}
+        form = ("--format", "{{.Name}} {{.MemUsage}}")
+        told = call("docker", "stats", "--no-stream", *form, *names, check=False).stdout
         rows = [line.split() for line in told.splitlines()]
         return {names[row[0]]: megabytes(row[1]) for row in rows if row and row[0] in names}
 
     def down(self) -> None:
-        """Remove it with all that is of it."""
-        self.compose("down", "--volumes", "--remove-orphans", "--timeout", "10", deadline=180)
+        """Remove it with all that is of it, by its name alone: its files need not be readable."""
+        call(sys.executable, "compose/down.py", self.name, deadline=400)
+
+
+def page_of(url: str) -> bytes:
+    """What a page of this machine says.
+
+    Raises:
+        StackError: It does not answer, or not with a page.
+    """
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(url, timeout=30) as answer:
+            return bytes(answer.read())
+    except OSError as error:
+        raise StackError(f"{url}: {error}") from None
 
 
 def megabytes(text: str) -> int:

@@ -32,12 +32,28 @@ class Check:
     seen: str = ""
 
 
+@dataclass(frozen=True)
+class Unseen:
+    """One thing that could not be looked at here, which neither held nor did not.
+
+    Attributes:
+        stage: The part of the command that would have looked.
+        what: What it would have looked at, in words.
+        why: Why it could not.
+    """
+
+    stage: str
+    what: str
+    why: str
+
+
 @dataclass
 class Table:
     """Checks, in the order in which they were made, and the time of each stage."""
 
     out: TextIO = field(default_factory=lambda: sys.stdout)
     checks: list[Check] = field(default_factory=list)
+    unseen: list[Unseen] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     _stage: str = ""
 
@@ -81,6 +97,16 @@ class Table:
         self._say(f"{'ok ' if held else 'NOT'} {what}" + (f": {made.seen}" if made.seen else ""))
         return made.held
 
+    def leave(self, what: str, why: str) -> None:
+        """Note what is not looked at.
+
+        Args:
+            what: What would have been looked at, in words.
+            why: Why it is not.
+        """
+        self.unseen.append(Unseen(self._stage, what, why))
+        self._say(f"--- not looked at: {what}: {why}")
+
     @property
     def held(self) -> bool:
         """Whether there are checks and all of them held."""
@@ -100,6 +126,7 @@ class Table:
             (each.stage, each.what, "yes" if each.held else "NO", _short(each.seen))
             for each in self.checks
         ]
+        rows += [(each.stage, each.what, "-", f"not looked at: {each.why}") for each in self.unseen]
         widths = [max(len(row[i]) for row in [heads, *rows]) for i in range(3)]
         self._say("")
         for row in [heads, *rows]:
@@ -108,12 +135,13 @@ class Table:
         times = ", ".join(f"{name} {took:.0f} s" for name, took in self.seconds.items())
         missed = sum(not each.held for each in self.checks)
         self._say(f"\n{times}" if times else "")
-        self._say(
-            f"all {len(rows)} checks held" if self.held else f"{missed} of {len(rows)} did not hold"
-        )
+        made = len(self.checks)
+        said = f"all {made} checks held" if self.held else f"{missed} of {made} did not hold"
+        self._say(said + (f", {len(self.unseen)} not looked at" if self.unseen else ""))
         if file is not None:
             file.parent.mkdir(parents=True, exist_ok=True)
-            told = {"checks": [asdict(each) for each in self.checks], "seconds": self.seconds}
+            told: dict[str, object] = {"checks": [asdict(each) for each in self.checks]}
+            told |= {"seconds": self.seconds, "unseen": [asdict(each) for each in self.unseen]}
             file.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
         return 0 if self.held else 1
 

@@ -1,0 +1,129 @@
+"""The compose stack's run: it is waited for, and what came of it is looked at."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from smoke.compare import check_same
+from smoke.limits import Peak
+from smoke.stack import Project, StackError, page_of
+from smoke.table import Table
+from tasks.embedded.rest import Airflow
+from tasks.manifest import RunFolder
+from tasks.telemetry.tracking import RUN_TAG
+
+DAG, MODEL = "retrain_stroke", "fedrisk-stroke"
+RUNS = "/var/lib/fedrisk/runs"
+DEADLINE = 1500.0
+
+
+@dataclass
+class Trained:
+    """One run of the stack.
+
+    Attributes:
+        table: Gets the checks.
+        stack: The stack, which has had no other run.
+        guest: The project of the new hospital's kit.
+        airflow: The stack's Airflow.
+        mlflow: Address of the stack's MLflow.
+        run: Airflow's id of the run.
+    """
+
+    table: Table
+    stack: Project
+    guest: Project
+    airflow: Airflow
+    mlflow: str
+    run: str
+
+    def look(self, copy: Path, by_process: dict[str, Any]) -> None:
+        """Wait for its end, and check all of it.
+
+        Args:
+            copy: Where its folder is copied to.
+            by_process: The same run's figures by the launcher ``process``.
+
+        Raises:
+            StackError: It did not end well; nothing else is looked at.
+        """
+        peak = Peak()
+        state = self._wait(peak)
+        tasks = {
+            f"{t['task_id']}[{t['map_index']}]": t["state"]
+            for t in self.airflow.tasks(DAG, self.run)
+        }
+        bad = {name: found for name, found in tasks.items() if found != "success"}
+        # Airflow's id has signs that a path should not have; the folder is the only one.
+        folders = self.stack.inside("scheduler", "ls", RUNS).stdout.split()
+        if not self.table.check(
+            "the run ends well, every task of it",
+            state == "success" and not bad and len(folders) == 1,
+            bad or f"{len(tasks)} tasks, run {', '.join(folders)}",
+        ):
+            raise StackError(f"the run is {state}: {bad}; {folders}; {self._endings()}")
+        folder = folders[0]
+        self._trained(folder)
+        self._crowned(folder)
+        peak.check(self.table, [self.stack, self.guest])
+        copy.mkdir()
+        self.stack.compose("cp", f"scheduler:{RUNS}/{folder}", str(copy))
+        check_same(self.table, by_process, RunFolder(copy, folder))
+
+    def _wait(self, peak: Peak) -> str:
+        began, state = time.monotonic(), "queued"
+        while state not in ("success", "failed") and time.monotonic() - began < DEADLINE:
+            for project in (self.stack, self.guest):
+                peak.see(project)
+            time.sleep(3)
+            state = self.airflow.state(DAG, self.run)
+        return state
+
+    def _trained(self, folder: str) -> None:
+        figures = self._manifest(folder, "federated")
+        expected = {f"hospital-{number}": figures["rounds"] for number in (1, 2, 3, 4)}
+        started = f"run {folder}: started" in self.stack.log("superlink")
+        self.table.check(
+            "all four hospitals took part in all rounds, on the standing federation",
+            figures["participation"] == expected and not figures["lost"] and started,
+            {
+                "rounds": figures["participation"],
+                "lost": self._lost(folder),
+                "the standing SuperLink started it": started,
+            },
+        )
+
+    def _crowned(self, folder: str) -> None:
+        """Whether the champion that MLflow has is the model of this run."""
+        told = page_of(
+            f"{self.mlflow}/api/2.0/mlflow/registered-models/alias?name={MODEL}&alias=champion"
+        )
+        found = json.loads(told)["model_version"]
+        tags = {tag["key"]: tag["value"] for tag in found.get("tags", ())}
+        figures = self._manifest(folder, "promote")
+        self.table.check(
+            "MLflow has the champion, and it is this run's model",
+            tags.get(RUN_TAG) == folder
+            and figures["champion"] is True
+            and str(figures["model_version"]) == str(found["version"]),
+            f"version {found['version']} of run {tags.get(RUN_TAG)}; the run's own is version "
+            f"{figures['model_version']}",
+        )
+
+    def _manifest(self, folder: str, step: str) -> Any:
+        told = self.stack.inside("scheduler", "cat", f"{RUNS}/{folder}/manifests/{step}.json")
+        return json.loads(told.stdout)["figures"]
+
+    def _lost(self, folder: str) -> list[str]:
+        """What the rounds' events say of hospitals that did not answer."""
+        path = f"{RUNS}/{folder}/files/federated/rounds.jsonl"
+        events = self.stack.inside("scheduler", "cat", path).stdout.splitlines()
+        return [event["note"] for event in map(json.loads, events) if event["lost"]]
+
+    def _endings(self) -> str:
+        script = f"cat {RUNS}/*/ends/*.json"
+        return self.stack.inside("scheduler", "sh", "-c", script).stdout[-1500:]
