@@ -102,6 +102,15 @@ def register(name: str, key: Path) -> int:
     return int(flwr("supernode", "register", str(key), CONNECTION, "--name", name)["node-id"])
 
 
+def unregister(node: int) -> None:
+    """Shut a hospital's SuperNode out.
+
+    Args:
+        node: The node's id.
+    """
+    flwr("supernode", "unregister", str(node), CONNECTION)
+
+
 def submit(app: Path, folder: Path, run: str) -> str:
     """Start a run, and return Flower's id of it.
 

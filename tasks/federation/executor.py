@@ -17,6 +17,7 @@ import pickle
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -76,7 +77,11 @@ class ForkExecutor:
         """Fork, and run the task in the child."""
         from flwr.supercore.superexec.executor import LaunchResult
 
-        child = os.fork()
+        try:
+            child = os.fork()
+        except OSError as error:
+            # No memory, or too many processes: this task fails, and the next one may not.
+            return LaunchResult.failed(f"no process for the task: {error.strerror}")
         if child == 0:
             _run_and_exit(lambda: self._run(spec))
         self._children.add(child)
@@ -217,15 +222,49 @@ def wait_for_port(port: int, deadline: float = START) -> None:
     raise TimeoutError(f"nothing listens on port {port} after {deadline:g} s")
 
 
-def _fork(work: Callable[[], None]) -> None:
-    if os.fork() == 0:
+def _forget_unregistered_keys() -> None:
+    """Let a key that was unregistered be registered again, as a new node.
+
+    Flower keeps the key of an unregistered node in use for ever, so a hospital that was removed
+    could not come back before the SuperLink was started anew. Without its key the old node stays
+    shut out: Flower looks every request's key up here.
+    """
+    from flwr.server.superlink.linkstate.in_memory_linkstate import InMemoryLinkState
+
+    delete = InMemoryLinkState.delete_node
+
+    def delete_node(self: Any, owner_aid: str, node_id: int) -> None:
+        with self.lock:
+            delete(self, owner_aid, node_id)
+            self.node_public_key_to_node_id.pop(self.nodes[node_id].public_key, None)
+
+    InMemoryLinkState.delete_node = delete_node
+
+
+def _fork(work: Callable[[], None], what: str) -> None:
+    """Fork, and end with the fork: whoever keeps this process starts both anew.
+
+    Args:
+        work: What the fork does, for ever.
+        what: What it is called.
+    """
+    child = os.fork()
+    if child == 0:
         _run_and_exit(work)
+
+    def watch() -> None:
+        _, status = os.waitpid(child, 0)
+        print(f"the {what} ended with wait status {status}, so this process ends", flush=True)
+        os._exit(1)
+
+    # This process forks no more, so a thread does no harm.
+    threading.Thread(target=watch, name=f"watch the {what}", daemon=True).start()
 
 
 def _rows_without_threads(path: Path) -> None:
     """Read the hospital's rows in a child: readers start threads, and this process will fork."""
     from tasks.federation import hospital
-    from tasks.federation.messages import Wire
+    from tasks.federation.messages import Refusal, Wire
 
     source, sink = os.pipe()
 
@@ -251,10 +290,12 @@ def _rows_without_threads(path: Path) -> None:
     os.waitpid(child, 0)
     # From a process of our own, through a pipe of our own.
     rows, refused = pickle.loads(content)
+    said = Refusal.decode(refused)
     if rows:
         hospital.prepare(path, rows[0])
-    else:
+    elif said is None or not said.later:
         hospital.prepare(path, refused=refused)
+    # Otherwise nothing is kept: the fork that answers the next question tries to read the rows.
 
 
 def _supernode(given: argparse.Namespace, rest: list[str]) -> None:
@@ -272,7 +313,7 @@ def _supernode(given: argparse.Namespace, rest: list[str]) -> None:
     _shorten_back_off()
     if given.config:
         _rows_without_threads(given.config)
-    _fork(lambda: _superexec(_run_client, given.port, given.secret, None))
+    _fork(lambda: _superexec(_run_client, given.port, given.secret, None), "SuperExec")
     start_client_internal.time = _ShortSleep
     end = time.monotonic() + START
     while given.after and not given.after.exists():
@@ -299,8 +340,12 @@ def _superlink(given: argparse.Namespace, rest: list[str]) -> None:
     del run_serverapp, server_app
     _shorten_back_off()
     _close_control()
+    _forget_unregistered_keys()
     failed = None if given.standing else _end_group
-    _fork(lambda: _superexec(_run_server, given.port, given.secret, given.authority, failed))
+    _fork(
+        lambda: _superexec(_run_server, given.port, given.secret, given.authority, failed),
+        "SuperExec",
+    )
     sys.argv = [
         *("flower-superlink", *rest, "--isolation", "process", "--port", str(given.port)),
         *("--superexec-auth-secret-file", str(given.secret)),

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import inspect
 import re
+import subprocess
+import sys
 from importlib.metadata import version
+
+import pytest
 
 from tasks.federation.executor import FLOWER, ForkExecutor
 
@@ -62,3 +66,44 @@ def test_a_fork_runs_and_is_reaped(tmp_path: object) -> None:
     assert task == "task"
     assert int(pid) != os.getpid()
     assert not executor._children
+
+
+def test_an_unregistered_key_is_shut_out_until_it_is_registered_again() -> None:
+    from flwr.server.superlink.linkstate.in_memory_linkstate import InMemoryLinkState
+    from flwr.supercore.object_store import ObjectStoreFactory
+    from flwr.superlink.federation import NoOpFederationManager
+
+    from tasks.federation.executor import _forget_unregistered_keys
+
+    stock = InMemoryLinkState.delete_node
+    state = InMemoryLinkState(NoOpFederationManager(), ObjectStoreFactory().store())
+    try:
+        first = state.create_node("", "", b"key", 30)
+        _forget_unregistered_keys()
+        state.delete_node("", first)
+        assert state.get_node_id_by_public_key(b"key") is None
+        assert not state.activate_node(first, 30)
+        again = state.create_node("", "", b"key", 30)
+        assert again != first
+        assert state.get_node_id_by_public_key(b"key") == again
+    finally:
+        InMemoryLinkState.delete_node = stock
+
+
+def test_a_fork_that_cannot_be_made_fails_its_task_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_fork() -> int:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr("os.fork", no_fork)
+    result = ForkExecutor(print).launch("task")
+    assert str(result.status) == "failed"
+
+
+def test_a_process_ends_when_the_fork_that_it_needs_has_ended() -> None:
+    code = (
+        "import time; from tasks.federation.executor import _fork;"
+        "_fork(lambda: None, 'SuperExec'); time.sleep(60)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50)
+    assert done.returncode == 1
+    assert "the SuperExec ended with wait status 0" in done.stdout
