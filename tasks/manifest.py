@@ -162,6 +162,13 @@ class RunFolder:
             hospital: The hospital, for a step that runs once a hospital.
         """
 
+    def kept_elsewhere(self, step: str) -> None:
+        """Say that another process keeps a step's files for the other machines: share none.
+
+        Args:
+            step: The step's name.
+        """
+
     def write(self, manifest: Manifest) -> Path:
         """Write a manifest atomically and return its path."""
         path = self._manifest(manifest.step, manifest.hospital)

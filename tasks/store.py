@@ -99,6 +99,7 @@ class StoredRun(RunFolder):
         super().__init__(settings.runs, run)
         self.owner, self._settings = owner, settings
         self._fetched: set[str] = set()
+        self._elsewhere: set[str] = set()
 
     def have(self, relative: str, owner: str = CONSORTIUM) -> Path:
         """See ``RunFolder.have``."""
@@ -155,8 +156,14 @@ class StoredRun(RunFolder):
         for key in keys(self._settings.store, f"{prefix}{folder}"):
             self.have(key.removeprefix(prefix), owner_of(step, hospital))
 
+    def kept_elsewhere(self, step: str) -> None:
+        """See ``RunFolder.kept_elsewhere``."""
+        self._elsewhere.add(step)
+
     def share(self, step: str, hospital: str | None = None) -> None:
         """See ``RunFolder.share``."""
+        if step in self._elsewhere:
+            return
         folder = self.folder(step, hospital)
         for path in sorted(folder.rglob("*")):
             relative = self.relative(path)

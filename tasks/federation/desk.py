@@ -1,13 +1,14 @@
-"""The desk of a standing SuperLink: where public keys and runs are handed in.
+"""The desk of a standing SuperLink: where runs are handed in, and handed back.
 
-Keys lie in a folder, requests in the store. Each that appears is registered or started, each that
-goes is unregistered or stopped; what a run leaves is passed on to whoever asked for it.
+Keys lie in a folder (``registered.py``), requests in the store. Each request that appears is
+started as a run, each that goes is stopped; what a run leaves is passed on to whoever asked for it.
+A request carries the attempt that left it, and so does all that is said of how it was taken up and
+how it ended: what belongs to an earlier attempt of the step is never taken for the newest one's.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import logging
 import shutil
@@ -15,12 +16,14 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tasks.errors import FederationError, FedriskError
 from tasks.federation import control
 from tasks.federation.certificates import write_private
 from tasks.federation.deployment import APP, FAILURE, OUTCOME, SERVER
-from tasks.federation.handover import REQUESTS, TAKEN, FederationRequest
+from tasks.federation.handover import REQUESTS, TAKEN, FederationRequest, attempt_of
+from tasks.federation.registered import RegisteredKeys
 from tasks.federation.server import ServerConfig
 from tasks.manifest import RUN_PATTERN
 from tasks.objects import StoreUnavailable, get, keys, put
@@ -35,13 +38,21 @@ STATUS_EVERY = 10.0
 
 @dataclass
 class Standing:
-    """One run that trains now."""
+    """One run that trains now.
 
-    run: str
+    Attributes:
+        asked: The request, of the newest attempt.
+        flower: Flower's id of the run.
+        folder: Where its ServerApp leaves its files.
+        shared: When each file that is in the store was written.
+        looked: When Flower was last asked whether the run still runs.
+    """
+
+    asked: FederationRequest
     flower: str
     folder: Path
-    shared: dict[str, float] = field(default_factory=dict)
-    asked: float = 0.0
+    shared: dict[str, int] = field(default_factory=dict)
+    looked: float = field(default_factory=time.monotonic)
 
 
 class Desk:
@@ -52,81 +63,87 @@ class Desk:
 
         Args:
             settings: The store, and the folder of registered keys.
-            folder: Where the runs' files go.
+            folder: The desk's own files.
         """
-        self._settings, self._folder = settings, folder
-        self._nodes: dict[str, tuple[str, int]] = {}
+        self._store, self._folder = settings.store, folder
+        self._keys = RegisteredKeys(Path(settings.registered), folder / "keys")
         self._running: dict[str, Standing] = {}
+        self._attempts: dict[str, str] = {}
+        self._given_up: dict[str, str] = {}
+        self._told = ""
 
     def look(self) -> None:
         """Register new keys, start new requests, pass on what the runs have left.
 
-        A store that does not answer is asked again at the next look.
+        A store that does not answer is asked again at the next look. Whatever else goes wrong with
+        a run is that run's failure: it ends neither the SuperLink nor another run.
         """
-        self._see_keys()
+        self._keys.look()
         try:
-            wanted = set(self._requests())
-            for run in wanted - set(self._running):
+            wanted = self._requests()
+        except FedriskError as error:
+            if str(error) != self._told:
+                log.warning("%s", error)
+            self._told = str(error)
+            return
+        self._told = ""
+        self._given_up = {run: each for run, each in self._given_up.items() if run in wanted}
+        for run in sorted(wanted - set(self._running)):
+            with self._seeing_to(run):
                 self._start(run)
-            for run, standing in list(self._running.items()):
-                self._pass_on(standing, run in wanted)
+        for run, standing in list(self._running.items()):
+            with self._seeing_to(run):
+                self._see(standing, run in wanted)
+
+    @contextlib.contextmanager
+    def _seeing_to(self, run: str) -> Iterator[None]:
+        try:
+            yield
         except StoreUnavailable as error:
-            log.warning("%s", error)
+            log.warning("run %s: %s", run, error)
+        except Exception as error:
+            log.exception("run %s is given up", run)
+            kind = type(error).__name__ if isinstance(error, FedriskError) else "FederationError"
+            self._forget(run)
+            self._given_up[run] = self._attempts.get(run, "")
+            with contextlib.suppress(FedriskError):  # its step will miss a deadline
+                self._fail(run, kind, f"the SuperLink gave the run up: {error}")
 
-    def _see_keys(self) -> None:
-        folder = Path(self._settings.registered)
-        found = {path.stem: path for path in sorted(folder.glob("*.pub"))}
-        for name, path in found.items():
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()
-            known = self._nodes.get(name)
-            if known is not None and known[0] == digest:
-                continue
-            if known is not None:
-                self._drop(name)
-            with _told(f"the key of {name} could not be registered"):
-                self._nodes[name] = (digest, control.register(name, path))
-                print(f"registered {name}", flush=True)
-        for name in set(self._nodes) - set(found):
-            self._drop(name)
+    def _requests(self) -> set[str]:
+        names = [key.rpartition("/")[2] for key in keys(self._store, REQUESTS)]
+        runs = {name.removesuffix(".json") for name in names if name.endswith(".json")}
+        return {run for run in runs if RUN_PATTERN.fullmatch(run) and ".." not in run}
 
-    def _drop(self, name: str) -> None:
-        _, node = self._nodes.pop(name)
-        with _told(f"{name} could not be unregistered"):
-            control.flwr("supernode", "unregister", str(node), control.CONNECTION)
-            print(f"unregistered {name}", flush=True)
-
-    def _requests(self) -> list[str]:
-        names = [key.rpartition("/")[2] for key in keys(self._settings.store, REQUESTS)]
-        runs = [name.removesuffix(".json") for name in names if name.endswith(".json")]
-        return [run for run in runs if RUN_PATTERN.fullmatch(run)]
+    def _request(self, run: str) -> FederationRequest | None:
+        content = get(self._store, f"{REQUESTS}/{run}.json")
+        if content is None:
+            return None
+        self._attempts[run] = attempt_of(content)
+        return FederationRequest.model_validate_json(content)
 
     def _start(self, run: str) -> None:
-        store, base = self._settings.store, f"{CONSORTIUM}/{run}/files/federated"
-        if any(get(store, f"{base}/{name}") is not None for name in (OUTCOME, FAILURE)):
-            return  # the step has yet to see how it ended
-        content = get(store, f"{REQUESTS}/{run}.json")
-        if content is None:
+        asked = self._request(run)
+        if asked is None or self._given_up.get(run) == asked.attempt:
             return
-        put(store, f"{base}/{TAKEN}", b"")
-        folder = self._folder / run
+        for name in (OUTCOME, FAILURE):
+            content = get(self._store, f"{_base(run)}/{name}")
+            if content is not None and attempt_of(content) == asked.attempt:
+                return  # the step has yet to see how it ended
+        self._take(asked)
+        folder = self._folder / "runs" / run
         shutil.rmtree(folder, ignore_errors=True)
         private = folder / "private"
         private.mkdir(parents=True, mode=0o700)
-        try:
-            asked = FederationRequest.model_validate_json(content)
-            self._prepare(asked, base, folder)
-            flower = control.submit(self._app(), private, run)
-        except Exception as error:
-            kind = type(error).__name__ if isinstance(error, FedriskError) else "FederationError"
-            log.exception("run %s could not be started", run)
-            failure = {"kind": kind, "message": f"the SuperLink could not start the run: {error}"}
-            put(store, f"{base}/{FAILURE}", json.dumps(failure).encode())
-            return
-        self._running[run] = Standing(run, flower, folder)
+        self._prepare(asked, folder)
+        self._running[run] = Standing(asked, control.submit(self._app(), private, run), folder)
         print(f"run {run}: started", flush=True)
 
-    def _prepare(self, asked: FederationRequest, base: str, folder: Path) -> None:
-        nodes = {name: self._nodes[name][1] for name in asked.hospitals if name in self._nodes}
+    def _take(self, asked: FederationRequest) -> None:
+        put(self._store, f"{_base(asked.run)}/{TAKEN}", asked.attempt.encode())
+
+    def _prepare(self, asked: FederationRequest, folder: Path) -> None:
+        known = self._keys.nodes
+        nodes = {name: known[name] for name in asked.hospitals if name in known}
         if len(nodes) < asked.study.federation.min_hospitals:
             raise FederationError(
                 f"{len(nodes)} of {len(asked.hospitals)} hospitals are registered, and the study "
@@ -141,7 +158,7 @@ class Desk:
         )
         write_private(folder / "private" / SERVER, config.model_dump_json().encode())
         for name in ("checkpoint.npz", "rounds.jsonl"):
-            content = get(self._settings.store, f"{base}/{name}")
+            content = get(self._store, f"{_base(asked.run)}/{name}")
             if content is not None:
                 (folder / name).write_bytes(content)
 
@@ -151,40 +168,86 @@ class Desk:
             shutil.copytree(APP, app, ignore=shutil.ignore_patterns("__pycache__"))
         return app
 
-    def _pass_on(self, standing: Standing, wanted: bool) -> None:
-        store, base = self._settings.store, f"{CONSORTIUM}/{standing.run}/files/federated"
-        private = standing.folder / "private"
-        ended = [name for name in (OUTCOME, FAILURE) if (private / name).exists()]
-        for path in sorted(standing.folder.iterdir()):
-            changed = path.stat().st_mtime
-            if path.is_file() and path.name[0] != "." and standing.shared.get(path.name) != changed:
-                put(store, f"{base}/{path.name}", path.read_bytes())
-                standing.shared[path.name] = changed
-        for name in ended:
-            put(store, f"{base}/{name}", (private / name).read_bytes())
-        if not ended and not wanted:
-            with _told(f"run {standing.run} could not be stopped"):
-                control.flwr("stop", standing.flower, control.CONNECTION)
-            print(f"run {standing.run}: stopped, for its request is gone", flush=True)
-        elif not ended and self._crashed(standing):
-            failure = {"kind": "FederationError", "message": "the ServerApp ended without a word"}
-            put(store, f"{base}/{FAILURE}", json.dumps(failure).encode())
-        elif not ended:
-            return
+    def _see(self, standing: Standing, wanted: bool) -> None:
+        run = standing.asked.run
+        newest = self._request(run) if wanted else None
+        if newest is not None and newest.attempt != standing.asked.attempt:
+            if newest.model_copy(update={"attempt": standing.asked.attempt}) != standing.asked:
+                print(f"run {run}: asked for anew, with another study or tables", flush=True)
+                self._forget(run)
+                self._start(run)
+                return
+            # The step was started anew, and wants what trains already.
+            standing.asked = newest
+            self._take(newest)
+            print(f"run {run}: goes on for another attempt of its step", flush=True)
+        # Asked first: what a run leaves, it leaves before it ends.
+        finished = self._finished(standing)
+        ended = self._pass_on(standing)
+        if ended:
+            print(f"run {run}: ended with {', '.join(ended)}", flush=True)
+        elif not wanted:
+            print(f"run {run}: stopped, for its request is gone", flush=True)
+            self._forget(run)
+        elif finished:
+            self._fail(run, "FederationError", "the ServerApp ended without a word")
         else:
-            print(f"run {standing.run}: ended with {', '.join(ended)}", flush=True)
-        del self._running[standing.run]
+            return
+        if run in self._running:
+            del self._running[run]
+            shutil.rmtree(standing.folder, ignore_errors=True)
+
+    def _pass_on(self, standing: Standing) -> list[str]:
+        """Put what is new into the store; returns which files say how the run ended."""
+        base, attempt = _base(standing.asked.run), standing.asked.attempt
+        ended: dict[str, dict[str, Any]] = {}
+        for name in (OUTCOME, FAILURE):
+            path = standing.folder / "private" / name
+            if path.exists():
+                said = json.loads(path.read_bytes())
+                ended[name] = {"outcome": said} if name == OUTCOME else said
+        for path in sorted(standing.folder.iterdir()):
+            if path.name.startswith("."):
+                continue  # half written, and gone in a moment
+            try:
+                changed = path.stat().st_mtime_ns
+                if not path.is_file() or standing.shared.get(path.name) == changed:
+                    continue
+                content = path.read_bytes()
+            except FileNotFoundError:
+                continue
+            put(self._store, f"{base}/{path.name}", content)
+            standing.shared[path.name] = changed
+        for name, said in ended.items():
+            put(self._store, f"{base}/{name}", json.dumps({**said, "attempt": attempt}).encode())
+        return list(ended)
+
+    def _fail(self, run: str, kind: str, message: str) -> None:
+        failure = {"kind": kind, "message": message, "attempt": self._attempts.get(run, "")}
+        put(self._store, f"{_base(run)}/{FAILURE}", json.dumps(failure).encode())
+
+    def _forget(self, run: str) -> None:
+        """Stop a run, if it runs, and put away what it has left here."""
+        standing = self._running.pop(run, None)
+        if standing is None:
+            return
+        with _told(f"run {run} could not be stopped"):
+            control.flwr("stop", standing.flower, control.CONNECTION)
         shutil.rmtree(standing.folder, ignore_errors=True)
 
-    def _crashed(self, standing: Standing) -> bool:
+    def _finished(self, standing: Standing) -> bool:
         now = time.monotonic()
-        if now - standing.asked < STATUS_EVERY:
+        if now - standing.looked < STATUS_EVERY:
             return False
-        standing.asked = now
-        with _told(f"the status of run {standing.run} is not known"):
+        standing.looked = now
+        with _told(f"the status of run {standing.asked.run} is not known"):
             found = control.flwr("ls", "--run-id", standing.flower, control.CONNECTION)
             return str(found["runs"][0]["status"]).startswith("finished")
         return False
+
+
+def _base(run: str) -> str:
+    return f"{CONSORTIUM}/{run}/files/federated"
 
 
 @contextlib.contextmanager

@@ -1,23 +1,31 @@
 """Hand a run over to a standing federation, and wait for what comes back: all through the store.
 
-The step leaves a request; the SuperLink's desk (``standing.py``) starts the run, and puts rounds,
+The step leaves a request; the SuperLink's desk (``desk.py``) starts the run, and puts rounds,
 checkpoint and the end where the step looks for them. Nobody needs the SuperLink's control API.
+
+What the desk has put into the store is the desk's: the step fetches it and never writes it, so that
+an attempt that fails cannot put an old checkpoint over a newer one. Each attempt of the step has an
+id of its own, and believes of the desk only what was said to that.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
+import secrets
 import time
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from tasks.errors import FederationError, SettingsError
-from tasks.federation.closing import Outcome
+from tasks.errors import FederationError, FedriskError, SettingsError
+from tasks.federation.closing import MODEL, Outcome
 from tasks.federation.deployment import FAILURE, OUTCOME, fingerprint
 from tasks.federation.termination import check_interrupted
 from tasks.federation.told import failure_of, tell_rounds
 from tasks.manifest import write_atomically
-from tasks.objects import get, put, remove
+from tasks.objects import StoreUnavailable, get, put, remove
 from tasks.step import Context
 from tasks.store import CONSORTIUM
 from tasks.study import Study
@@ -28,7 +36,10 @@ POLL = 1.0
 START = 90.0
 """Seconds in which the desk must have taken a request up."""
 SPARE = 60.0
+AWAY = 300.0
+"""Seconds for which the store may be away while the step waits: the run trains on meanwhile."""
 TAKEN = "taken"
+"""Holds the attempt that the desk trains for."""
 
 
 class FederationRequest(BaseModel):
@@ -36,6 +47,7 @@ class FederationRequest(BaseModel):
 
     Attributes:
         run: The run's id.
+        attempt: The id of the step's attempt that asks.
         study: The run's frozen study.
         hospitals: Those of the run.
         fingerprint: Of the study and the tables' versions.
@@ -44,9 +56,19 @@ class FederationRequest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     run: str
+    attempt: str
     study: Study
     hospitals: list[str]
     fingerprint: str
+
+
+def attempt_of(content: bytes) -> str:
+    """Which attempt a request, an outcome or a failure belongs to; empty where it does not say."""
+    try:
+        found = json.loads(content)
+    except ValueError:
+        return ""
+    return str(found.get("attempt", "")) if isinstance(found, dict) else ""
 
 
 def hand_over(context: Context, folder: Path, sink: RoundSink) -> Outcome:
@@ -59,47 +81,80 @@ def hand_over(context: Context, folder: Path, sink: RoundSink) -> Outcome:
 
     Raises:
         SettingsError: There is no store to hand it over through.
-        FederationError: Nobody took the request up, or the federation failed.
+        FederationError: Nobody took the request up, the federation failed, or another attempt of
+            the step has taken the run over.
+        StoreUnavailable: The store was away for too long.
     """
     store, run = context.settings.store, context.run.run
     if not store:
         raise SettingsError(
             "FEDRISK_FEDERATION=standing needs FEDRISK_STORE: the run is handed over through it."
         )
-    base, request = f"{CONSORTIUM}/{run}/files/federated", f"{REQUESTS}/{run}.json"
     tables = {
         name: context.run.read("features", name).tables["gold"] for name in context.plan.hospitals
     }
-    for stale in (OUTCOME, FAILURE, TAKEN):
-        remove(store, f"{base}/{stale}")
+    context.run.kept_elsewhere("federated")
+    for name in (MODEL, "checkpoint.npz", "rounds.jsonl"):
+        # Of an earlier attempt on this machine: what counts is in the store.
+        (folder / name).unlink(missing_ok=True)
     asked = FederationRequest(
         run=run,
+        attempt=secrets.token_hex(8),
         study=context.study,
         hospitals=context.plan.hospitals,
         fingerprint=fingerprint(context, tables),
     )
-    waits = context.study.federation.deadlines
-    began = time.monotonic()
-    told = tell_rounds(folder / "rounds.jsonl", 0, None)
-    put(store, request, asked.model_dump_json().encode())
+    waiting = _Waiting(context, folder, sink, asked)
+    waiting.ask()
     try:
+        return waiting.wait()
+    finally:
+        waiting.withdraw()
+
+
+class _Waiting:
+    """One attempt's side of the handing over."""
+
+    def __init__(
+        self, context: Context, folder: Path, sink: RoundSink, asked: FederationRequest
+    ) -> None:
+        self._context, self._folder, self._sink, self._asked = context, folder, sink, asked
+        self._store, self._taken, self._told = context.settings.store, False, 0
+        self._base = f"{CONSORTIUM}/{asked.run}/files/federated"
+        self._request = f"{REQUESTS}/{asked.run}.json"
+
+    def ask(self) -> None:
+        """Leave the request; rounds that an earlier attempt has told are not told again."""
+        self._told = self._tell_rounds(None)
+        for stale in (OUTCOME, FAILURE, TAKEN):
+            remove(self._store, f"{self._base}/{stale}")
+        put(self._store, self._request, self._asked.model_dump_json().encode())
+
+    def wait(self) -> Outcome:
+        """Look once a second until the desk has said how the run ended."""
+        waits = self._context.study.federation.deadlines
+        began = heard = time.monotonic()
+        away = False
         while True:
             check_interrupted()
-            outcome, failure = (get(store, f"{base}/{name}") for name in (OUTCOME, FAILURE))
-            rounds = get(store, f"{base}/rounds.jsonl")
-            if rounds is not None:
-                write_atomically(folder / "rounds.jsonl", rounds)
-                told = tell_rounds(folder / "rounds.jsonl", told, sink)
-            if outcome is not None:
-                context.run.fetch("federated")
-                return Outcome.model_validate_json(outcome)
-            if failure is not None:
-                raise failure_of(failure, "the SuperLink's log has the rest")
+            try:
+                ended = self._look()
+                heard, away = time.monotonic(), False
+            except StoreUnavailable as error:
+                if time.monotonic() - heard > AWAY:
+                    raise
+                if not away:
+                    print(f"{error} The run trains on, and the step looks again.", flush=True)
+                ended, away = None, True
+            if isinstance(ended, FedriskError):
+                raise ended
+            if ended is not None:
+                return ended
             waited = time.monotonic() - began
-            if waited > START and get(store, f"{base}/{TAKEN}") is None:
+            if waited > START and not self._taken:
                 raise FederationError(
                     f"no standing federation took the run up within {START:g} s. Is the SuperLink "
-                    f"up, and does it look at the same store ({store})?"
+                    f"up, and does it look at the same store ({self._store})?"
                 )
             if waited > waits.ready + waits.run + START + SPARE:
                 raise FederationError(
@@ -107,6 +162,48 @@ def hand_over(context: Context, folder: Path, sink: RoundSink) -> Outcome:
                     "SuperLink's log."
                 )
             time.sleep(POLL)
-    finally:
-        # Without its request the desk stops the run: nothing trains for a step that has ended.
-        remove(store, request)
+
+    def _look(self) -> Outcome | FedriskError | None:
+        self._told = self._tell_rounds(self._sink)
+        outcome, failure = self._said(OUTCOME), self._said(FAILURE)
+        if outcome is not None:
+            found = Outcome.model_validate(outcome["outcome"])
+            # The outcome is put last, so all the rest is there by now.
+            self._told = self._tell_rounds(self._sink)
+            self._context.run.newest(self._context.run.relative(self._folder / MODEL))
+            return found
+        if failure is not None:
+            # Returned: that the federation's store was away is not that this step's is.
+            return failure_of(json.dumps(failure).encode(), "the SuperLink's log has the rest")
+        taken = get(self._store, f"{self._base}/{TAKEN}")
+        if self._taken and taken not in (None, self._asked.attempt.encode()):
+            raise FederationError("another attempt of this step has taken the run over.")
+        self._taken = self._taken or taken == self._asked.attempt.encode()
+        return None
+
+    def _said(self, name: str) -> dict[str, Any] | None:
+        content = get(self._store, f"{self._base}/{name}")
+        if content is None:
+            return None
+        # What does not say whose it is came after the stale ones were removed, so it is ours.
+        if attempt_of(content) not in ("", self._asked.attempt):
+            return None
+        found: dict[str, Any] = json.loads(content)
+        return found
+
+    def _tell_rounds(self, sink: RoundSink | None) -> int:
+        rounds = get(self._store, f"{self._base}/rounds.jsonl")
+        if rounds is None:
+            return self._told
+        write_atomically(self._folder / "rounds.jsonl", rounds)
+        return tell_rounds(self._folder / "rounds.jsonl", self._told, sink)
+
+    def withdraw(self) -> None:
+        """Take the request back: without it the desk stops the run.
+
+        Nothing trains for a step that has ended, but a newer attempt's request is not this one's.
+        """
+        with contextlib.suppress(StoreUnavailable):
+            content = get(self._store, self._request)
+            if content is not None and attempt_of(content) == self._asked.attempt:
+                remove(self._store, self._request)

@@ -44,14 +44,17 @@ def federated(context: Context) -> Result:
         FederationError: The federation could not start, or too few hospitals answered.
         DataError: A hospital's table or the checkpoint is not of this study.
     """
-    context.run.fetch("federated")
+    standing = context.settings.federation == "standing"
+    if not standing:
+        # What a standing federation has left is the desk's to go on from, and none of this step's.
+        context.run.fetch("federated")
     folder = context.run.folder("federated")
     sink = MlflowRounds(context.plan, context.settings)
     if context.settings.store:
         remove(context.settings.store, f"{CONSORTIUM}/{context.run.run}/{ENDED}")
     with interruptible():
         try:
-            if context.settings.federation == "standing":
+            if standing:
                 outcome = hand_over(context, folder, sink)
             else:
                 outcome = _own_federation(context, folder, sink)

@@ -67,7 +67,7 @@ def superlink(settings: Settings) -> int:
             control.connect(folder / "flower", f"127.0.0.1:{port}", files.authority)
             wait_for_port(port)
             print(f"the SuperLink listens on port {port}", flush=True)
-            desk = Desk(settings, folder / "runs")
+            desk = Desk(settings, folder / "desk")
             while not processes.ended():
                 check_interrupted()
                 desk.look()

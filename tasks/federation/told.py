@@ -5,10 +5,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tasks import errors
 from tasks.errors import FedriskError
+from tasks.model import rows
+from tasks.objects import StoreUnavailable
 from tasks.telemetry.live import RoundSink
 from tasks.telemetry.round_event import RoundEvent, read_events
+
+KNOWN = (StoreUnavailable, rows.StoreAway)
+"""Errors of other rooms that a ServerApp or the desk may leave: imported, so that they are found.
+"""
 
 
 def tell_rounds(path: Path, told: int, sink: RoundSink | None) -> int:
@@ -57,7 +62,15 @@ def failure_of(content: bytes, log: str) -> FedriskError:
         log: What to say of the log, for an error that is not one of ours.
     """
     failure = json.loads(content)
-    kind = getattr(errors, failure["kind"], None)
-    if isinstance(kind, type) and issubclass(kind, FedriskError):
+    kind = _kinds(FedriskError).get(failure["kind"])
+    if kind is not None:
         return kind(failure["message"])
     return FedriskError(f"{failure['message']}; {log}")
+
+
+def _kinds(base: type[FedriskError]) -> dict[str, type[FedriskError]]:
+    """Our errors by name, wherever they are defined: a store that is away is one of them."""
+    found = {base.__name__: base}
+    for each in base.__subclasses__():
+        found |= _kinds(each)
+    return found

@@ -1,0 +1,370 @@
+"""The desk and the step that hands a run over to it, with the real store between and no Flower."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_federation import make_context
+
+from tasks.errors import DataError, FederationError
+from tasks.federation import control, desk, handover
+from tasks.federation.certificates import make_node_key
+from tasks.federation.desk import Desk
+from tasks.manifest import Manifest, write_atomically
+from tasks.objects import StoreUnavailable, get, put
+from tasks.settings import Settings
+from tasks.step import Context, run_step
+from tasks.store import open_run
+
+OUTCOME = {
+    "validation": {"auroc": 0.7, "loss": 0.5},
+    "threshold": 0.1,
+    "rounds": 3,
+    "best_round": 3,
+    "stopped": "all 3 rounds are done",
+    "bytes_up": 1,
+    "bytes_down": 1,
+    "participation": {},
+    "lost": {},
+    "intercepts": {},
+    "notes": [],
+}
+NO_MORE = b'{"kind": "", "message": "the test is over"}'
+
+
+class Link:
+    """A desk whose SuperLink is played by the test: it says what a run's ServerApp leaves."""
+
+    def __init__(self, root: Path, patch: pytest.MonkeyPatch) -> None:
+        self.root, self.submitted, self.stopped = root, list[Path](), list[str]()
+        self.status, self.runs = "running", list[str]()
+        self.on_status: Callable[[], None] = lambda: None
+        (root / "registered").mkdir()
+        for name in ("north", "south", "west"):
+            (root / "keys" / name).mkdir(parents=True)
+            public = make_node_key(root / "keys" / name)[1]
+            shutil.copy(public, root / "registered" / f"{name}.pub")
+        patch.setattr(control, "register", lambda name, path: len(name))
+        patch.setattr(control, "submit", self.submit)
+        patch.setattr(control, "flwr", self.flwr)
+        patch.setattr(handover, "POLL", 0.02)
+        self.settings = Settings(
+            home=root / "superlink", store=f"file://{root}/store", registered=f"{root}/registered"
+        )
+        self.desk = Desk(self.settings, root / "desk")
+
+    def submit(self, app: Path, private: Path, run: str) -> str:
+        assert app.is_dir()
+        assert (private / "server.json").is_file()
+        self.submitted.append(private)
+        return f"flower-{len(self.submitted)}"
+
+    def flwr(self, *arguments: str) -> dict[str, Any]:
+        if arguments[0] == "stop":
+            self.stopped.append(arguments[1])
+            return {}
+        self.on_status()
+        return {"runs": [{"status": self.status}]}
+
+    def leave(self, name: str, content: bytes, number: int = -1) -> None:
+        """As the ServerApp of the newest run."""
+        write_atomically(self.submitted[number].parent / name, content)
+
+    def end(self, number: int = -1, **failure: str) -> None:
+        name, said = ("failure.json", failure) if failure else ("outcome.json", OUTCOME)
+        write_atomically(self.submitted[number] / name, json.dumps(said).encode())
+
+    def stored(self, run: str, name: str) -> bytes | None:
+        return get(self.settings.store, f"consortium/{run}/files/federated/{name}")
+
+    def context(self, run: str) -> Context:
+        """A run in the store, and the machine of its step ``federated``."""
+        self.runs.append(run)
+        made = make_context(self.root / "airflow", run)
+        settings = Settings(
+            home=self.root / "airflow",
+            store=self.settings.store,
+            federation="standing",
+            mlflow_uri=f"sqlite:///{self.root}/mlflow.db",
+        )
+        put(
+            settings.store,
+            f"consortium/{run}/plan.json",
+            (made.run.path / "plan.json").read_bytes(),
+        )
+        return Context(made.plan, open_run(settings, run), settings, None)
+
+    def until(self, holds: Callable[[], object], look: bool = True) -> None:
+        end = time.monotonic() + 20
+        while not holds():
+            assert time.monotonic() < end
+            if look:
+                self.desk.look()
+            time.sleep(0.02)
+
+
+@pytest.fixture
+def link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Link:
+    monkeypatch.setattr("tasks.federation.launch.MlflowRounds", _NoRounds)
+    return Link(tmp_path, monkeypatch)
+
+
+class _NoRounds:
+    def __init__(self, *_: object) -> None: ...
+
+    def log_round(self, event: object) -> None: ...
+
+    def close(self) -> list[str]:
+        return []
+
+
+@pytest.fixture
+def pool(link: Link) -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(4) as made:
+        yield made
+        for run in link.runs:  # so that no step of a test that failed waits for its deadline
+            put(link.settings.store, f"consortium/{run}/files/federated/failure.json", NO_MORE)
+
+
+def step(pool: ThreadPoolExecutor, context: Context) -> Future[Manifest]:
+    return pool.submit(run_step, "federated", context.run.run, context.settings)
+
+
+def test_two_attempts_that_fail_leave_the_desks_newest_checkpoint(
+    link: Link, pool: ThreadPoolExecutor
+) -> None:
+    context = link.context("r1")
+    for number in (1, 2):
+        running = step(pool, context)
+        link.until(lambda number=number: len(link.submitted) == number)
+        if number == 2:
+            assert (link.submitted[-1].parent / "checkpoint.npz").read_bytes() == b"round 1"
+        link.leave("checkpoint.npz", b"round %d" % number)
+        link.leave("model.safetensors", b"model %d" % number)
+        link.end(kind="FederationError", message="too few hospitals")
+        link.until(running.done)
+        with pytest.raises(FederationError, match="too few hospitals"):
+            running.result()
+        assert link.stored("r1", "checkpoint.npz") == b"round %d" % number
+    running = step(pool, context)
+    link.until(lambda: len(link.submitted) == 3)
+    assert (link.submitted[-1].parent / "checkpoint.npz").read_bytes() == b"round 2"
+    link.leave("model.safetensors", b"model 3")
+    link.leave("rounds.jsonl", b"")
+    link.end()
+    link.until(running.done)
+    manifest = running.result()
+    assert (context.run.path / manifest.files["model"]).read_bytes() == b"model 3"
+    assert link.stored("r1", "model.safetensors") == b"model 3"
+    assert link.stored("r1", "checkpoint.npz") == b"round 2"
+
+
+def test_a_run_that_trains_is_kept_for_the_next_attempt_of_its_step(
+    link: Link, pool: ThreadPoolExecutor
+) -> None:
+    context = link.context("r1")
+    first = step(pool, context)
+    link.until(lambda: link.submitted)
+    # The first attempt is lost without a word (its machine died), and Airflow starts another.
+    second = step(pool, context)
+    link.until(first.done)
+    with pytest.raises(FederationError, match="another attempt"):
+        first.result()
+    for _ in range(3):
+        link.desk.look()
+    assert not second.done()
+    link.leave("model.safetensors", b"model")
+    link.leave("rounds.jsonl", b"")
+    link.end()
+    link.until(second.done)
+    assert second.result().figures["rounds"] == 3
+    assert len(link.submitted) == 1
+    assert link.stopped == []
+
+
+def test_a_run_that_trains_with_another_table_is_started_anew(
+    link: Link, pool: ThreadPoolExecutor
+) -> None:
+    context = link.context("r1")
+    first = step(pool, context)
+    link.until(lambda: link.submitted)
+    manifest = context.run.read("features", "north")
+    newer = manifest.tables["gold"].model_copy(update={"version": 1})
+    context.run.write(manifest.model_copy(update={"tables": {"gold": newer}}))
+    second = step(pool, context)
+    link.until(lambda: len(link.submitted) == 2 and first.done())
+    assert link.stopped == ["flower-1"]
+    link.leave("model.safetensors", b"model")
+    link.leave("rounds.jsonl", b"")
+    link.end()
+    link.until(second.done)
+    assert second.result().figures["rounds"] == 3
+
+
+def test_how_an_earlier_attempt_ended_is_not_believed(link: Link, pool: ThreadPoolExecutor) -> None:
+    context = link.context("r1")
+    running = step(pool, context)
+    link.until(lambda: link.submitted)
+    failure = {"kind": "DataError", "message": "of yesterday", "attempt": "0123456789abcdef"}
+    base = "consortium/r1/files/federated"
+    put(link.settings.store, f"{base}/failure.json", json.dumps(failure).encode())
+    time.sleep(0.2)
+    assert not running.done()
+    link.leave("model.safetensors", b"model")
+    link.leave("rounds.jsonl", b"")
+    link.end()
+    link.until(running.done)
+    assert running.result().figures["rounds"] == 3
+
+
+def test_without_its_request_a_run_is_stopped(link: Link, pool: ThreadPoolExecutor) -> None:
+    context = link.context("r1")
+    running = step(pool, context)
+    link.until(lambda: link.submitted)
+    (link.root / "store" / "consortium" / "requests" / "r1.json").unlink()
+    link.desk.look()
+    assert link.stopped == ["flower-1"]
+    assert link.stored("r1", "failure.json") is None
+    assert not running.done()
+
+
+def test_the_step_bears_a_store_that_is_away_for_a_while(
+    link: Link, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context, real, away = link.context("r1"), handover.get, threading.Event()
+
+    def get_or_not(store: str, key: str) -> bytes | None:
+        if away.is_set():
+            raise StoreUnavailable("away")
+        return real(store, key)
+
+    monkeypatch.setattr(handover, "get", get_or_not)
+    running = step(pool, context)
+    link.until(lambda: link.submitted)
+    away.set()
+    time.sleep(0.2)
+    assert not running.done()
+    away.clear()
+    time.sleep(0.1)
+    monkeypatch.setattr(handover, "AWAY", 0.1)
+    away.set()
+    with pytest.raises(StoreUnavailable):
+        running.result(timeout=10)
+
+
+def test_one_run_that_may_not_be_read_is_its_own_failure_and_no_other_runs(
+    link: Link, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contexts, real = {name: link.context(name) for name in ("r1", "r2")}, desk.put
+
+    def refusing(store: str, key: str, content: bytes) -> None:
+        if key == "consortium/r1/files/federated/checkpoint.npz":
+            raise DataError("this party's key may not write it")
+        real(store, key, content)
+
+    monkeypatch.setattr(desk, "put", refusing)
+    running = {name: step(pool, context) for name, context in contexts.items()}
+    link.until(lambda: len(link.submitted) == 2)
+    numbers = {private.parent.name: n for n, private in enumerate(link.submitted)}
+    link.leave("checkpoint.npz", b"1", numbers["r1"])
+    link.until(running["r1"].done)
+    with pytest.raises(DataError, match="may not write"):
+        running["r1"].result()
+    link.leave("model.safetensors", b"model", numbers["r2"])
+    link.leave("rounds.jsonl", b"", numbers["r2"])
+    link.end(numbers["r2"])
+    link.until(running["r2"].done)
+    assert running["r2"].result().figures["rounds"] == 3
+
+
+def test_a_store_that_is_away_while_a_run_starts_is_asked_again(
+    link: Link, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context, real, calls = link.context("r1"), desk.get, list[str]()
+
+    def sometimes(store: str, key: str) -> bytes | None:
+        calls.append(key)
+        if key.endswith("checkpoint.npz") and len(calls) < 12:
+            raise StoreUnavailable("away")
+        return real(store, key)
+
+    monkeypatch.setattr(desk, "get", sometimes)
+    running = step(pool, context)
+    link.until(lambda: link.submitted)
+    assert len(calls) >= 12
+    link.end(kind="StoreUnavailable", message="away again")
+    link.until(running.done)
+    with pytest.raises(StoreUnavailable) as error:
+        running.result()
+    assert error.value.exit_code == 4
+
+
+def test_files_that_come_and_go_while_the_desk_looks_do_no_harm(
+    link: Link, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = link.context("r1")
+    running = step(pool, context)
+    link.until(lambda: link.submitted)
+    folder = link.submitted[0].parent
+    # A link to nothing is what a file is that vanishes between listing and looking.
+    (folder / ".checkpoint.npz.a1b2").symlink_to(folder / "gone")
+    (folder / "checkpoint.npz").symlink_to(folder / "gone")
+    for _ in range(3):
+        link.desk.look()
+    assert not running.done()
+    link.end(kind="FederationError", message="the end")
+    link.until(running.done)
+
+
+def test_a_run_that_ends_while_its_status_is_asked_for_keeps_its_outcome(
+    link: Link, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(desk, "STATUS_EVERY", 0.0)
+    context = link.context("r1")
+
+    def ends() -> None:
+        link.status = "finished:completed"
+        link.leave("model.safetensors", b"model")
+        link.leave("rounds.jsonl", b"")
+        link.end()
+
+    link.on_status = ends
+    running = step(pool, context)
+    link.until(running.done)
+    assert running.result().figures["rounds"] == 3
+
+
+def test_a_serverapp_that_ends_without_a_word_is_a_failure(
+    link: Link, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(desk, "STATUS_EVERY", 0.0)
+    link.status = "finished:failed"
+    running = step(pool, link.context("r1"))
+    link.until(running.done)
+    with pytest.raises(FederationError, match="without a word"):
+        running.result()
+
+
+def test_a_run_may_be_called_as_a_folder_of_the_desk(link: Link, pool: ThreadPoolExecutor) -> None:
+    for number, name in enumerate(("app", "keys", "runs"), 1):
+        running = step(pool, link.context(name))
+        link.until(lambda number=number: len(link.submitted) == number)
+        link.end(kind="FederationError", message="the end")
+        link.until(running.done)
+
+
+def test_a_request_that_cannot_be_read_is_refused_once(link: Link) -> None:
+    put(link.settings.store, "consortium/requests/r9.json", b'{"attempt": "a1", "no": "request"}')
+    for _ in range(3):
+        link.desk.look()
+    failure = json.loads(link.stored("r9", "failure.json") or b"{}")
+    assert failure["attempt"] == "a1"
+    assert link.submitted == []
