@@ -19,6 +19,15 @@ Render = Callable[..., Objects]
 API = ("--kube-version", "1.33.0")
 
 
+def values_of(name: str) -> list[str]:
+    """Helm's options for the chart's ``values-<name>.yaml``, or for a file of the tests.
+
+    Without a name the defaults, with what they cannot do without (``store.yaml``).
+    """
+    ours = Path(__file__).parent / "helm" / f"{name or 'store'}.yaml"
+    return ["-f", str(ours if ours.exists() else CHART / f"values-{name}.yaml")]
+
+
 def objects_of(text: str) -> Objects:
     """Rendered objects by kind and name; two of one name are refused."""
     found: Objects = {}
@@ -49,7 +58,7 @@ def render(chart: Path, tmp_path: Path) -> Render:
     def rendered(
         name: str = "", values: dict[str, Any] | None = None, options: tuple[str, ...] = ()
     ) -> Objects:
-        arguments = ["-f", str(chart / f"values-{name}.yaml")] if name else []
+        arguments = values_of(name)
         if values is None:
             return objects_of(_rendered((*arguments, *options)))
         path = tmp_path / "values.yaml"

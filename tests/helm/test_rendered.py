@@ -13,7 +13,7 @@ from helm_chart import NAMESPACE, Objects, Render
 
 KEY = "ecdsa-sha2-nistp384 AAAAE2VjZHNhLXNoYTItbmlzdHAzODQ= {}"
 PEM = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
-VALUES = ["", "kind", "plain", "eks", "hospital"]
+VALUES = ["", "kind", "plain", "eks", "hospital", "everything"]
 WORKLOADS = ("StatefulSet", "Deployment", "Pod", "Job")
 
 
@@ -298,7 +298,8 @@ def test_mlflow_scales_only_with_a_database_and_artifacts_that_are_shared(render
         "artifacts": {"existingClaim": "mlflow-artifacts"},
         "autoscaling": {"enabled": True},
     }
-    objects = render(values={"mlflow": mlflow})
+    database = [{"to": [{"ipBlock": {"cidr": "192.0.2.32/32"}}], "ports": [{"port": 5432}]}]
+    objects = render(values={"mlflow": mlflow, "networkPolicy": {"mlflow": {"egress": database}}})
     spec = objects["HorizontalPodAutoscaler", "fedrisk-mlflow"]["spec"]
     assert spec["scaleTargetRef"]["name"] == "fedrisk-mlflow"
     server = objects["StatefulSet", "fedrisk-mlflow"]["spec"]

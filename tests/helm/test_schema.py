@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helm_chart import API, values_of
 from kubernetes_cluster import helm
 from ruamel.yaml import YAML
 
 KEY = "ecdsa-sha2-nistp384 AAAAE2VjZHNhLXNoYTItbmlzdHAzODQ= hospital-1"
 PEM = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
 PRIVATE = PEM.replace("CERTIFICATE", "EC PRIVATE KEY")
-VALUES = ["", "kind", "plain", "eks", "hospital"]
+VALUES = ["", "kind", "plain", "eks", "hospital", "everything"]
 
 
 def hospital(**values: Any) -> dict[str, Any]:
@@ -75,6 +76,17 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"volumes": {"whenDeleted": "Keep"}}, "whenDeleted"),
     ({"networkPolicy": {"dns": {"to": []}}}, "dns"),
     ({"networkPolicy": {"mlflow": {"from": [{}]}}}, "from"),
+    (
+        {
+            "networkPolicy": {
+                "superlink": {"from": [{"ipBlock": {"cidr": "192.0.2.0/28"}, "podSelector": {}}]}
+            }
+        },
+        "from",
+    ),
+    ({"networkPolicy": {"store": [{"to": [{"ipBlock": {"cidr": "192.0.2.0"}}]}]}}, "store"),
+    ({"superlink": {"service": {"externalTrafficPolicy": "Local"}}}, "service"),
+    ({"settings": {"compute": "huge"}}, "compute"),
     ({"airflow": {"subjects": [{"kind": "Pod", "name": "x"}]}}, "kind"),
 ]
 
@@ -86,7 +98,7 @@ def lint(chart: Path, *options: str, values: str | None = None) -> str:
 
 @pytest.mark.parametrize("name", VALUES)
 def test_every_file_of_values_is_linted_without_a_warning(chart: Path, name: str) -> None:
-    lint(chart, *(["-f", str(chart / f"values-{name}.yaml")] if name else []))
+    lint(chart, *values_of(name))
 
 
 @pytest.mark.parametrize(("values", "said"), REFUSED, ids=[str(v) for v, _ in REFUSED])
@@ -96,20 +108,24 @@ def test_a_bad_value_is_refused_by_name(
     path = tmp_path / "values.yaml"
     YAML(typ="safe", pure=True).dump(values, path)
     with pytest.raises(RuntimeError, match="don't meet the specifications of the schema") as error:
-        helm("template", "x", str(chart), "--kube-version", "1.33.0", "-f", str(path))
+        helm("template", "x", str(chart), *API, "-f", str(path))
     assert said in str(error.value)
 
 
 def test_more_than_one_mlflow_needs_what_it_can_share(chart: Path) -> None:
     for option in ("mlflow.replicas=2", "mlflow.autoscaling.enabled=true"):
         with pytest.raises(RuntimeError, match=r"mlflow\.database\.existingSecret"):
-            helm("template", "x", str(chart), "--kube-version", "1.33.0", "--set", option)
+            helm("template", "x", str(chart), *API, *values_of(""), "--set", option)
 
 
 def test_a_supernode_without_a_superlink_is_told_what_it_needs(chart: Path) -> None:
     options = ["--set", "superlink.enabled=false,hospitals.h.supernode.enabled=true"]
     with pytest.raises(RuntimeError, match=r"superlink\.address"):
-        helm("template", "x", str(chart), "--kube-version", "1.33.0", *options)
+        helm("template", "x", str(chart), *API, *values_of(""), *options)
+
+
+WHOLE = ("storage", "serviceAccount")
+"""Definitions of which a default gives every key; of the others it gives what it wants."""
 
 
 def test_every_value_is_in_the_schema_and_every_key_of_the_schema_has_a_default(
@@ -121,10 +137,41 @@ def test_every_value_is_in_the_schema_and_every_key_of_the_schema_has_a_default(
 
     def closed(node: Any, at: str) -> None:
         if isinstance(node, dict):
-            if "properties" in node and node.get("type") == "object":
-                assert node["additionalProperties"] is False, at
+            # `then` and its like only narrow what stands beside them.
+            if at.rsplit("/", 1)[-1] in ("if", "then", "not"):
+                return
+            kinds = node.get("type", [])
+            if "object" in (kinds if isinstance(kinds, list) else [kinds]):
+                assert "additionalProperties" in node, at
+                assert node["additionalProperties"] is not True, at
+                if "properties" in node:
+                    assert node["additionalProperties"] is False, at
             for key, value in node.items():
                 closed(value, f"{at}/{key}")
+        elif isinstance(node, list):
+            for number, value in enumerate(node):
+                closed(value, f"{at}/{number}")
+
+    def complete(node: dict[str, Any], default: Any, at: str) -> None:
+        name = node.get("$ref", "").rpartition("/")[2]
+        if name and name not in WHOLE:
+            return
+        properties = (schema["definitions"][name] if name else node).get("properties")
+        if properties is None:
+            return
+        assert set(properties) == set(default), at
+        for key, value in properties.items():
+            complete(value, default[key], f"{at}.{key}")
 
     closed(schema, "")
-    assert set(schema["properties"]) - {"global"} == set(defaults)
+    # Helm's own, of which this chart knows none.
+    assert schema["properties"].pop("global")["properties"] == {}
+    complete(schema, defaults, "")
+
+
+def test_the_compute_profiles_are_the_programs(chart: Path) -> None:
+    from tasks.study.compute import PROFILES
+
+    schema = YAML(typ="safe", pure=True).load((chart / "values.schema.json").read_text())
+    compute = schema["properties"]["settings"]["properties"]["compute"]
+    assert compute["enum"] == ["", *PROFILES]

@@ -198,17 +198,18 @@ priorityClassName: {{ . | quote }}
 {{- end }}
 {{- end }}
 
-{{/* Egress to where the pods of one owner keep their data: `own`, else the shared store. */}}
+{{/* Egress to the store that all share, the runs' at least. No default: whatever it were, it would
+     open more than the store to somebody. */}}
 {{- define "fedrisk.storeEgress" -}}
-{{- if .own }}
-{{ toYaml .own }}
-{{- else if .root.Values.s3.enabled }}
+{{- if .Values.s3.enabled }}
 - to:
     - podSelector:
         matchLabels: {app.kubernetes.io/name: fedrisk, app.kubernetes.io/component: s3}
   ports: [{port: 8333, protocol: TCP}]
+{{- else if .Values.networkPolicy.store }}
+{{ toYaml .Values.networkPolicy.store }}
 {{- else }}
-{{ toYaml .root.Values.networkPolicy.store }}
+{{- fail "networkPolicy.store: say at which addresses the store is, for example [{to: [{ipBlock: {cidr: 192.0.2.0/28}}], ports: [{port: 443}]}]; in a hospital's own cluster hospitals.H.store does as well. What is not said stays closed (0.0.0.0/0 would open everything at that port), and networkPolicy.enabled: false leaves all policies out" }}
 {{- end }}
 {{- end }}
 
@@ -225,13 +226,19 @@ priorityClassName: {{ . | quote }}
 {{/* Egress to the SuperLink of another cluster. */}}
 {{- define "fedrisk.superlinkEgress" -}}
 {{- if and (not .Values.superlink.enabled) .Values.superlink.address }}
+{{- $host := regexReplaceAll ":[0-9]+$" .Values.superlink.address "" }}
+{{- $cidrs := .Values.networkPolicy.superlink.cidrs }}
+{{- if and (not $cidrs) (regexMatch "^[0-9]+([.][0-9]+){3}$" $host) }}
+{{- $cidrs = list (printf "%s/32" $host) }}
+{{- end }}
+{{- if not $cidrs }}
+{{- fail (printf "networkPolicy.superlink.cidrs: say which addresses %s has, for example [198.51.100.10/32]; policies know no names. 0.0.0.0/0 allows any address at its port, and networkPolicy.enabled: false leaves all policies out" $host) }}
+{{- end }}
 - ports: [{port: {{ regexReplaceAll "^.*:" .Values.superlink.address "" }}, protocol: TCP}]
-  {{- with .Values.networkPolicy.superlink.cidrs }}
   to:
-    {{- range . }}
+    {{- range $cidrs }}
     - ipBlock: {cidr: {{ . | quote }}}
     {{- end }}
-  {{- end }}
 {{- end }}
 {{- end }}
 
