@@ -7,6 +7,7 @@ a run changes nothing.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +20,27 @@ from tasks.manifest import RunFolder, write_atomically
 from tasks.settings import Settings
 from tasks.store import PLAN, open_run
 from tasks.study import Study, find_study, read_study
+
+_AIRFLOWS_OWN = re.compile(r"(backfill|scheduled|manual|asset_triggered|asset_materialization)__")
+
+
+def run_of(airflow_run: str, study: str) -> str:
+    """The id of a run, which is its folder's name, from the id that Airflow knows it by.
+
+    Two studies of one schedule have runs of one id in Airflow, where the DAG tells them apart; a
+    folder has only its name. What a user has named keeps its name.
+
+    Args:
+        airflow_run: Airflow's id, or a user's.
+        study: The study's name.
+
+    Returns:
+        The id, with ``-`` for what a path should not have: a colon, which Airflow's own ids have,
+        is no part of a Hadoop path.
+    """
+    own = _AIRFLOWS_OWN.match(airflow_run) is not None
+    whole = f"{study}-{airflow_run}" if own else airflow_run
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", whole).replace("..", ".")[:200]
 
 
 class Request(BaseModel):
@@ -99,7 +121,7 @@ class Plan(BaseModel):
 def make_plan(request: Request, run: str, settings: Settings) -> Plan:
     """Resolve and freeze what a run shall do, and keep it in the run's folder.
 
-    A second call with the same run returns the plan that is there.
+    A second call with the same run returns the plan that is there, if it is of the same study.
 
     Args:
         request: What the user asked for.
@@ -107,13 +129,13 @@ def make_plan(request: Request, run: str, settings: Settings) -> Plan:
         settings: Where studies and runs are.
 
     Raises:
-        StudyError: The study, an override or a choice is not sound.
+        StudyError: The study, an override or a choice is not sound, or the run is another study's.
         DataError: The source does not exist, or the study has none.
     """
     folder = open_run(settings, run)
     path = folder.have(PLAN)
     if path.exists():
-        return Plan.model_validate_json(path.read_bytes())
+        return _same_study(Plan.model_validate_json(path.read_bytes()), request, settings)
     file = find_study(request.study, settings.studies)
     overrides = request.all_overrides()
     study = read_study(file, overrides)
@@ -123,6 +145,8 @@ def make_plan(request: Request, run: str, settings: Settings) -> Plan:
             f"federation.min_hospitals is {study.federation.min_hospitals}, but the run has only "
             f"{len(chosen)} hospitals ({', '.join(chosen)})."
         )
+    if settings.launcher == "kubernetes" and settings.federation == "run":
+        check_executor(study)
     plan = Plan(
         run=run,
         study=study,
@@ -139,6 +163,31 @@ def make_plan(request: Request, run: str, settings: Settings) -> Plan:
     return plan
 
 
+def federation_limit(study: Study, settings: Settings) -> float:
+    """Seconds that the step ``federated`` of a study may work.
+
+    Args:
+        study: Has the deadlines of its federation.
+        settings: ``step_deadline`` is the least.
+    """
+    waits = study.federation.deadlines
+    return max(settings.step_deadline, waits.ready + waits.run + 60)
+
+
+def run_limit(study: Study, settings: Settings) -> float:
+    """Seconds that Airflow gives a whole run of a study.
+
+    Args:
+        study: The study as its file has it: a DAG is made before a run's overrides are known.
+        settings: Say which launcher runs steps, and how long a step may work.
+    """
+    limit = 3 * settings.step_deadline + federation_limit(study, settings)
+    if settings.launcher == "kubernetes":
+        # A pod waits for a node and for its image before each of the eight steps in a row.
+        limit += 8 * (study.compute.place_within + study.compute.start_within)
+    return limit
+
+
 def read_plan(run: RunFolder) -> Plan:
     """Read the plan of a run.
 
@@ -152,6 +201,41 @@ def read_plan(run: RunFolder) -> Plan:
             f"{run.run}`."
         )
     return Plan.model_validate_json(path.read_bytes())
+
+
+def check_executor(study: Study) -> None:
+    """Refuse Flower's own SuperLink where other machines reach it.
+
+    It serves the calls that register keys and start runs at the port that hospitals use, and asks
+    nobody who they are. ``tasks/federation/executor.py`` closes them; Flower's own command does
+    not.
+
+    Raises:
+        StudyError: The study asks for it.
+    """
+    if study.federation.executor == "stock":
+        raise StudyError(
+            "federation.executor: stock: Flower's own SuperLink lets whoever reaches its port "
+            "register keys and start runs, so it is for a federation on one machine only. Set "
+            "federation.executor: warm where hospitals come from other machines or pods."
+        )
+
+
+def _same_study(plan: Plan, request: Request, settings: Settings) -> Plan:
+    """The plan that is there, unless it is another study's."""
+    if request.study in (plan.study.name, plan.study_file):
+        return plan
+    try:
+        name = read_study(find_study(request.study, settings.studies)).name
+    except StudyError:
+        # A file that was moved or spoiled since then says nothing; the plan does not need it.
+        return plan
+    if name != plan.study.name:
+        raise StudyError(
+            f"run {plan.run} is there and is of study {plan.study.name}, not of {name}: choose "
+            "another id for the run."
+        )
+    return plan
 
 
 def is_remote(source: str) -> bool:

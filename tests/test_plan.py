@@ -8,8 +8,17 @@ import pytest
 
 from tasks.errors import DataError, StudyError
 from tasks.manifest import RunFolder
-from tasks.plan import Request, hospital_source, make_plan, read_plan
+from tasks.plan import (
+    Request,
+    check_executor,
+    hospital_source,
+    make_plan,
+    read_plan,
+    run_limit,
+    run_of,
+)
 from tasks.settings import Settings
+from tasks.study import read_study
 
 
 @pytest.fixture
@@ -77,3 +86,57 @@ def test_an_unknown_study_is_named_with_the_known(settings: Settings) -> None:
 def test_a_run_without_a_plan_says_how_to_make_one(settings: Settings) -> None:
     with pytest.raises(DataError, match=r"fedrisk step plan"):
         read_plan(RunFolder(settings.runs, "none"))
+
+
+@pytest.mark.parametrize("kind", ["scheduled", "manual", "backfill", "asset_triggered"])
+def test_two_studies_of_one_schedule_have_folders_of_their_own(kind: str) -> None:
+    airflows = f"{kind}__2026-11-24T03:00:00+00:00"
+    assert run_of(airflows, "stroke") == f"stroke-{kind}__2026-11-24T03-00-00-00-00"
+    assert run_of(airflows, "stroke") != run_of(airflows, "heart")
+    # The name by which `fedrisk runs` lists it is a run's id as well, and of the same folder.
+    assert run_of(run_of(airflows, "stroke"), "stroke") == run_of(airflows, "stroke")
+
+
+@pytest.mark.parametrize("run", ["20261124T121500-stroke-1", "tuesday", "manual", "my__run"])
+def test_what_a_user_has_named_keeps_its_name(run: str) -> None:
+    assert run_of(run, "stroke") == run
+
+
+def test_a_run_becomes_a_name_that_a_path_may_have() -> None:
+    assert run_of("a..b/../c", "stroke") == "a.b-.-c"
+
+
+def test_a_run_of_one_study_is_none_of_another(settings: Settings) -> None:
+    make_plan(Request(study="stroke"), "r1", settings)
+    with pytest.raises(StudyError, match=r"run r1 is there and is of study stroke, not of heart"):
+        make_plan(Request(study="heart"), "r1", settings)
+    file = str(settings.studies / "heart.yaml")
+    with pytest.raises(StudyError, match="not of heart"):
+        make_plan(Request(study=file), "r1", settings)
+
+
+def test_a_plan_outlives_its_studys_file(settings: Settings, tmp_path: Path) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text((settings.studies / "stroke.yaml").read_text(encoding="utf-8"))
+    first = make_plan(Request(study=str(file)), "r1", settings)
+    file.unlink()
+    assert make_plan(Request(study=str(file)), "r1", settings) == first
+
+
+def test_flowers_open_superlink_is_for_one_machine_only(settings: Settings) -> None:
+    request = Request(study="stroke", overrides=["federation.executor=stock"])
+    pods = settings.model_copy(update={"launcher": "kubernetes"})
+    with pytest.raises(StudyError, match="register keys and start runs"):
+        make_plan(request, "r1", pods)
+    standing = pods.model_copy(update={"federation": "standing"})
+    assert make_plan(request, "r2", standing)
+    check_executor(make_plan(Request(study="stroke"), "r3", pods).study)
+    assert make_plan(request, "r4", settings)
+
+
+def test_a_run_of_pods_has_time_for_every_pod_to_start(settings: Settings) -> None:
+    study = read_study(settings.studies / "stroke.yaml", ["compute.place_within=1000"])
+    pods = settings.model_copy(update={"launcher": "kubernetes"})
+    assert run_limit(study, pods) - run_limit(study, settings) == 8 * (
+        1000 + study.compute.start_within
+    )

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from tasks.plan import Plan
 
 POLL = 0.5
+SPARE = 300.0
+"""Seconds beyond a DAG's own limit after which its Airflow is taken for one that keeps none."""
 ENDED = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
 
 
@@ -83,13 +85,22 @@ class Progress:
         self.say(f"[{time.monotonic() - self.started:6.1f} s] {name:<24} {text}")
 
 
-def follow(running: Running, dag: str, plan: Plan, say: Callable[[str], None]) -> str:
+def follow(
+    running: Running,
+    dag: str,
+    airflow_run: str,
+    plan: Plan,
+    limit: float,
+    say: Callable[[str], None],
+) -> str:
     """Wait for a run's end and show it.
 
     Args:
         running: The Airflow that runs it.
         dag: The DAG's id.
+        airflow_run: The run's id in Airflow.
         plan: The run's plan.
+        limit: Seconds that the DAG gives a run (``tasks.plan.run_limit``).
         say: Prints one line.
 
     Returns:
@@ -101,19 +112,18 @@ def follow(running: Running, dag: str, plan: Plan, say: Callable[[str], None]) -
     """
     from tasks.embedded.rest import AirflowError
 
-    settings = running.home.settings
     # The DAG's own limit comes first; this one is for an Airflow that does not keep it.
-    deadline = time.monotonic() + 6 * settings.step_deadline
-    run = open_run(settings, plan.run)
-    progress = Progress(run, say, plan.hospitals)
+    limit += SPARE
+    deadline = time.monotonic() + limit
+    progress = Progress(open_run(running.home.settings, plan.run), say, plan.hospitals)
     while time.monotonic() < deadline:
         running.check()
-        state = running.airflow.state(dag, run.run)
-        progress.show(running.airflow.tasks(dag, run.run))
+        state = running.airflow.state(dag, airflow_run)
+        progress.show(running.airflow.tasks(dag, airflow_run))
         if state in ("success", "failed"):
             return state
         time.sleep(POLL)
-    raise AirflowError(f"run {run.run} has not ended within {6 * settings.step_deadline:g} s.")
+    raise AirflowError(f"run {plan.run} has not ended within {limit:g} s.")
 
 
 def _key(step: str, hospital: str | None) -> str:

@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +50,8 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     from tasks.cli.outcome import outcome_of, show
     from tasks.embedded.server import airflow_running
     from tasks.embedded.studies import find_known_study, register_study
-    from tasks.plan import make_plan
+    from tasks.manifest import RunFolder
+    from tasks.plan import make_plan, run_limit, run_of
     from tasks.store import open_run
     from tasks.study import read_study
 
@@ -60,20 +62,23 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
 
     file = find_known_study(args.study, settings)
     request = request_of(args, file)
-    name = read_study(file).name
+    study = read_study(file)
+    name = study.name
     run_id = args.run_id or _new_run(settings, name)
+    RunFolder(settings.runs, run_id)
     # The plan is made before Airflow starts, so that what cannot work is refused at once.
-    plan = make_plan(request, run_id, settings)
-    _check_same(plan, request, name)
+    plan = make_plan(request, run_of(run_id, name), settings)
+    _check_same(plan, request)
     register_study(file, name, settings)
     hospitals = ", ".join(plan.hospitals)
-    say(f"run {run_id}: study {name}, source {plan.source_name}, hospitals {hospitals}")
+    say(f"run {plan.run}: study {name}, source {plan.source_name}, hospitals {hospitals}")
     with airflow_running(settings, "run", say) as running:
         running.wait_for_dag(f"retrain_{name}")
         start = time.monotonic() - started
         say(f"Airflow is at work after {start:.1f} s")
-        state = _through_airflow(running, plan, _conf(request), say)
-    folder = open_run(settings, run_id)
+        asked = _Asked(run_id, _conf(request), run_limit(study, settings))
+        state = _through_airflow(running, plan, asked, say)
+    folder = open_run(settings, plan.run)
     outcome = outcome_of(plan, folder, state, start, time.monotonic() - started)
     show(outcome, say)
     if args.json:
@@ -81,6 +86,21 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     if outcome.message:
         print(f"error: {outcome.message}", file=sys.stderr)
     return outcome.code
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What Airflow is asked for.
+
+    Attributes:
+        run: The run's id in Airflow, which may be one that Airflow has made.
+        conf: The filled-in form.
+        limit: Seconds that the DAG gives a run.
+    """
+
+    run: str
+    conf: dict[str, Any]
+    limit: float
 
 
 def _new_run(settings: Settings, study: str) -> str:
@@ -91,20 +111,19 @@ def _new_run(settings: Settings, study: str) -> str:
     return f"{now}-{number}"
 
 
-def _check_same(plan: Plan, request: Request, study: str) -> None:
-    """Refuse to go on with a run that was planned for something else."""
+def _check_same(plan: Plan, request: Request) -> None:
+    """Refuse to go on with a run of the same study that was planned for something else."""
     overrides = request.all_overrides()
     hospitals = [h for h in plan.study.hospitals if h in request.hospitals]
     other = {
-        "study": plan.study.name != study,
         "source": request.source is not None and plan.source != request.source,
         "hospitals": bool(hospitals) and hospitals != plan.hospitals,
         "settings": bool(overrides) and overrides != plan.overrides,
     }
     if changed := [key for key, differs in other.items() if differs]:
         raise SettingsError(
-            f"run {plan.run} is there with another {' and '.join(changed)} (study "
-            f"{plan.study.name}, source {plan.source_name}, overrides {plan.overrides}), and a "
+            f"run {plan.run} is there with another {' and '.join(changed)} (source "
+            f"{plan.source_name}, overrides {plan.overrides}), and a "
             "run's plan does not change: leave --run out, or ask for the same."
         )
 
@@ -116,7 +135,7 @@ def _conf(request: Request) -> dict[str, Any]:
 
 
 def _through_airflow(
-    running: Running, plan: Plan, conf: dict[str, Any], say: Callable[[str], None]
+    running: Running, plan: Plan, asked: _Asked, say: Callable[[str], None]
 ) -> str:
     from tasks.cli.progress import follow
     from tasks.embedded.rest import AirflowError, AlreadyThere
@@ -131,19 +150,19 @@ def _through_airflow(
     airflow.set_paused(dag, False)
     try:
         try:
-            airflow.trigger(dag, plan.run, conf)
+            airflow.trigger(dag, asked.run, asked.conf)
         except AlreadyThere:
-            if airflow.resume(dag, plan.run):
+            if airflow.resume(dag, asked.run):
                 say(f"run {plan.run} is there: going on with what is not done")
             else:
                 say(f"run {plan.run} is there and done")
-        return follow(running, dag, plan, say)
+        return follow(running, dag, asked.run, plan, asked.limit, say)
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt):
-            say(f"interrupted; with --run {plan.run} the run goes on from here")
+            say(f"interrupted; with --run {asked.run} the run goes on from here")
         try:
             # Whoever presses Ctrl-C does not wait for a busy server; the next command marks it.
-            airflow.fail(dag, plan.run, tries=1)
+            airflow.fail(dag, asked.run, tries=1)
         except (AirflowError, OSError) as fault:
             say(f"could not mark the run as failed: {fault}")
         raise

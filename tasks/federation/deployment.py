@@ -23,6 +23,7 @@ from tasks.federation.hospital import hospital_config
 from tasks.federation.processes import Processes
 from tasks.launch import step_environment
 from tasks.manifest import TableVersion
+from tasks.plan import check_executor
 from tasks.settings import PREFIX, Settings
 from tasks.step import Context
 from tasks.telemetry.round_event import read_events
@@ -83,7 +84,12 @@ def deploy(context: Context, folder: Path, processes: Processes) -> Deployment:
 
     Raises:
         DataError: A hospital's step ``features`` has left no table.
+        StudyError: Flower's own SuperLink is asked for where other machines reach it.
     """
+    elsewhere = context.settings.superlink
+    warm = context.study.federation.executor == "warm"
+    if elsewhere:
+        check_executor(context.study)
     tables = {
         name: context.run.read("features", name).tables["gold"] for name in context.plan.hospitals
     }
@@ -91,7 +97,6 @@ def deploy(context: Context, folder: Path, processes: Processes) -> Deployment:
     shutil.rmtree(private, ignore_errors=True)
     private.mkdir(mode=0o700)
     ports = free_ports(1 + len(tables))
-    elsewhere = context.settings.superlink
     deployment = Deployment(
         folder,
         private,
@@ -99,7 +104,6 @@ def deploy(context: Context, folder: Path, processes: Processes) -> Deployment:
         int(elsewhere.rpartition(":")[2]) if elsewhere else ports[0],
         certificates_of(context.settings, private / "superlink"),
     )
-    warm = context.study.federation.executor == "warm"
     _write_server(context, deployment, tables)
     _start_superlink(context, deployment, processes, warm)
     if elsewhere:
@@ -156,7 +160,7 @@ def known_file(path: Path) -> Path:
 
 
 def registered(settings: Settings, hospitals: list[str]) -> dict[str, Path]:
-    """The registered public keys of the hospitals, those that have one.
+    """The registered public keys of the hospitals, those that have one, as they are now.
 
     Args:
         settings: ``registered`` names the folder.

@@ -8,11 +8,16 @@ also the SuperNode: it serves the run until the server has ended.
 from __future__ import annotations
 
 import contextlib
+import json
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from tasks.errors import FedriskError
 from tasks.federation.certificates import write_private
+from tasks.federation.ended import ServerEnded, is_ended
 from tasks.federation.hospital import check_approved, hospital_config
+from tasks.federation.standing_rows import CONFIG, REFUSED
 from tasks.federation.supernode import SuperNode, serve
 from tasks.federation.termination import interruptible
 from tasks.manifest import RunFolder
@@ -20,8 +25,8 @@ from tasks.objects import StoreUnavailable
 from tasks.step import Context, Result
 from tasks.store import open_run
 
-ENDED = "files/federated/ended"
-"""Left by the server that will not come back: the hospitals need not wait."""
+LASTS = timedelta(days=7)
+"""How long, beyond the run's deadlines, a run may use the table: it may be resumed days later."""
 RESTART = 240.0
 """Seconds, beyond the deadline to be ready, in which a lost server may be started again."""
 LOOK = 3.0
@@ -34,12 +39,22 @@ def join(context: Context) -> Result:
         NotApproved: The hospital has not approved the study.
         DataError: The step ``features`` has left no table.
         FederationError: The run's server did not let the hospital in, or was gone for too long.
+        ServerEnded: The run's server has ended without a model and will not come back.
     """
     own = context.own
     table = context.run.read("features", own).tables["gold"]
-    config = hospital_config(context, own, table)
-    check_approved(config)
-    path = context.run.folder("join", own) / "hospital.json"
+    waits = context.study.federation.deadlines
+    ends = datetime.now(UTC) + timedelta(seconds=waits.ready + waits.run) + LASTS
+    config = hospital_config(context, own, table).model_copy(update={"ends": ends})
+    folder = context.run.folder("join", own)
+    path, refused = folder / CONFIG, folder / REFUSED
+    try:
+        check_approved(config)
+    except FedriskError as error:
+        # For its standing SuperNode: the server need not wait for this hospital.
+        write_private(refused, json.dumps({"reason": str(error)}).encode())
+        raise
+    refused.unlink(missing_ok=True)
     write_private(path, config.model_dump_json().encode())
     figures = {"approved": bool(config.approved), "starts": 0}
     if context.settings.superlink and context.settings.federation == "run":
@@ -50,7 +65,7 @@ def join(context: Context) -> Result:
 
 
 def take_part(context: Context, config: Path) -> int:
-    """Be the hospital's SuperNode until the run's server has ended.
+    """Be the hospital's SuperNode until the run's model is there.
 
     Args:
         context: The step's.
@@ -58,6 +73,11 @@ def take_part(context: Context, config: Path) -> int:
 
     Returns:
         How often the SuperNode was started.
+
+    Raises:
+        FederationError: The run's server did not let the hospital in, or was gone for too long.
+        ServerEnded: It has ended without a model. So the step leaves no manifest, and takes part
+            again when the run is resumed.
     """
     waits = context.study.federation.deadlines
     folder = context.settings.home / "federation" / context.run.run / context.own
@@ -73,7 +93,7 @@ def take_part(context: Context, config: Path) -> int:
 
 
 class _OverSometimes:
-    """Whether the server has ended, asked of the store every few seconds."""
+    """Whether the server's work is done, asked of the store every few seconds."""
 
     def __init__(self, run: RunFolder, context: Context) -> None:
         self._run, self._context, self._next, self._over = run, context, 0.0, False
@@ -85,5 +105,11 @@ class _OverSometimes:
             run = open_run(self._context.settings, self._run.run, self._context.own)
             # A store that is away for a moment says nothing about the server.
             with contextlib.suppress(StoreUnavailable):
-                self._over = run.find("federated") is not None or run.have(ENDED).exists()
+                self._over = run.find("federated") is not None
+                if not self._over and is_ended(self._context.settings, self._run.run):
+                    raise ServerEnded(
+                        f"the server of run {self._run.run} has ended without a model and will not "
+                        "come back: look at the step federated. When that is run again, run join "
+                        "of every hospital again too."
+                    )
         return self._over

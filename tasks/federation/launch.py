@@ -8,6 +8,7 @@ and name; the server no table at all. TLS and node keys are on, as between machi
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import time
@@ -16,15 +17,13 @@ from pathlib import Path
 from tasks.errors import ExitCode, FederationError, FedriskError
 from tasks.federation.closing import MODEL, Outcome
 from tasks.federation.deployment import Deployment, deploy
+from tasks.federation.ended import mark_ended, unmark_ended
 from tasks.federation.handover import hand_over
-from tasks.federation.join import ENDED
 from tasks.federation.processes import Processes, tail
 from tasks.federation.termination import check_interrupted, interruptible
 from tasks.federation.told import failure_of, tell_rounds
 from tasks.manifest import write_atomically
-from tasks.objects import remove
 from tasks.step import Context, Result
-from tasks.store import CONSORTIUM
 from tasks.telemetry.live import MlflowRounds, RoundSink
 from tasks.telemetry.round_event import read_events
 
@@ -50,8 +49,8 @@ def federated(context: Context) -> Result:
         context.run.fetch("federated")
     folder = context.run.folder("federated")
     sink = MlflowRounds(context.plan, context.settings)
-    if context.settings.store:
-        remove(context.settings.store, f"{CONSORTIUM}/{context.run.run}/{ENDED}")
+    # An earlier try's, which may have been fetched with its checkpoint.
+    unmark_ended(context.settings, context.run.run)
     with interruptible():
         try:
             if standing:
@@ -60,9 +59,10 @@ def federated(context: Context) -> Result:
                 outcome = _own_federation(context, folder, sink)
         except FedriskError as error:
             if error.exit_code in (ExitCode.BAD_INPUT, ExitCode.REFUSED):
-                # Hospitals whose pods wait for this server need not wait for another try.
-                write_atomically(context.run.path / ENDED, b"")
-                context.run.put(ENDED)
+                # Hospitals whose pods wait for this server need not wait for another try. Where the
+                # store is away, whoever started the step leaves the mark.
+                with contextlib.suppress(FedriskError):
+                    mark_ended(context.settings, context.run.run)
             raise
     figures = outcome.model_dump(mode="json", exclude={"notes"})
     events = read_events(folder / "rounds.jsonl")

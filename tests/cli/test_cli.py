@@ -143,7 +143,7 @@ def test_a_step_of_another_study_than_the_runs_is_refused(
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--study", "stroke"], "another study"),
+        (["--study", "stroke"], "is of study heart, not of stroke"),
         (["--study", "heart", "--rounds", "3"], "another settings"),
         (["--study", "heart", "--hospitals", "cleveland,va,hungarian"], "another hospitals"),
     ],
