@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helm_chart import CHART
+from helm_chart import API, CHART, values_of
 from kubernetes_cluster import (
     get,
     helm,
@@ -31,7 +31,7 @@ SPACE, RELEASE = "chart-test", "fedrisk"
 TAG = os.environ.get("FEDRISK_TEST_TAG", "dev")
 IMAGES = [f"fedrisk-federation:{TAG}", f"fedrisk-mlflow:{TAG}", "chrislusf/seaweedfs:4.48"]
 HOSPITALS = ["hospital-1", "hospital-2", "hospital-3"]
-VALUES = ["", "kind", "plain", "eks", "hospital"]
+VALUES = ["", "kind", "plain", "eks", "hospital", "everything"]
 
 READ = """
 import sys, os, obstore
@@ -60,6 +60,14 @@ try:
 except ssl.SSLError as error:
     print(error.reason)
 """
+
+
+METRICS = """
+import sys, urllib.request
+for url in sys.argv[1:]:
+    print(urllib.request.urlopen(url, timeout=20).read().decode())
+"""
+NO_IMAGE = f"sha256:{'0' * 64}"
 
 
 def identities(hospitals: list[str]) -> str:
@@ -104,6 +112,24 @@ def state(name: str) -> dict[str, Any]:
         "running": any("running" in status["state"] for status in statuses),
         "restarts": sum(status["restartCount"] for status in statuses),
     }
+
+
+def is_ready(name: str) -> bool:
+    """Whether a pod is there and ready."""
+    try:
+        return bool(state(name)["ready"])
+    except RuntimeError:
+        return False
+
+
+def waits_for_an_image(name: str) -> bool:
+    """Whether a pod is there and cannot start for want of its image."""
+    try:
+        statuses = get("pod", name, SPACE)["status"].get("containerStatuses", [])
+    except RuntimeError:
+        return False
+    reasons = [status["state"].get("waiting", {}).get("reason", "") for status in statuses]
+    return any("Image" in reason for reason in reasons)
 
 
 def run_in(pod: str, code: str, *arguments: str) -> str:
@@ -181,10 +207,7 @@ class Release:
 @pytest.mark.parametrize("name", VALUES)
 @pytest.mark.slow
 def test_the_api_server_accepts_all_that_is_rendered(cluster: Path, name: str) -> None:
-    given = ["-f", str(CHART / f"values-{name}.yaml")] if name else []
-    text = helm(
-        "template", RELEASE, str(CHART), "-n", "default", "--kube-version", "1.33.0", *given
-    )
+    text = helm("template", RELEASE, str(CHART), "-n", "default", *API, *values_of(name))
     said = kubectl("apply", "--dry-run=server", "-f", "-", text=text, namespace="default")
     lines = said.splitlines()
     assert len(lines) >= text.count("\nkind: ")
@@ -213,6 +236,11 @@ def test_a_release_from_its_install_to_its_end(
     address = get("pod", "fedrisk-s3-0", space)["status"]["podIP"]
     assert "CERTIFICATE_REQUIRED" in run_in(node, PORTS, address)
     assert "open" not in run_in(node, PORTS, address)
+    # Both tell Prometheus, which calls MLflow's pod by its address and the store by its service.
+    server = get("pod", "fedrisk-mlflow-0", space)["status"]["podIP"]
+    told = run_in(node, METRICS, f"http://{server}:5000/metrics", "http://fedrisk-s3:9327/metrics")
+    assert "mlflow_http_request_total" in told
+    assert "SeaweedFS_" in told
     for account in ("fedrisk-hospital-hospital-1", "fedrisk-consortium", "fedrisk-pool"):
         assert not may(account, "get", "secrets")
         assert not may(account, "get", "pods")
@@ -246,6 +274,15 @@ def test_a_release_from_its_install_to_its_end(
     )
     assert {name: state(name) for name in standing} == before
     assert get("secret", "fedrisk-superlink", space)["data"] == certificate
+
+    # A pod that never gets ready is replaced by the upgrade that puts it right.
+    release.put("--set", f"images.digests.mlflow={NO_IMAGE}")
+    until("MLflow has no image", lambda: waits_for_an_image("fedrisk-mlflow-0"), 90)
+    release.put()
+    until("MLflow is back", lambda: is_ready("fedrisk-mlflow-0"), 180)
+    assert {name: state(name) for name in standing if "mlflow" not in name} == {
+        name: each for name, each in before.items() if "mlflow" not in name
+    }
 
     # The SuperLink comes back, and the hospitals with it.
     kubectl("delete", "pod", "fedrisk-superlink-0", namespace=space, timeout=120)

@@ -408,11 +408,15 @@ def test_a_superlinks_address_that_is_no_name_is_allowed_as_it_is(render: Render
 
 def test_nobody_scrapes_unless_it_is_said_who(render: Render) -> None:
     objects = render("kind")
-    assert reaches(objects, PROMETHEUS, S3, 9327)
-    assert not reaches(objects, STRANGER, S3, 9327)
+    for target, port in ((S3, 9327), (MLFLOW, 5000)):
+        assert reaches(objects, PROMETHEUS, target, port)
+        assert not reaches(objects, STRANGER, target, port)
+        assert not reaches(objects, End({"app": "grafana"}, "monitoring"), target, port)
+    assert not reaches(objects, PROMETHEUS, S3, 8333)
     objects = render("kind", values={"monitoring": {"from": []}})
     for pod in (PROMETHEUS, STRANGER, H1):
         assert not reaches(objects, pod, S3, 9327)
+    assert not reaches(objects, PROMETHEUS, MLFLOW, 5000)
 
 
 def test_strangers_in_the_namespace_are_left_alone_unless_the_values_say_otherwise(

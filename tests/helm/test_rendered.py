@@ -318,15 +318,43 @@ def test_mlflow_answers_to_its_services_names_alone(render: Render) -> None:
     assert not any("*" in host for host in hosts)
 
 
+OPERATOR = ("--api-versions", "monitoring.coreos.com/v1")
+
+
 def test_monitors_are_made_only_where_the_cluster_knows_them(render: Render) -> None:
     def monitors(*options: str) -> list[str]:
-        return [name for kind, name in render("kind", options=options) if kind == "PodMonitor"]
+        return [name for kind, name in render("kind", options=options) if kind.endswith("Monitor")]
 
     assert monitors() == []
-    assert monitors("--api-versions", "monitoring.coreos.com/v1") == ["fedrisk-s3"]
-    assert (
-        monitors("--api-versions=monitoring.coreos.com/v1", "--set=monitoring.enabled=false") == []
-    )
+    assert sorted(monitors(*OPERATOR)) == ["fedrisk-mlflow", "fedrisk-s3"]
+    assert monitors(*OPERATOR, "--set=monitoring.enabled=false") == []
+
+
+def test_a_monitor_finds_a_service_and_its_port(render: Render) -> None:
+    objects = render("kind", options=(*OPERATOR, "--set=monitoring.labels.release=ours"))
+    for name in ("fedrisk-mlflow", "fedrisk-s3"):
+        monitor, service = objects["ServiceMonitor", name], objects["Service", name]
+        assert monitor["metadata"]["labels"]["release"] == "ours"
+        wanted = monitor["spec"]["selector"]["matchLabels"].items()
+        found = [i for (k, _), i in objects.items() if k == "Service"]
+        assert [i for i in found if wanted <= i["metadata"]["labels"].items()] == [service]
+        (endpoint,) = monitor["spec"]["endpoints"]
+        (port,) = [p for p in service["spec"]["ports"] if p["name"] == endpoint["port"]]
+        (container,) = pods(objects)[name]["containers"]
+        assert port["targetPort"] in {p["name"] for p in container["ports"]}
+
+
+def test_mlflow_answers_prometheus_under_its_pods_address(render: Render) -> None:
+    (container,) = pods(render("kind"))["fedrisk-mlflow"]["containers"]
+    assert "--expose-prometheus=/tmp/metrics" in container["args"]
+    names = [v["name"] for v in container["env"]]
+    # Kubernetes fills in only what stands before.
+    assert names.index("POD_IP") < names.index("MLFLOW_SERVER_ALLOWED_HOSTS")
+    assert "$(POD_IP):5000" in variables(container)["MLFLOW_SERVER_ALLOWED_HOSTS"].split(",")
+    off = render("kind", options=("--set=monitoring.enabled=false",))
+    (container,) = pods(off)["fedrisk-mlflow"]["containers"]
+    assert "prometheus" not in str(container["args"])
+    assert "POD_IP" not in str(container["env"])
 
 
 def test_priority_classes_are_made_and_used(render: Render) -> None:

@@ -140,6 +140,29 @@ imagePullSecrets:
 {{- end }}
 {{- end }}
 
+{{/* Prometheus' operator's description of whom to ask, where the cluster knows such. */}}
+{{- define "fedrisk.monitor" -}}
+{{- $monitoring := .root.Values.monitoring }}
+{{- if and $monitoring.enabled (.root.Capabilities.APIVersions.Has "monitoring.coreos.com/v1") }}
+---
+apiVersion: monitoring.coreos.com/v1
+kind: ServiceMonitor
+metadata:
+  name: fedrisk-{{ .component }}
+  labels:
+    {{- include "fedrisk.labels" . | nindent 4 }}
+    {{- with $monitoring.labels }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+spec:
+  selector:
+    matchLabels:
+      {{- include "fedrisk.selector" . | nindent 6 }}
+  endpoints:
+    - {port: {{ .port }}, path: /metrics, interval: {{ $monitoring.interval }}}
+{{- end }}
+{{- end }}
+
 {{- define "fedrisk.container" -}}
 securityContext:
   allowPrivilegeEscalation: false
