@@ -11,6 +11,7 @@ import os
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from tasks.errors import DataError, ExitCode, FedriskError, NotApproved
+from tasks.errors import DataError, ExitCode, FedriskError, NotApproved, SettingsError
 from tasks.federation.messages import (
     Closing,
     ClosingTask,
@@ -53,6 +54,8 @@ class HospitalConfig(BaseModel):
         version: The table's version.
         study: The run's frozen study, the hospital's own copy: the server cannot change it.
         approved: The hospital's file of approved studies; empty to approve all.
+        ends: When the hospital no longer answers this run; None where the configuration itself
+            ends with the run.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -62,6 +65,7 @@ class HospitalConfig(BaseModel):
     version: int
     study: Study
     approved: str = ""
+    ends: datetime | None = None
 
 
 def hospital_config(context: Context, name: str, table: TableVersion) -> HospitalConfig:
@@ -118,12 +122,21 @@ def check_approved(config: HospitalConfig) -> None:
 
     Raises:
         NotApproved: It has not.
-        StudyError: Its file of approved studies cannot be read.
+        SettingsError: Its file of approved studies cannot be read. The message does not say what
+            is in it, for it leaves the hospital.
     """
-    if config.approved:
-        refusal = read_approved(Path(config.approved)).refusal(config.study)
-        if refusal:
-            raise NotApproved(f"hospital {config.hospital}: {refusal}")
+    if not config.approved:
+        return
+    try:
+        approved = read_approved(Path(config.approved))
+    except SettingsError:
+        raise SettingsError(
+            f"hospital {config.hospital}: its approved-studies file cannot be read or is not "
+            "sound, so nothing is approved. `fedrisk hospital check` says at the hospital where."
+        ) from None
+    refusal = approved.refusal(config.study)
+    if refusal:
+        raise NotApproved(f"hospital {config.hospital}: {refusal}")
 
 
 class Hospital:
@@ -153,7 +166,20 @@ class Hospital:
             "train": self._train,
             "close": self._close,
         }
-        return guarded(lambda: answers[question](wire))
+
+        def work() -> Wire:
+            self._check_ends()
+            return answers[question](wire)
+
+        return guarded(work)
+
+    def _check_ends(self) -> None:
+        ends = self.config.ends
+        if ends is not None and datetime.now(UTC) > ends:
+            raise NotApproved(
+                f"hospital {self.config.hospital} let this run use its table until "
+                f"{ends:%Y-%m-%d %H:%M} UTC. Start a new run."
+            )
 
     def _statistics(self, wire: Mapping[str, Any]) -> Wire:
         del wire
@@ -169,6 +195,11 @@ class Hospital:
 
         study, plan = self.config.study, self.config.study.federation
         task = TrainTask.decode(wire, self._parameters, self._features)
+        if not 1 <= task.round <= plan.rounds:
+            raise DataError(
+                f"the server asks for round {task.round}; the study that this hospital joined has "
+                f"{plan.rounds}."
+            )
         scores = self._scores(task.model, task.scaler)
         module = build(study.model, self._features, task.seed)
         unflatten(module, task.model)

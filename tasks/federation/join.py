@@ -21,9 +21,9 @@ from tasks.federation.standing_rows import CONFIG, REFUSED
 from tasks.federation.supernode import SuperNode, serve
 from tasks.federation.termination import interruptible
 from tasks.manifest import RunFolder
-from tasks.objects import StoreUnavailable
+from tasks.objects import StoreUnavailable, remove
 from tasks.step import Context, Result
-from tasks.store import open_run
+from tasks.store import lake_store, open_run
 
 LASTS = timedelta(days=7)
 """How long, beyond the run's deadlines, a run may use the table: it may be resumed days later."""
@@ -48,13 +48,18 @@ def join(context: Context) -> Result:
     config = hospital_config(context, own, table).model_copy(update={"ends": ends})
     folder = context.run.folder("join", own)
     path, refused = folder / CONFIG, folder / REFUSED
+    # An earlier attempt's refusal is none of this one's, which may take a while.
+    refused.unlink(missing_ok=True)
+    if context.settings.store:
+        remove(
+            lake_store(context.settings, own), f"runs/{context.run.run}/files/join.{own}/{REFUSED}"
+        )
     try:
         check_approved(config)
     except FedriskError as error:
         # For its standing SuperNode: the server need not wait for this hospital.
         write_private(refused, json.dumps({"reason": str(error)}).encode())
         raise
-    refused.unlink(missing_ok=True)
     write_private(path, config.model_dump_json().encode())
     figures = {"approved": bool(config.approved), "starts": 0}
     if context.settings.superlink and context.settings.federation == "run":

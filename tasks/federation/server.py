@@ -65,7 +65,9 @@ def train_federated(config: ServerConfig, link: Link, folder: Path) -> Outcome:
     plan = config.study.federation
     began = time.monotonic()
     end = began + plan.deadlines.run
-    there = wait_until_ready(link, config.hospitals, plan.min_hospitals, plan.deadlines.ready)
+    # A hospital without a registered key cannot come, so nobody waits for it.
+    able = [name for name in config.hospitals if name in config.nodes]
+    there = wait_until_ready(link, able, plan.min_hospitals, plan.deadlines.ready)
     if len(there) < plan.min_hospitals:
         absent = sorted(set(config.hospitals) - there)
         why = "; ".join(f"{h}: {reason}" for h, reason in sorted(link.gone().items()))

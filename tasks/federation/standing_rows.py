@@ -1,23 +1,27 @@
 """What a standing SuperNode knows of a run: only what its own hospital has left in its own bucket.
 
 The step ``join`` leaves a configuration there: which version of which table the run may use. The
-server says no more than the run's id. Rows are read for the first message of a run and kept on the
-hospital's own disk for the next, because each message is answered by a new process.
+server says no more than the run's id. Rows are read for the first message of a run and kept for the
+next, because each message is answered by a new process: below the SuperNode's own folder, which no
+other user may enter and no other hospital's SuperNode shares, until the SuperNode ends. One that
+was killed has them deleted when it is started again.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
-import tempfile
+import shutil
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tasks.errors import DataError, NotJoined
+from tasks.errors import DataError, NotApproved, NotJoined
 from tasks.federation.hospital import (
     Hospital,
     HospitalConfig,
@@ -36,6 +40,9 @@ STANDING = "standing"
 """The node's configuration where there is no file for one run."""
 OWN = "OWN_HOSPITAL"
 """Environment variable with the hospital that a SuperNode and its ClientApps work for."""
+CONFIG, REFUSED = "hospital.json", "refused.json"
+"""What a hospital's step ``join`` leaves: that the run may use a table, or why it may not."""
+ROWS = "rows.npz"
 KEPT_RUNS = 2
 """Runs whose rows are kept: one that trains, and one that starts."""
 
@@ -62,15 +69,26 @@ def config_of(settings: Settings, run: str, hospital: str) -> HospitalConfig:
 
     Raises:
         NotJoined: It has left nothing: its step ``join`` has not run, or not ended.
+        NotApproved: Its step ``join`` has refused the run.
+        DataError: What it has left says not how long the run may use it.
     """
-    key = f"runs/{run}/files/join.{hospital}/hospital.json"
+    base = f"runs/{run}/files/join.{hospital}"
+    key = f"{base}/{CONFIG}"
     content = get(lake_store(settings, hospital), key)
     if content is None:
+        refusal = get(lake_store(settings, hospital), f"{base}/{REFUSED}")
+        if refusal is not None:
+            raise NotApproved(str(json.loads(refusal)["reason"]))
         raise NotJoined(
             f"hospital {hospital} has not joined run {run}: its bucket holds no {key}. Run the "
             "step join of this hospital first."
         )
     config = HospitalConfig.model_validate_json(content)
+    if config.ends is None:
+        raise DataError(
+            f"hospital {hospital} has joined run {run} for ever, as an earlier fedrisk did. Start "
+            "a new run."
+        )
     # What this SuperNode's own file says counts, not a path on the machine of the step.
     return config.model_copy(update={"approved": settings.approved})
 
@@ -86,16 +104,18 @@ def answer_of_run(run: str, question: str, wire: Mapping[str, Any]) -> Wire:
 
     def work() -> Wire:
         settings, hospital = Settings.from_environment(), own_hospital()
-        folder = _folder(run)
-        kept = folder / "hospital.json"
+        folder = _folder(settings, hospital, run)
+        kept = folder / CONFIG
         if kept.exists():
             config = HospitalConfig.model_validate_json(kept.read_bytes())
+            if config.hospital != hospital:
+                raise DataError(f"what is kept for run {run} is not hospital {hospital}'s.")
             check_approved(config)
-            rows = _load(folder / "rows.npz")
+            rows = _load(folder / ROWS)
         else:
             config = config_of(settings, run, hospital)
             rows = read_training_rows(config)
-            _save(folder / "rows.npz", rows)
+            _save(folder / ROWS, rows)
             write_atomically(kept, config.model_dump_json().encode())
             _forget_old(folder)
         return Hospital(config, rows).answer(question, wire)
@@ -103,14 +123,38 @@ def answer_of_run(run: str, question: str, wire: Mapping[str, Any]) -> Wire:
     return guarded(work)
 
 
-def _folder(run: str) -> Path:
+def forget_rows(settings: Settings, hospital: str) -> None:
+    """Delete all rows that a SuperNode has kept.
+
+    Args:
+        settings: Where the SuperNode's own folder is.
+        hospital: Whose SuperNode it is.
+    """
+    root = _root(settings, hospital)
+    if root.is_symlink():
+        root.unlink()
+    shutil.rmtree(root, ignore_errors=True)
+
+
+def _root(settings: Settings, hospital: str) -> Path:
+    return settings.home / "federation" / hospital / "rows"
+
+
+def _folder(settings: Settings, hospital: str, run: str) -> Path:
     if not RUN_PATTERN.fullmatch(run) or ".." in run:
         raise DataError("the server named no run. Expected the id of a fedrisk run.")
-    root = Path(tempfile.gettempdir()) / f"fedrisk-rows-{os.getuid()}"
-    root.mkdir(mode=0o700, exist_ok=True)
-    folder = root / run
-    folder.mkdir(mode=0o700, exist_ok=True)
-    return folder
+    root = _root(settings, hospital)
+    root.parent.mkdir(parents=True, exist_ok=True)
+    for folder in (root, root / run):
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
+        own = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
+        if not own or stat.S_IMODE(found.st_mode) & 0o077:
+            raise DataError(
+                f"the folder for run {run}'s rows is not this user's alone. Delete "
+                f"<home>/federation/{hospital}/rows and start the SuperNode again."
+            )
+    return root / run
 
 
 def _save(path: Path, rows: TrainingRows) -> None:
@@ -128,10 +172,12 @@ def _load(path: Path) -> TrainingRows:
 
 def _forget_old(folder: Path) -> None:
     """Delete the rows of all but the newest runs."""
-    runs = sorted(folder.parent.iterdir(), key=lambda each: each.stat().st_mtime, reverse=True)
-    for old in runs[KEPT_RUNS:]:
-        for file in old.iterdir():
-            with contextlib.suppress(OSError):
-                file.unlink()
+    ages = {}
+    for each in folder.parent.iterdir():
+        with contextlib.suppress(FileNotFoundError):  # another message's process was faster
+            ages[each] = each.stat().st_mtime
+    for old in sorted(ages, key=lambda each: ages[each], reverse=True)[KEPT_RUNS:]:
+        # First what says that the rows are there.
         with contextlib.suppress(OSError):
-            old.rmdir()
+            (old / CONFIG).unlink()
+        shutil.rmtree(old, ignore_errors=True)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
 import numpy as np
 import pytest
 from direct_link import hospital_of
 from small_federation import small_study
 
 from tasks.errors import DataError, NotJoined
-from tasks.federation.hospital import Hospital, guarded
+from tasks.federation.hospital import Hospital, guarded, read_training_rows
 from tasks.federation.messages import (
     Closing,
     ClosingTask,
@@ -148,6 +151,36 @@ def test_a_task_of_another_model_is_refused(hospital: Hospital) -> None:
     reason = refused(hospital.answer("train", task(model=np.zeros(3, np.float32)).encode()))
     assert reason is not None
     assert "field model must be" in reason
+
+
+@pytest.mark.parametrize("number", [0, STUDY.federation.rounds + 1, 10**6])
+def test_a_round_that_the_study_does_not_have_is_not_trained(
+    hospital: Hospital, number: int
+) -> None:
+    reason = refused(hospital.answer("train", task(round=number).encode()))
+    assert reason is not None
+    assert "round" in reason
+
+
+@pytest.mark.parametrize("question", ["statistics", "train", "close"])
+def test_a_hospital_answers_a_run_until_it_ends(hospital: Hospital, question: str) -> None:
+    ended = hospital.config.model_copy(update={"ends": datetime.now(UTC) - timedelta(seconds=1)})
+    reason = refused(Hospital(ended, hospital.rows).answer(question, task().encode()))
+    assert reason is not None
+    assert "NotApproved: hospital north let this run use its table until" in reason
+
+
+def test_an_unsound_file_of_approved_studies_is_not_quoted(
+    hospital: Hospital, tmp_path: Path
+) -> None:
+    path = tmp_path / "approved.yaml"
+    path.write_text("studies:\n  - name: heart\n  - name: heart\n")
+    config = hospital.config.model_copy(update={"approved": str(path)})
+    reason = refused(guarded(lambda: {"never": read_training_rows(config)}))
+    assert reason is not None
+    assert "approved-studies file" in reason
+    assert "heart" not in reason
+    assert str(tmp_path) not in reason
 
 
 def test_seeds_differ_by_seed_round_and_hospital() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any, get_args
 
@@ -20,9 +21,14 @@ from tasks.telemetry.round_event import read_events
 
 
 def train(
-    folder: Path, study: Study, link: DirectLink | None = None, fingerprint: str = "f"
+    folder: Path,
+    study: Study,
+    link: DirectLink | None = None,
+    fingerprint: str = "f",
+    nodes: dict[str, int] | None = None,
 ) -> Outcome:
-    config = ServerConfig(study=study, hospitals=list(ROWS), nodes={}, fingerprint=fingerprint)
+    nodes = dict.fromkeys(ROWS, 1) if nodes is None else nodes
+    config = ServerConfig(study=study, hospitals=list(ROWS), nodes=nodes, fingerprint=fingerprint)
     return train_federated(config, link or DirectLink(study), folder)
 
 
@@ -134,6 +140,16 @@ def test_too_few_present_is_an_error_that_names_the_absent(tmp_path: Path) -> No
     link.away = {"west": "its SuperNode ended with code 1", "south": "its SuperNode ended"}
     with pytest.raises(FederationError, match=r"1 of at least 2 .* absent: south, west"):
         train(tmp_path, study, link)
+
+
+def test_a_hospital_without_a_registered_key_is_not_waited_for(tmp_path: Path) -> None:
+    study = small_study(rounds=1, deadlines={"ready": 300})
+    link = DirectLink(study)
+    link.away = {"west": ""}
+    link.gone = dict  # type: ignore[method-assign]  # nobody knows that it will not come
+    began = time.monotonic()
+    train(tmp_path, study, link, nodes={"north": 1, "south": 2})
+    assert time.monotonic() - began < 60
 
 
 def test_a_hospital_that_joins_late_is_waited_for(
