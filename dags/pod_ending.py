@@ -78,6 +78,21 @@ def message_of(lines: Sequence[str]) -> str:
     return next((line for line in reversed(lines) if line.strip()), "no message")
 
 
+def seconds_of(pod: Any, container: str) -> float:
+    """From a pod's making to its container's end, in seconds; 0 where either is not known.
+
+    Args:
+        pod: The pod as it was seen last; None if it has gone.
+        container: Name of the step's container.
+    """
+    for each in (pod.status.container_statuses or ()) if pod is not None else ():
+        if each.name == container and each.state.terminated is not None:
+            ended = each.state.terminated.finished_at
+            if ended is not None:
+                return round((ended - pod.metadata.creation_timestamp).total_seconds(), 3)
+    return 0.0
+
+
 def refused(status: int, message: str) -> tuple[int, str]:
     """What it means that Kubernetes did not take a pod.
 

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from ruamel.yaml import YAML
 
-from tasks.embedded.pods import MARKS
+from tasks.embedded.pods import DAG, FOLDER, INDEX, MARKS, RUN, TASK
 from tasks.errors import SettingsError
 from tasks.launch import QUIET
 from tasks.plan import Plan
@@ -132,7 +132,12 @@ def superlink_of(run: str, settings: Settings) -> str:
 
 
 def manifest_of(
-    pod: PodOf, plan: Plan, settings: Settings, annotations: Mapping[str, str] | None = None
+    pod: PodOf,
+    plan: Plan,
+    settings: Settings,
+    *,
+    study: str,
+    annotations: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """The pod as Kubernetes' API takes it.
 
@@ -140,6 +145,7 @@ def manifest_of(
         pod: Which pod.
         plan: The run's frozen plan.
         settings: Those of Airflow; what its pods must share with it is handed on.
+        study: The study of whoever starts it. The step compares it with the plan's.
         annotations: What the pod shall say of whoever started it.
     """
     text = (TEMPLATES / f"{pod.kind}.yaml").read_text(encoding="utf-8")
@@ -155,7 +161,7 @@ def manifest_of(
     }
     container = spec["containers"][0]
     container["image"] = settings.images.replace("{image}", IMAGES[pod.step])
-    container["command"] = _command(pod, plan)
+    container["command"] = _command(pod, study, plan.run)
     container["env"] += [
         {"name": name, "value": value}
         for name, value in _environment(pod, plan, settings, resources).items()
@@ -170,6 +176,14 @@ def manifest_of(
     return found
 
 
+def annotations_of(context: Mapping[str, Any], folder: str) -> dict[str, str]:
+    """What a pod says of the task instance that it works for, and of the run's folder."""
+    ti = context["ti"]
+    index = -1 if ti.map_index is None else ti.map_index
+    names = {DAG: ti.dag_id, RUN: ti.run_id, TASK: ti.task_id, FOLDER: folder}
+    return {**names, INDEX: str(index)}
+
+
 def limits_of(pod: PodOf, study: Study, settings: Settings) -> str:
     """The memory limit of a pod and the key of the study that sets it, for messages."""
     compute: Compute = study.compute
@@ -177,10 +191,10 @@ def limits_of(pod: PodOf, study: Study, settings: Settings) -> str:
     return f"{memory or 'none'} (compute.{pod.role}.limits.memory)"
 
 
-def _command(pod: PodOf, plan: Plan) -> list[str]:
+def _command(pod: PodOf, study: str, run: str) -> list[str]:
     # Both streams through one pipe: the container runtime does not keep the order of two.
     merged = ["/bin/sh", "-c", 'exec "$@" 2>&1', "sh"]
-    command = [*merged, "fedrisk", "step", pod.step, "--study", plan.study.name, "--run", plan.run]
+    command = [*merged, "fedrisk", "step", pod.step, "--study", study, "--run", run]
     return [*command, *(["--hospital", pod.hospital] if pod.hospital else [])]
 
 

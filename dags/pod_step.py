@@ -7,26 +7,50 @@ well: the step's log, how it ended (``ends/<step>.json``) and an exception that 
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
+import contextlib
+import time
+from collections.abc import Callable, Iterator
 from datetime import UTC, timedelta
 from functools import cached_property
 from typing import Any
 
-from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
-from airflow.sdk.exceptions import AirflowException, AirflowSkipException, TaskDeferralError
+from airflow.providers.cncf.kubernetes.operators.pod import (
+    FoundMoreThanOnePodFailure,
+    KubernetesPodOperator,
+)
+from airflow.sdk.exceptions import AirflowException, AirflowSkipException, AirflowTaskTimeout
+from kubernetes.client import V1ObjectMeta, V1Pod
 from kubernetes.client.exceptions import ApiException
-from pod_ending import code_and_reason, refused
-from pod_manifest import CONTAINER, PodOf, limits_of, manifest_of
-from step_task import fedrisk_run, raise_for, tell_assets, this_airflow
+from pod_ending import code_and_reason, refused, seconds_of
+from pod_faults import UNREACHABLE, is_lost, is_over, meaning_of, patiently, words_of
+from pod_manifest import CONTAINER, PodOf, annotations_of, limits_of, manifest_of
+from pod_server import release_hospitals, why_no_server
+from pod_told import Told
+from step_task import NO_RETRY, raise_for, tell_assets, this_airflow
 
-from tasks.embedded.pods import AIRFLOW, DAG, GRACE, INDEX, RUN, TASK, in_cluster
-from tasks.errors import ExitCode, FedriskError
+from tasks.embedded.pods import AIRFLOW, GRACE, in_cluster, kubeconfig
+from tasks.errors import ExitCode, FedriskError, StudyError
 from tasks.launch import Ending
-from tasks.manifest import RunFolder, write_atomically
-from tasks.plan import read_plan
+from tasks.manifest import RunFolder
+from tasks.plan import Plan, read_plan, run_of
 from tasks.settings import Settings
 from tasks.store import PRIVATE_STEPS, open_run
+
+
+def given_up(context: Any) -> None:
+    """Airflow's call once a task has failed for good, also where its process could not say so.
+
+    Args:
+        context: Airflow's.
+    """
+    task = context["task"]
+    if not isinstance(task, PodStep):
+        return
+    if isinstance(task.hospital, str | None) and not (told := task.telling(context)).file.exists():
+        said = context.get("exception") or "it gave no reason; look at the scheduler's log"
+        told.leave(ExitCode.FAILED, f"Airflow has failed the task: {said}")
+    task.release_hospitals(context)
+
 
 HOUSE: dict[str, Any] = {
     # A waiting task takes no worker's slot, and a killed scheduler leaves the pod at work.
@@ -48,10 +72,19 @@ HOUSE: dict[str, Any] = {
     "logging_interval": 10,
     # In a cluster its service account, elsewhere KUBECONFIG; no connection has to be made.
     "kubernetes_conn_id": None,
+    "on_failure_callback": given_up,
 }
 """What every pod's operator has in common."""
 LOG_LINES = 20_000
 """The end of a step's output that is kept."""
+FIRST_CALL = 120.0
+"""Seconds that a cluster which does not answer is asked before a pod is started."""
+LOOK = 30.0
+"""Seconds that it is asked for a pod that was waited for, in a worker's slot."""
+WATCH_AGAIN = 600.0
+"""Seconds for which a pod that cannot be watched is waited for all the same."""
+STEADY = 300.0
+"""Seconds after which a watch that ends counts as one that had worked."""
 
 
 class PodStep(KubernetesPodOperator):
@@ -89,6 +122,7 @@ class PodStep(KubernetesPodOperator):
         self.soft = soft
         self.work_within = work_within
         self.seen: Any = None
+        self.told: Ending | None = None
         self.warnings: list[str] = []
         self.lines: list[str] = []
 
@@ -104,66 +138,147 @@ class PodStep(KubernetesPodOperator):
 
     def execute(self, context: Any) -> None:
         """Start the pod and wait for it in the triggerer."""
-        folder = self._folder(context)
-        plan = read_plan(folder)
-        if self.skip_if is not None and (reason := self.skip_if(plan.study)):
-            raise AirflowSkipException(reason)
-        self._know_pods()
-        try:
-            self._end_former(context)
-        except ApiException as error:
-            self._end(context, *refused(error.status or 0, _words(error)))
-        if folder.find(self.step, self.hospital) is not None:
-            self.log.info("step %s is done already; its manifest is kept", self.step)
-            tell_assets(self, folder, context)
-            return
-        compute, pod = plan.study.compute, self.which
-        self.namespace, self.name = self.settings.namespace, pod.name
-        self.pod_template_dict = manifest_of(pod, plan, self.settings, annotations_of(context))
-        self.schedule_timeout_seconds = int(compute.place_within)
-        self.startup_timeout_seconds = int(compute.start_within)
-        # The last bound, kept by the cluster alone: for a pod that everybody has forgotten.
-        self.active_deadline_seconds = int(compute.start_within + self.work_within)
-        try:
-            super().execute(context)
-        except ApiException as error:
-            self._end(context, *refused(error.status or 0, _words(error)))
+        with self._telling(context):
+            folder = self._folder(context)
+            plan = self._plan(folder)
+            if self.skip_if is not None and (reason := self.skip_if(plan.study)):
+                raise AirflowSkipException(reason)
+            self._know_pods(plan)
+            patiently(lambda: self._end_former(context), FIRST_CALL)
+            if (done := folder.find(self.step, self.hospital)) is not None:
+                self.log.info("step %s is done already; its manifest is kept", self.step)
+                # In place of what an earlier try may have told.
+                self.telling(context).leave(ExitCode.DONE, "", done.seconds)
+                tell_assets(self, folder, context)
+                return
+            pod = self.which
+            if why := why_no_server(pod, self.settings, folder.run, context["ti"]):
+                self._end(context, ExitCode.REFUSED, why)
+            self.namespace, self.name = self.settings.namespace, pod.name
+            self.pod_template_dict = manifest_of(
+                pod,
+                plan,
+                self.settings,
+                study=self.study,
+                annotations=annotations_of(context, folder.run),
+            )
+            # The last bound, kept by the cluster alone: for a pod that everybody has forgotten.
+            self.active_deadline_seconds = int(plan.study.compute.start_within + self.work_within)
+            try:
+                super().execute(context)
+            except ApiException as error:
+                self._end(context, *refused(error.status or 0, words_of(error)))
 
     def trigger_reentry(self, context: Any, event: dict[str, Any]) -> None:
-        """Go on once the pod has ended, or was given up.
+        """Go on once the pod has ended, was given up, or could not be watched.
 
         Raises:
             AirflowFailException: The step ended with an exit code after which no retry helps.
             AirflowException: It ended otherwise, and is tried again.
             AirflowSkipException: The run can do without it.
+            TaskDeferred: The pod is still there, and is waited for again.
         """
-        try:
-            super().trigger_reentry(context, event)
-        except (AirflowException, ApiException) as error:
-            self.log.debug("the pod's operator says: %s", error)
-        code, why = code_and_reason(
-            self.seen,
-            container=CONTAINER,
-            status=event["status"],
-            limit=limits_of(self.which, read_plan(self._folder(context)).study, self.settings),
-            warnings=self.warnings,
-            lines=self.lines,
-        )
-        self._end(context, code, why)
+        with self._telling(context):
+            plan = self._plan(self._folder(context))
+            self._know_pods(plan)
+            event, trouble = self._look(context, event)
+            if self.seen is None or not is_lost(self.seen):
+                # Its own count of tries knows nothing of how long they took.
+                given = {**event, "_redefer_count": self.MAX_REDEFER_ATTEMPTS}
+                try:
+                    super().trigger_reentry(context, given)
+                except (AirflowException, *UNREACHABLE) as error:
+                    self.log.debug("the pod's operator says: %s", error)
+            code, why = code_and_reason(
+                self.seen,
+                container=CONTAINER,
+                status=event["status"],
+                limit=limits_of(self.which, plan.study, self.settings),
+                warnings=self.warnings,
+                lines=self.lines,
+            )
+            if trouble:
+                code, why = ExitCode.TRANSIENT, trouble
+                self._end_own(context)
+            self._end(context, code, why)
 
     def resume_execution(self, next_method: str, next_kwargs: Any, context: Any) -> Any:
-        """See that a pod whose trigger has failed does not stay."""
-        try:
+        """See that a pod whose trigger has failed does not stay, and that this is told."""
+        with self._telling(context):
             return super().resume_execution(next_method, next_kwargs, context)
-        except TaskDeferralError:
+
+    def _look(self, context: Any, event: dict[str, Any]) -> tuple[dict[str, Any], str]:
+        """See the pod as it is now, and go back to waiting where it could not be watched.
+
+        Returns:
+            The event, and why the pod is given up although it may be at work; empty if it is not.
+        """
+        name, namespace = event["name"], event["namespace"]
+        try:
+            self.seen = patiently(lambda: self.hook.get_pod(name, namespace), LOOK)
+        except UNREACHABLE as error:
+            if isinstance(error, ApiException) and error.status == 404:
+                return event, ""
+            trouble = f"Kubernetes does not answer as it should: {words_of(error)}"
+        else:
+            away = event["status"] == "error" and not is_over(self.seen, CONTAINER)
+            if not away or is_lost(self.seen):
+                return event, ""
+            trouble = f"the pod could not be watched to its end: {event.get('message', '')}"
+        self._watch_again(context, event, trouble)
+        # As after a timeout, so that nobody waits here for the pod's end.
+        return {**event, "status": "timeout", "message": trouble}, trouble
+
+    def _watch_again(self, context: Any, event: dict[str, Any], trouble: str) -> None:
+        """Wait for the pod in the triggerer again, unless that was of no use for too long."""
+        now = time.time()
+        again = now - event.get("_watched_again", 0.0) < STEADY
+        since = event["_trouble_since"] if again else now
+        if now - since > WATCH_AGAIN:
+            return
+        self.log.warning("%s; the pod %s is waited for again", trouble, event["name"])
+        self.trigger_kwargs = {"_watched_again": now, "_trouble_since": since}
+        self.pod = V1Pod(metadata=V1ObjectMeta(name=event["name"], namespace=event["namespace"]))
+        self.invoke_defer_method(last_log_time=event.get("last_log_time"), context=context)
+
+    def _plan(self, folder: RunFolder) -> Plan:
+        plan = read_plan(folder)
+        if plan.study.name != self.study:
+            raise StudyError(
+                f"run {folder.run} is of study {plan.study.name}, not of {self.study}: start "
+                "another run."
+            )
+        return plan
+
+    def _know_pods(self, plan: Plan | None = None) -> None:
+        """Say which pods are this task's, where they are, and how long one may take to start."""
+        self.labels = {**self.which.labels, AIRFLOW: this_airflow()}
+        self.in_cluster, self.config_file = in_cluster(), kubeconfig()
+        if plan is not None:
+            self.schedule_timeout_seconds = int(plan.study.compute.place_within)
+            self.startup_timeout_seconds = int(plan.study.compute.start_within)
+
+    @contextlib.contextmanager
+    def _telling(self, context: Any) -> Iterator[None]:
+        """Let no failure go untold: whatever is raised becomes the step's ending."""
+        try:
+            yield
+        except AirflowSkipException:
+            raise
+        except (Exception, AirflowTaskTimeout) as error:
+            if self.told is not None and self.told.code != ExitCode.DONE:
+                raise
+            self.log.warning("what ends the step", exc_info=True)
+            self._end_own(context)
+            self._end(context, *meaning_of(error))
+
+    def _end_own(self, context: Any) -> None:
+        """End the pod of this try, if there is one and the cluster lets us."""
+        try:
             self._know_pods()
             self._end_former(context, own=True)
-            raise
-
-    def _know_pods(self) -> None:
-        """Say which pods are this task's, and where they are."""
-        self.labels = {**self.which.labels, AIRFLOW: this_airflow()}
-        self.in_cluster = in_cluster() or None
+        except Exception as error:  # noqa: BLE001  (the step's own failure is to be told, not this one)
+            self.log.warning("its pod may be left, to the next try or the sweep: %s", error)
 
     def _end_former(self, context: Any, own: bool = False) -> None:
         """End what earlier tries have left.
@@ -184,9 +299,15 @@ class PodStep(KubernetesPodOperator):
                 self.pod_manager.delete_pod(pod)
 
     def find_pod(self, namespace: str, context: Any, *, exclude_checked: bool = True) -> Any:
-        """Find this task's pod, but none that is already ending."""
-        pod = super().find_pod(namespace, context, exclude_checked=exclude_checked)
-        return None if pod is None or pod.metadata.deletion_timestamp is not None else pod
+        """Find this task's pod, but none that is already ending: on a lost node one stays so."""
+        selector = self._build_find_pod_label_selector(context, exclude_checked=exclude_checked)
+        listed = patiently(
+            lambda: self.client.list_namespaced_pod(namespace, label_selector=selector), LOOK
+        )
+        found = [pod for pod in listed.items if pod.metadata.deletion_timestamp is None]
+        if len(found) > 1:
+            raise FoundMoreThanOnePodFailure(", ".join(pod.metadata.name for pod in found))
+        return found[0] if found else None
 
     def cleanup(
         self, pod: Any, remote_pod: Any, xcom_result: Any = None, context: Any = None
@@ -196,8 +317,8 @@ class PodStep(KubernetesPodOperator):
         try:
             events = self.pod_manager.read_pod_events(remote_pod).items
             self.warnings = [each.message for each in events if each.type == "Warning"]
-        except ApiException as error:
-            self.log.warning("the pod's events cannot be read: %s", _words(error))
+        except UNREACHABLE as error:
+            self.log.warning("the pod's events cannot be read: %s", words_of(error))
         super().cleanup(pod, remote_pod, xcom_result, context)
 
     def _write_logs(self, pod: Any, follow: bool = False, since_time: Any = None) -> None:  # noqa: ARG002
@@ -225,23 +346,26 @@ class PodStep(KubernetesPodOperator):
 
     def _end(self, context: Any, code: int, why: str) -> None:
         """Leave what a launched step leaves, and tell Airflow how it ended."""
-        folder, key = self._folder(context), ".".join(filter(None, (self.step, self.hospital)))
+        told, ti = self.telling(context), context["ti"]
         if code == ExitCode.DONE:
-            code, why = self._handed_over(folder)
-        log = folder.path / "logs" / f"{key}.log"
-        write_atomically(log, "".join(f"{line}\n" for line in self.lines).encode())
-        ending = Ending(
-            step=self.step,
-            hospital=self.hospital,
-            code=int(code),
-            message=why,
-            log=str(log),
-            seconds=_seconds(self.seen),
-        )
-        text = json.dumps(ending.model_dump(mode="json")).encode() + b"\n"
-        write_atomically(folder.path / "ends" / f"{key}.json", text)
-        raise_for(ending, context["ti"] if self.soft else None)
-        tell_assets(self, folder, context)
+            code, why = self._handed_over(told.folder)
+        told.leave_log(self.lines)
+        self.told = told.leave(code, why, seconds_of(self.seen, CONTAINER))
+        if code in NO_RETRY or (code != ExitCode.DONE and ti.try_number > ti.max_tries):
+            self.release_hospitals(context)
+        raise_for(self.told, ti if self.soft else None)
+        tell_assets(self, told.folder, context)
+
+    def release_hospitals(self, context: Any) -> None:
+        """Once the run's server will not come (again): let no hospital's pod wait for it."""
+        try:
+            release_hospitals(self.step, self.settings, self._folder(context).run)
+        except FedriskError as error:
+            self.log.warning("hospitals wait until the sweep tells them: %s", error)
+
+    def telling(self, context: Any) -> Told:
+        """Where the step tells how it ended."""
+        return Told(self._folder(context), self.step, self.hospital)
 
     def _handed_over(self, folder: RunFolder) -> tuple[int, str]:
         """Fetch what the pod has left; a pod that leaves no manifest has not done its step."""
@@ -257,34 +381,9 @@ class PodStep(KubernetesPodOperator):
         return ExitCode.DONE, ""
 
     def _folder(self, context: Any) -> RunFolder:
-        return open_run(self.settings, fedrisk_run(context["run_id"]))
-
-
-def annotations_of(context: Mapping[str, Any]) -> dict[str, str]:
-    """What a pod says of the task instance that it works for."""
-    ti = context["ti"]
-    index = -1 if ti.map_index is None else ti.map_index
-    return {DAG: ti.dag_id, RUN: ti.run_id, TASK: ti.task_id, INDEX: str(index)}
+        return open_run(self.settings, run_of(context["run_id"], self.study))
 
 
 def pod_timeout(work: float, compute: Any) -> timedelta:
     """How long a task may take whose step gets ``work`` seconds: room, start and work."""
     return timedelta(seconds=compute.place_within + compute.start_within + work)
-
-
-def _words(error: ApiException) -> str:
-    """What Kubernetes' answer says, without headers."""
-    try:
-        return str(json.loads(error.body)["message"])
-    except (TypeError, ValueError, KeyError):
-        return str(error.reason)
-
-
-def _seconds(pod: Any) -> float:
-    """From the pod's making to its container's end, in seconds."""
-    for each in (pod.status.container_statuses or ()) if pod is not None else ():
-        if each.name == CONTAINER and each.state.terminated is not None:
-            ended = each.state.terminated.finished_at
-            if ended is not None:
-                return round((ended - pod.metadata.creation_timestamp).total_seconds(), 3)
-    return 0.0

@@ -15,6 +15,7 @@ from step_task import step_task
 from study_form import form, page, plan_options
 
 from tasks.embedded.studies import sound_studies
+from tasks.plan import federation_limit, run_limit
 from tasks.settings import Settings
 from tasks.study import Study
 
@@ -35,13 +36,7 @@ def retrain(file: Path, study: Study) -> DAG:
         file: The study's file.
         study: What it says.
     """
-    waits = study.federation.deadlines
-    federation = max(SETTINGS.step_deadline, waits.ready + waits.run + 60)
-    # A pod waits for a node and for its image before each of the eight steps in a row.
-    compute = study.compute
-    waiting = (
-        8 * (compute.place_within + compute.start_within) * (SETTINGS.launcher == "kubernetes")
-    )
+    federation = federation_limit(study, SETTINGS)
     step = partial(step_task, study=study, settings=SETTINGS)
     with DAG(
         f"retrain_{study.name}",
@@ -53,7 +48,7 @@ def retrain(file: Path, study: Study) -> DAG:
         # up for the last one at once.
         catchup=False,
         max_active_runs=1,
-        dagrun_timeout=timedelta(seconds=3 * SETTINGS.step_deadline + federation + waiting),
+        dagrun_timeout=timedelta(seconds=run_limit(study, SETTINGS)),
         params=form(study),
         render_template_as_native_obj=True,
         tags=["fedrisk", "retrain", study.name, study.federation.strategy],

@@ -6,7 +6,6 @@ and rules only, so that another launcher changes no DAG.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
@@ -23,7 +22,7 @@ from tasks.embedded.pods import airflow_id
 from tasks.errors import ExitCode, SettingsError
 from tasks.launch import GRACE, Ending, launch_step
 from tasks.manifest import RunFolder
-from tasks.plan import read_plan
+from tasks.plan import read_plan, run_of
 from tasks.settings import Settings
 from tasks.step import STEPS
 from tasks.store import open_run
@@ -40,14 +39,6 @@ RETRIES = {
 SPARK_STEPS = frozenset({"collect", "validate", "features"})
 ALIASES = {"features": "fedrisk-{study}-gold", "promote": "fedrisk-{study}-champion"}
 """Names of the asset aliases; the assets themselves are named once a step has made them."""
-
-
-def fedrisk_run(airflow_run: str) -> str:
-    """The run's id as a folder's name: Airflow's id, with ``-`` for what a path should not have.
-
-    A colon, which Airflow's own ids have, is no part of a Hadoop path.
-    """
-    return re.sub(r"[^A-Za-z0-9_.-]+", "-", airflow_run).replace("..", ".")[:200]
 
 
 def this_airflow() -> str:
@@ -96,7 +87,7 @@ class FedriskStep(BaseOperator):
     def execute(self, context: Any) -> Any:
         """Run the step; only ``plan`` hands something on: the hospitals' names, for mapping."""
         settings = Settings.from_environment()
-        folder = open_run(settings, fedrisk_run(context["run_id"]))
+        folder = open_run(settings, run_of(context["run_id"], self.study))
         if self.skip_if is not None:
             reason = self.skip_if(read_plan(folder).study)
             if reason:

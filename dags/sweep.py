@@ -2,7 +2,8 @@
 
 Airflow ends a task's pod whenever it can. What it cannot: a run that was deleted while a task was
 deferred (nobody knows any more whether the pod may go), a task that was marked while no triggerer
-ran, a pod without a node, whose own deadline only starts with it.
+ran, a pod without a node, whose own deadline only starts with it, a pod on a node that is lost.
+It also tells hospitals' pods when the server that they wait for will not come.
 """
 
 from __future__ import annotations
@@ -47,6 +48,58 @@ def outlived(pods: Iterable[Any], ti: Any) -> dict[Any, str]:
     return found
 
 
+def deserted(pods: Iterable[Any], ti: Any) -> list[str]:
+    """Runs whose hospitals wait for a server that will not come: a marked task says nothing.
+
+    Args:
+        pods: This Airflow's pods (``tasks.embedded.pods.Pod``).
+        ti: The task instance that asks Airflow.
+
+    Returns:
+        The ids of fedrisk's runs.
+    """
+    waiting = {(pod.dag, pod.run): pod.folder for pod in pods if pod.task == "join"}
+    found = []
+    for (its, run), folder in waiting.items():
+        states = ti.get_task_states(dag_id=its, task_ids=["federated"], run_ids=[run])
+        if folder and states.get(run, {}).get("federated") in ENDED:
+            found.append(folder)
+    return found
+
+
+def swept(settings: Settings, ti: Any) -> int:
+    """End the pods that are of no use, and tell hospitals whose server will not come.
+
+    Args:
+        settings: Where the pods and the store are.
+        ti: The task instance that asks Airflow.
+
+    Returns:
+        How many pods were ended.
+    """
+    from step_task import this_airflow
+
+    from tasks.embedded.pods import end_pods, pods_of
+    from tasks.federation.ended import mark_ended
+
+    space, airflow = settings.namespace, this_airflow()
+    pods = pods_of(space, airflow)
+    found = outlived(pods, ti)
+    for pod, why in found.items():
+        print(f"{pod.name} of {pod.dag}, run {pod.run}, task {pod.task}: {why}")
+    end_pods(space, found)
+    for run in deserted([pod for pod in pods if pod not in found], ti):
+        print(f"run {run}: its server will not come, which its hospitals are told")
+        mark_ended(settings, run)
+    lost = pods_of(space, airflow, lost=True)
+    for pod in lost:
+        print(f"{pod.name} of {pod.dag}, run {pod.run}, task {pod.task}: its node is lost")
+    # Kubernetes forgets them only if nobody is waited for.
+    end_pods(space, lost, grace=0)
+    print(f"{len(found) + len(lost)} pods ended")
+    return len(found) + len(lost)
+
+
 if SETTINGS.launcher == "kubernetes":
 
     @dag(
@@ -67,16 +120,7 @@ if SETTINGS.launcher == "kubernetes":
         @task(execution_timeout=timedelta(minutes=3), retries=0)
         def sweep(ti: Any = None) -> int:
             """End what has outlived its task, and say what and why."""
-            from step_task import this_airflow
-
-            from tasks.embedded.pods import end_pods, pods_of
-
-            found = outlived(pods_of(SETTINGS.namespace, this_airflow()), ti)
-            for pod, why in found.items():
-                print(f"{pod.name} of {pod.dag}, run {pod.run}, task {pod.task}: {why}")
-            end_pods(SETTINGS.namespace, found)
-            print(f"{len(found)} pods ended")
-            return len(found)
+            return swept(SETTINGS, ti)
 
         sweep()
 

@@ -42,11 +42,11 @@ def outcome_of(plan: Plan, run: RunFolder, state: str, start: float, total: floa
     evaluated, promoted = run.find("evaluate"), run.find("promote")
     # A hospital that was lost has cost its share of the training, and is named among the rounds.
     vital = [each for each in endings if each.step != "join" or promoted is None]
-    failed = next((each for each in vital if each.code), None)
+    failed = _failed(run, vital)
     code, message = int(ExitCode.DONE), ""
     # Airflow calls a run with nothing but skipped tasks at its end a success.
     if state != "success" or failed is not None or promoted is None:
-        code, message = _failure(run, failed)
+        code, message = _failure(run, failed or next((e for e in vital if e.code), None))
     seconds: dict[str, float] = {"airflow": round(start, 3)}
     for each in endings:
         # Hospitals work side by side, so the longest counts.
@@ -75,6 +75,12 @@ def outcome_of(plan: Plan, run: RunFolder, state: str, start: float, total: floa
         "error": message or None,
     }
     return Outcome(code=code, message=message, result=result)
+
+
+def _failed(run: RunFolder, endings: list[Ending]) -> Ending | None:
+    """The step that has failed, if one has: its manifest, which is written last, is not there."""
+    failed = [each for each in endings if each.code]
+    return next((each for each in failed if run.find(each.step, each.hospital) is None), None)
 
 
 def _failure(run: RunFolder, failed: Ending | None) -> tuple[int, str]:

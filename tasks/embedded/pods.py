@@ -25,10 +25,14 @@ AIRFLOW = "fedrisk.io/airflow"
 """Label: which Airflow has started it."""
 DAG, RUN, TASK, INDEX = (f"fedrisk.io/{each}" for each in ("dag", "run", "task", "map-index"))
 """Annotations: the task instance that it works for."""
+FOLDER = "fedrisk.io/folder"
+"""Annotation: the id of fedrisk's run, which is not always Airflow's."""
 CALL_DEADLINE = 10
 """Seconds that Kubernetes gets to answer a call."""
 GRACE = 10
 """Seconds that a pod gets to end by itself."""
+LOST_AFTER = 60
+"""Seconds beyond its grace after which a pod that is still there is on a lost node."""
 IN_CLUSTER = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 
 
@@ -43,6 +47,7 @@ class Pod:
         task: The task's id.
         index: The map index; -1 for a task that is not mapped.
         age: Seconds since it was made.
+        folder: The id of fedrisk's run.
     """
 
     name: str
@@ -51,6 +56,7 @@ class Pod:
     task: str
     index: int
     age: float
+    folder: str = ""
 
 
 def airflow_id(secret: str) -> str:
@@ -62,12 +68,18 @@ def airflow_id(secret: str) -> str:
     return hashlib.sha256(b"fedrisk pods\n" + secret.encode()).hexdigest()[:12]
 
 
-def in_cluster() -> bool:
-    """Whether this process is itself in a pod and shall use its service account.
+def kubeconfig() -> str | None:
+    """The file that names the cluster; None for a pod's own cluster, or for the user's file.
 
-    ``KUBECONFIG`` names a cluster on purpose, so it wins.
+    ``KUBECONFIG`` names a cluster on purpose, so it wins over the pod's own. The provider's client
+    has it the other way round unless it is told.
     """
-    return not os.environ.get("KUBECONFIG") and IN_CLUSTER.exists()
+    return os.environ.get("KUBECONFIG") or None
+
+
+def in_cluster() -> bool:
+    """Whether this process is itself in a pod and shall use its service account."""
+    return kubeconfig() is None and IN_CLUSTER.exists()
 
 
 def _client() -> Any:
@@ -81,7 +93,7 @@ def _client() -> Any:
         if in_cluster():
             config.load_incluster_config()
         else:
-            config.load_kube_config()
+            config.load_kube_config(config_file=kubeconfig())
     except config.ConfigException as error:
         raise SettingsError(
             f"FEDRISK_LAUNCHER=kubernetes: there is no cluster to use ({error}); set KUBECONFIG."
@@ -89,12 +101,14 @@ def _client() -> Any:
     return client.CoreV1Api()
 
 
-def pods_of(namespace: str, airflow: str) -> list[Pod]:
+def pods_of(namespace: str, airflow: str, *, lost: bool = False) -> list[Pod]:
     """The pods of one Airflow that nobody has asked to end yet.
 
     Args:
         namespace: Where to look.
         airflow: What ``airflow_id`` gave.
+        lost: Look instead for those that should have gone long ago: their node is lost, though
+            Kubernetes still has it in its list, and nobody is there to say that they have ended.
 
     Raises:
         SettingsError: There is no cluster to ask.
@@ -103,14 +117,23 @@ def pods_of(namespace: str, airflow: str) -> list[Pod]:
     found = _client().list_namespaced_pod(
         namespace, label_selector=selector, _request_timeout=CALL_DEADLINE
     )
-    now, pods = datetime.now(UTC), list[Pod]()
-    for each in found.items:
-        notes = each.metadata.annotations or {}
-        if each.metadata.deletion_timestamp is None:
-            age = (now - each.metadata.creation_timestamp).total_seconds()
-            dag, run, task = (notes.get(key, "") for key in (DAG, RUN, TASK))
-            pods.append(Pod(each.metadata.name, dag, run, task, int(notes.get(INDEX, -1)), age))
-    return pods
+    now = datetime.now(UTC)
+    return [_pod(each, now) for each in found.items if _is(each, now, lost)]
+
+
+def _is(pod: Any, now: datetime, lost: bool) -> bool:
+    # A deleted pod's time is that of the wish and its grace together.
+    gone = pod.metadata.deletion_timestamp
+    if gone is None:
+        return not lost
+    return lost and (now - gone).total_seconds() > LOST_AFTER
+
+
+def _pod(pod: Any, now: datetime) -> Pod:
+    notes = pod.metadata.annotations or {}
+    age = (now - pod.metadata.creation_timestamp).total_seconds()
+    dag, run, task, folder = (notes.get(key, "") for key in (DAG, RUN, TASK, FOLDER))
+    return Pod(pod.metadata.name, dag, run, task, int(notes.get(INDEX, -1)), age, folder)
 
 
 def end_pods(namespace: str, pods: Iterable[Pod], grace: int = GRACE) -> None:

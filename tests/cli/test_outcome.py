@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from tasks.cli import progress
 from tasks.cli.outcome import outcome_of, show
-from tasks.cli.progress import Progress
+from tasks.cli.progress import Progress, follow
+from tasks.embedded.rest import AirflowError
 from tasks.launch import Ending
 from tasks.manifest import Manifest, RunFolder, write_atomically
 from tasks.plan import Plan, Request, make_plan
@@ -60,6 +63,27 @@ def test_a_run_that_fails_outside_a_step_is_a_fault(plan: Plan, run: RunFolder) 
 def test_a_success_of_airflow_without_promotion_is_no_success(plan: Plan, run: RunFolder) -> None:
     end(run, "plan")
     assert outcome_of(plan, run, "success", 5.0, 9.0).code == 1
+
+
+def test_a_step_that_is_done_has_not_failed_whatever_an_earlier_try_told(
+    plan: Plan, run: RunFolder
+) -> None:
+    end(run, "reference", 4, "the pod is gone")
+    leave(run, "reference", {})
+    leave(run, "evaluate", {"federated": SCORES})
+    leave(run, "promote", {"gates": [], "model_version": 4, "champion": True})
+    outcome = outcome_of(plan, run, "success", 5.0, 9.0)
+    assert (outcome.code, outcome.message) == (0, "")
+
+
+def test_a_run_that_failed_names_a_step_although_that_has_left_its_manifest(
+    plan: Plan, run: RunFolder
+) -> None:
+    leave(run, "reference", {})
+    end(run, "reference", 4, "the store was away")
+    outcome = outcome_of(plan, run, "failed", 5.0, 9.0)
+    assert outcome.code == 4
+    assert "the store was away" in outcome.message
 
 
 def test_a_failed_gate_still_shows_results_and_gates(plan: Plan, run: RunFolder) -> None:
@@ -128,3 +152,34 @@ def test_progress_tells_rounds_with_their_figures(run: RunFolder) -> None:
     assert len(lines) == 2
     assert "2 of 9, validation AUROC 0.8123, loss 0.2000, 1 of 2 hospitals" in lines[1]
     assert "lost b: no reply" in lines[1]
+
+
+class Endless:
+    """An Airflow that keeps no limit."""
+
+    def __init__(self) -> None:
+        self.asked: set[str] = set()
+
+    def check(self) -> None: ...
+
+    def state(self, dag: str, run: str) -> str:
+        self.asked.add(run)
+        return "running"
+
+    def tasks(self, dag: str, run: str) -> list[Any]:
+        return []
+
+
+def test_a_run_is_followed_longer_than_its_dag_allows_and_by_airflows_id(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    airflow = Endless()
+    home = SimpleNamespace(settings=Settings(home=tmp_path))
+    running: Any = SimpleNamespace(airflow=airflow, check=airflow.check, home=home)
+    clock = iter(range(0, 10**6, 100))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr(progress.time, "sleep", lambda _: None)
+    with pytest.raises(AirflowError, match=r"run r has not ended within 24480 s"):
+        follow(running, "retrain_stroke", "manual__1", plan, 24_180, print)
+    assert next(clock) > 24_180
+    assert airflow.asked == {"manual__1"}

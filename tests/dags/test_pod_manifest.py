@@ -58,7 +58,7 @@ def rendered(
 ) -> dict[str, Any]:
     given = SETTINGS.model_copy(update=settings)
     pod = PodOf(step, hospital, given.federation == "standing")
-    return manifest_of(pod, plan(checkout, *overrides), given)
+    return manifest_of(pod, plan(checkout, *overrides), given, study="stroke")
 
 
 def variables(manifest: dict[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from kubernetes_cluster import cluster, kubectl  # noqa: F401
 from kubernetes_cluster import namespace as own_namespace
@@ -18,8 +19,7 @@ from lake.s3_server import s3_server
 from standin import load_standin
 
 from tasks.embedded.home import AirflowHome
-from tasks.embedded.pods import AIRFLOW, DAG, INDEX, MARKS, RUN, TASK
-from tasks.embedded.rest import AlreadyThere
+from tasks.embedded.rest import AlreadyThere, NoSuchThing
 from tasks.embedded.server import Running, airflow_running
 from tasks.launch import Ending, read_endings
 from tasks.manifest import Manifest, RunFolder
@@ -52,6 +52,7 @@ CASES: dict[str, tuple[str, list[str]]] = {
     "slow-late": ("case_late", []),
     "slow-marked": ("case", []),
     "slow-deleted": ("case", []),
+    "slow-gone": ("case", []),
     "slow-cleared": ("case", []),
     "slow-at-work": ("case", []),
     "soft-away": ("case_soft", []),
@@ -181,26 +182,23 @@ def running_pod(lab: Lab, run: str) -> Any:
     return next((p for p in lab.pods(run) if p.status.phase == "Running"), None)
 
 
-def lose_a_pod(lab: Lab) -> None:
-    """Start a pod as if for a run of this Airflow that is not there."""
-    marks = {**MARKS, AIRFLOW: lab.running.home.airflow_id()}
-    container = {
-        "name": "step",
-        "image": "kubebox.local/standin-mlflow:1",
-        "command": ["sleep", "300"],
-    }
-    body = {
-        "metadata": {
-            "name": "lost", "labels": marks,
-            "annotations": {DAG: "case", RUN: "never-was", TASK: "champion", INDEX: "-1"},
-        },
-        "spec": {
-            "containers": [container],
-            "terminationGracePeriodSeconds": 1,
-            "tolerations": [{"operator": "Exists"}],
-        },
-    }  # fmt: skip
-    lab.client.create_namespaced_pod(lab.settings.namespace, body)
+@contextlib.contextmanager
+def frozen_triggerer() -> Iterator[None]:
+    """Let the triggerer see nothing for a moment, as one that is busy or on its way up."""
+    found = [
+        each
+        for each in psutil.Process().children(recursive=True)
+        if "triggerer" in " ".join(each.cmdline())
+    ]
+    assert found, "no triggerer"
+    group = {each for p in found for each in (p, *p.children(recursive=True))}
+    for each in group:
+        each.suspend()
+    try:
+        yield
+    finally:
+        for each in group:
+            each.resume()
 
 
 @pytest.fixture(scope="module")
@@ -209,7 +207,6 @@ def ended(lab: Lab) -> Lab:
     for run in CASES:
         if run != "slow-at-end":
             lab.start(run)
-    lose_a_pod(lab)
     until(lambda: lab.pods("done"), 240)
     manifest = Manifest(step="champion", study="stroke", run="done")
     open_run(lab.settings, "done").write(manifest)
@@ -304,16 +301,26 @@ def test_a_pod_deleted_from_outside_fails_the_task_and_says_so(ended: Lab) -> No
     assert "deleted from outside" in ended.ending("slow-deleted").message
 
 
-def test_the_sweep_ends_the_pod_of_a_run_that_is_gone_and_no_other(ended: Lab) -> None:
-    """Such as when a run was marked and deleted while no triggerer was there to end its pods."""
-    (lost,) = ended.pods("never-was")
-    other = until(lambda: running_pod(ended, "slow-at-work"))
-    # The sweep leaves young pods alone.
-    made = max(p.metadata.creation_timestamp.timestamp() for p in (lost, other))
-    time.sleep(max(0.0, made + 62 - time.time()))
+def test_the_sweep_ends_the_pod_of_a_run_that_was_deleted_and_no_other(ended: Lab) -> None:
+    """Airflow deletes a run that is marked, and with it all that the triggerer could ask for."""
     airflow = ended.running.airflow
+    until(lambda: running_pod(ended, "slow-gone"))
+    until(lambda: ended.task("slow-gone")["state"] == "deferred")
+    # Otherwise the triggerer may have seen the mark before the run is gone.
+    with frozen_triggerer():
+        airflow.fail("case", "slow-gone")
+        with contextlib.suppress(NoSuchThing):
+            airflow._patiently("DELETE", "/api/v2/dags/case/dagRuns/slow-gone")
+    with pytest.raises(NoSuchThing):
+        airflow.state("case", "slow-gone")
+    other = until(lambda: running_pod(ended, "slow-at-work"))
+    (left,) = ended.pods("slow-gone")
+    # The sweep leaves young pods alone; meanwhile the triggerer has had its time.
+    made = max(p.metadata.creation_timestamp.timestamp() for p in (left, other))
+    time.sleep(max(10.0, made + 62 - time.time()))
+    assert running_pod(ended, "slow-gone"), "somebody else has ended it: the sweep is not tried"
     airflow.set_paused("fedrisk_sweep", False)
     airflow.trigger("fedrisk_sweep", "sweep-1", {})
     until(lambda: airflow.state("fedrisk_sweep", "sweep-1") == "success")
-    until(lambda: not ended.pods("never-was"), 60)
+    until(lambda: not ended.pods("slow-gone"), 60)
     assert running_pod(ended, "slow-at-work")
