@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helm_chart import NAMESPACE, Objects, Render
+from helm_chart import CHART, NAMESPACE, Objects, Render
 
 KEY = "ecdsa-sha2-nistp384 AAAAE2VjZHNhLXNoYTItbmlzdHAzODQ= {}"
 PEM = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
@@ -508,3 +508,46 @@ def test_what_was_generated_outlives_a_change_of_mode_unless_the_values_say_othe
             assert found == kept, key
     given = render(values={"tls": {"mode": "existing", "caCertificate": PEM}})
     assert "annotations" not in given["ConfigMap", "fedrisk-ca"]["metadata"]
+
+
+def budgets(objects: Objects) -> dict[str, dict[str, Any]]:
+    return {name: item["spec"] for (k, name), item in objects.items() if k == "PodDisruptionBudget"}
+
+
+def test_a_drain_of_a_node_goes_on_unless_the_values_hold_it(render: Render) -> None:
+    values = hospitals(2, supernode={"enabled": True}) | {"s3": {"enabled": True}}
+    found = budgets(render(values=values))
+    standing = {"superlink", "mlflow", "s3", "hospital-hospital-1", "hospital-hospital-2"}
+    assert {name.removeprefix("fedrisk-") for name in found} == standing | {"run"}
+    for name in standing:
+        assert found[f"fedrisk-{name}"]["maxUnavailable"] == 1
+    holding = {"podDisruptionBudgets": {"holdStores": True}}
+    held = budgets(render(values=values | holding))
+    assert {n for n, spec in held.items() if spec.get("minAvailable") == 1} == {
+        "fedrisk-mlflow",
+        "fedrisk-s3",
+    }
+    several = render("everything", options=("--set=podDisruptionBudgets.holdStores=true",))
+    assert budgets(several)["fedrisk-mlflow"]["maxUnavailable"] == 1
+
+
+def test_the_pods_of_a_runs_federation_are_not_evicted(
+    render: Render, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(CHART.parents[1] / "dags"))
+    from pod_manifest import PodOf
+
+    objects = render(values=hospitals(1, supernode={"enabled": True}))
+    spec = budgets(objects)["fedrisk-run"]
+    assert isinstance(spec["minAvailable"], int), "of bare pods Kubernetes takes nothing else"
+    (expression,) = spec["selector"]["matchExpressions"]
+    wanted = spec["selector"]["matchLabels"].items()
+
+    def kept(found: dict[str, str]) -> bool:
+        return wanted <= found.items() and found.get("fedrisk.io/role") in expression["values"]
+
+    assert kept(PodOf("federated", None, standing=False).labels)
+    assert kept(PodOf("join", "hospital-1", standing=False).labels)
+    assert not kept(PodOf("local", "hospital-1", standing=False).labels)
+    assert not kept(labels(objects, "fedrisk-hospital-hospital-1")), "a standing one comes back"
+    assert "fedrisk-run" not in budgets(render("hospital"))
