@@ -8,12 +8,16 @@ empty module of that name is refused: ``java.base`` knows the real one's hash.)
 
 from __future__ import annotations
 
+import ipaddress
 import os
+import re
 import shlex
 import subprocess
 import urllib.parse
 import warnings
 from pathlib import Path
+
+from tasks.errors import SettingsError
 
 VECTOR = "jdk.incubator.vector"
 PASSWORD = "certificates"
@@ -26,7 +30,11 @@ def java_environment(java: Path, folder: Path, *, network: bool = False) -> dict
         java: The home of Java.
         folder: Where files that the options name are kept.
         network: Whether the JVM will fetch something: then it gets the environment's certificates
-            (``SSL_CERT_FILE``) and proxy (``HTTPS_PROXY``), which Java does not read by itself.
+            (``SSL_CERT_FILE``), proxy (``HTTPS_PROXY``) and what it is not asked for
+            (``NO_PROXY``), which Java does not read by itself.
+
+    Raises:
+        SettingsError: The proxy asks for a password, which Java would print.
     """
     options = os.environ.get("JDK_JAVA_OPTIONS", "").split()
     if network:
@@ -103,7 +111,60 @@ def _proxy() -> list[str]:
     address = os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy")
     if not address:
         return []
-    parsed = urllib.parse.urlsplit(address)
+    # Often written without a scheme.
+    parsed = urllib.parse.urlsplit(address if "//" in address else f"//{address}")
     if not parsed.hostname:
         return []
-    return [f"-Dhttps.proxyHost={parsed.hostname}", f"-Dhttps.proxyPort={parsed.port or 80}"]
+    if parsed.username and not os.environ.get("DEFAULT_ARTIFACT_REPOSITORY"):
+        raise SettingsError(
+            f"HTTPS_PROXY: {parsed.hostname} is given a user and password, which Java prints into "
+            "logs when it is given them. Name a proxy that asks for none, or a repository that is "
+            "reached without (DEFAULT_ARTIFACT_REPOSITORY)."
+        )
+    direct = direct_hosts(os.environ.get("NO_PROXY") or os.environ.get("no_proxy") or "")
+    if direct is None:
+        return []
+    return [
+        f"-Dhttps.proxyHost={parsed.hostname}",
+        f"-Dhttps.proxyPort={parsed.port or 80}",
+        # Java's one list for both protocols.
+        f"-Dhttp.nonProxyHosts={direct}",
+    ]
+
+
+def direct_hosts(exceptions: str) -> str | None:
+    """``NO_PROXY`` as Java's ``http.nonProxyHosts`` has it, with Java's own default.
+
+    A name stands for its subdomains too, as curl and Python read it. Java knows neither ports,
+    which are left out, nor networks: of those only such as end at a dot can be said.
+
+    Args:
+        exceptions: Names, suffixes, addresses and networks with commas between them.
+
+    Returns:
+        Patterns with ``|`` between them; None if no proxy is to be asked at all (``*``).
+    """
+    found = ["localhost", "127.*", "[::1]"]
+    for each in (part.strip().lower() for part in exceptions.split(",")):
+        if each == "*":
+            return None
+        found += _patterns(each)
+    return "|".join(dict.fromkeys(found))
+
+
+def _patterns(exception: str) -> list[str]:
+    """One exception in Java's words; none where it has no words for it."""
+    try:
+        network = ipaddress.ip_network(exception.strip("[]"), strict=False)
+    except ValueError:
+        name = re.sub(r":\d+$", "", exception).removeprefix("*").strip(".")
+        fits = re.fullmatch(r"[\w-]+(\.[\w-]+)*", name)
+        is_address = re.fullmatch(r"[\d.]+", name)
+        return ([name] if is_address else [name, f"*.{name}"]) if fits else []
+    if network.prefixlen == network.max_prefixlen:
+        address = str(network.network_address)
+        return [f"[{address}]" if network.version == 6 else address]
+    if network.version == 6 or network.prefixlen % 8 or not network.prefixlen:
+        return []
+    octets = str(network.network_address).split(".")[: network.prefixlen // 8]
+    return [".".join([*octets, "*"])]
