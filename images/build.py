@@ -8,10 +8,13 @@ images ends the output; their bills of materials are in ``dist/sbom``.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import shlex
+import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -40,17 +43,84 @@ NETWORK = re.compile(
 CERTIFICATES = ("SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE")
 DEADLINE = 3600.0
 """Seconds after which building one image is given up."""
+GRACE = 10.0
+"""Seconds that a build has to end in order once it is interrupted."""
+BASE = "python:3.11-slim-bookworm"
+"""The Dockerfiles' own, where the environment names no other."""
 
 
 def output(*command: str) -> str:
     """What a short command says.
 
     Raises:
-        subprocess.CalledProcessError: It failed.
+        SystemExit: It is not there, failed or did not answer; the message has its reason.
     """
-    return subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=120
-    ).stdout.strip()
+    said = " ".join(command)
+    try:
+        done = subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120
+        )
+    except OSError as error:
+        sys.exit(f"{said}: {error.strerror} ({command[0]})")
+    except subprocess.TimeoutExpired:
+        sys.exit(f"{said}: no answer within 120 s")
+    if done.returncode != 0:
+        sys.exit(f"{said}: {(done.stderr or done.stdout).strip()[-1500:]}")
+    return done.stdout.strip()
+
+
+def check_builder() -> None:
+    """See that this Docker can build: the Dockerfiles need BuildKit, the legacy builder refuses.
+
+    Raises:
+        SystemExit: It cannot; the message says what to install.
+    """
+    version = output("docker", "version", "--format", "{{.Client.Version}}")
+    major = re.match(r"\d+", version)
+    # Before, BuildKit was part of the engine and of its command.
+    if major is None or int(major.group()) < 23:
+        return
+    found = subprocess.run(
+        ["docker", "buildx", "version"], capture_output=True, timeout=60, check=False
+    )
+    if found.returncode != 0:
+        sys.exit(
+            f"Docker {version} builds with its component buildx, which is not there. It is the "
+            "package docker-buildx-plugin of Docker's own packages, and docker-buildx of Debian "
+            "or Ubuntu beside docker.io."
+        )
+
+
+def pip_index() -> str:
+    """The package index that only this machine's pip knows (``pip.conf``); empty if none."""
+    # An environment made by uv has no pip; the Python that it was made of has.
+    for python in (sys.executable, f"{sys.base_prefix}/bin/python3", shutil.which("python3")):
+        if not python or not Path(python).exists():
+            continue
+        asked = [python, "-m", "pip", "config", "get", "global.index-url"]
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            done = subprocess.run(asked, capture_output=True, text=True, timeout=60, check=False)
+            if done.returncode == 0 and done.stdout.strip():
+                return done.stdout.strip()
+    return ""
+
+
+def base_labels(base: str) -> list[str]:
+    """Arguments that label an image with its base's digest, where that is known.
+
+    Args:
+        base: The base's name, or name and digest.
+    """
+    name, _, digest = base.partition("@")
+    if not digest:
+        form = ["docker", "image", "inspect", "--format", "{{json .RepoDigests}}", base]
+        done = subprocess.run(form, capture_output=True, text=True, timeout=60, check=False)
+        # Of one repository each; a base that was only loaded or built here has none.
+        known = json.loads(done.stdout or "null") if done.returncode == 0 else None
+        short = name.rpartition("/")[0] + "/" + name.rpartition("/")[2].partition(":")[0]
+        digests = dict(each.split("@", 1) for each in known or [] if "@" in each)
+        digest = digests.get(short.lstrip("/"), "")
+    return ["--label", f"org.opencontainers.image.base.digest={digest}"] if digest else []
 
 
 def revision() -> str:
@@ -66,15 +136,16 @@ def secrets(folder: Path) -> list[str]:
         folder: A folder of this user alone, for as long as the build takes.
     """
     network = folder / "network"
-    lines = [
-        f"{key}={shlex.quote(value)}" for key, value in os.environ.items() if NETWORK.fullmatch(key)
-    ]
+    found = {key: value for key, value in os.environ.items() if NETWORK.fullmatch(key)}
+    if not found.get("UV_DEFAULT_INDEX") and not found.get("PIP_INDEX_URL") and (at := pip_index()):
+        found["PIP_INDEX_URL"] = at
+    lines = [f"{key}={shlex.quote(value)}" for key, value in found.items()]
     network.write_text("\n".join(sorted(lines)) + "\n", encoding="utf-8")
-    found = ["--secret", f"id=network,src={network}"]
+    arguments = ["--secret", f"id=network,src={network}"]
     bundle = next((os.environ[key] for key in CERTIFICATES if os.environ.get(key)), "")
     if bundle and Path(bundle).is_file():
-        found += ["--secret", f"id=certificates,src={bundle}"]
-    return found
+        arguments += ["--secret", f"id=certificates,src={bundle}"]
+    return arguments
 
 
 def build(name: str, tag: str, version: str) -> float:
@@ -92,25 +163,51 @@ def build(name: str, tag: str, version: str) -> float:
         SystemExit: Docker could not build it, or not within the deadline.
     """
     base = os.environ.get("BASE")
+    labels = base_labels(base or BASE)
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         command = ["docker", "build", "--file", f"images/{name}/Dockerfile", *secrets(Path(folder))]
         command += ["--build-arg", f"BASE={base}"] if base else []
         command += ["--build-arg", f"REVISION={tag}", "--build-arg", f"VERSION={version}"]
-        command += ["--tag", f"fedrisk-{name}:{tag}", "--tag", f"fedrisk-{name}:dev", "."]
+        command += [*labels, "--tag", f"fedrisk-{name}:{tag}", "--tag", f"fedrisk-{name}:dev", "."]
         try:
-            done = subprocess.run(
-                command,
-                cwd=ROOT,
-                env={**os.environ, "DOCKER_BUILDKIT": "1", "BUILDKIT_PROGRESS": "plain"},
-                check=False,
-                timeout=DEADLINE,
-            )
+            code = run(command, DEADLINE)
         except subprocess.TimeoutExpired:
             sys.exit(f"fedrisk-{name} was not built within {DEADLINE:.0f} s")
-    if done.returncode != 0:
+    if code != 0:
         sys.exit(f"fedrisk-{name} was not built: docker's reason is above")
     return time.monotonic() - started
+
+
+def run(command: list[str], deadline: float) -> int:
+    """Run a build to its end, or end it with all that it has started.
+
+    Args:
+        command: The build.
+        deadline: Seconds.
+
+    Returns:
+        Its exit code.
+
+    Raises:
+        subprocess.TimeoutExpired: It did not end in time.
+    """
+    # Docker's command is a launcher of its components, which would go on without it.
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env={**os.environ, "DOCKER_BUILDKIT": "1", "BUILDKIT_PROGRESS": "plain"},
+        start_new_session=True,
+    )
+    try:
+        return process.wait(deadline)
+    except BaseException:
+        for number in (signal.SIGINT, signal.SIGKILL):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(GRACE)
+        raise
 
 
 def export_bill(name: str, tag: str) -> int:
@@ -145,6 +242,7 @@ def main(names: list[str]) -> None:
     unknown = sorted(set(names) - set(NAMES))
     if unknown:
         sys.exit(f"no image named {', '.join(unknown)}; there are {', '.join(NAMES)}")
+    check_builder()
     tag = revision()
     found = re.search(r'^version = "([^"]+)"', (ROOT / "pyproject.toml").read_text(), re.M)
     rows = []
@@ -164,4 +262,9 @@ def main(names: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    # As Ctrl-C does, so that a build that runs is ended too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        main(sys.argv[1:])
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,8 +1,8 @@
 """Write the bill of materials of an image, while it is built.
 
 The lock says what ought to be there (uv's CycloneDX export), the environment what is: the two must
-agree, version by version, or the build ends. Debian's packages and the jars are added, for they
-are in no lock.
+agree, version by version, or the build ends. The interpreter with what its image installed beside
+it, Debian's packages and the jars are added, for they are in no lock.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import platform
 import re
 import subprocess
 import sys
@@ -17,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 Component = dict[str, Any]
+INTERPRETER = "/usr/local/bin/python3"
+"""What every image's environment is made of."""
 
 
 def normal(name: str) -> str:
@@ -61,6 +64,56 @@ def python_components(lock: dict[str, Any], found: dict[str, str]) -> list[Compo
         kept.append(
             {"type": "library", "bom-ref": purl, "name": name, "version": version, "purl": purl}
             | ({"hashes": hashes[:1]} if len(hashes) == 1 else {})
+        )
+    return kept
+
+
+def beside() -> list[tuple[str, str, str]]:
+    """Name, version and folder of what the interpreter itself finds, outside this environment."""
+    script = (
+        "import importlib.metadata, json; print(json.dumps([[each.name, each.version, "
+        "str(each.locate_file(''))] for each in importlib.metadata.distributions()]))"
+    )
+    told = subprocess.run(
+        [INTERPRETER, "-I", "-c", script], capture_output=True, text=True, check=True, timeout=60
+    )
+    # A folder may be there by two names.
+    return sorted(
+        {
+            (normal(n), v): (normal(n), v, folder) for n, v, folder in json.loads(told.stdout)
+        }.values()
+    )
+
+
+def interpreter_components(found: list[tuple[str, str, str]]) -> list[Component]:
+    """The interpreter, and the distributions that its image brings (pip, setuptools, wheel).
+
+    Args:
+        found: Those distributions; no step imports them.
+    """
+    version = platform.python_version()
+    kept: list[Component] = [
+        {
+            "type": "application",
+            "bom-ref": "cpython",
+            "name": "cpython",
+            "version": version,
+            "purl": f"pkg:generic/cpython@{version}",
+            "cpe": f"cpe:2.3:a:python:python:{version}:*:*:*:*:*:*:*",
+        }
+    ]
+    for name, its, folder in found:
+        purl = f"pkg:pypi/{name}@{its}"
+        kept.append(
+            {
+                "type": "library",
+                # The environment may have the same one.
+                "bom-ref": f"{purl}#base",
+                "name": name,
+                "version": its,
+                "purl": purl,
+                "properties": [{"name": "fedrisk:folder", "value": folder}],
+            }
         )
     return kept
 
@@ -115,17 +168,19 @@ def java_component(home: Path) -> list[Component]:
     return [{"type": "library", "bom-ref": "openjdk", "name": "openjdk", "version": version}]
 
 
-def main(lock: Path, target: Path) -> None:
+def main(lock: Path, target: Path, image: str) -> None:
     """Write the bill.
 
     Args:
         lock: uv's export.
         target: The file to make.
+        image: The image's name.
     """
     given = json.loads(lock.read_text(encoding="utf-8"))
     project = given["metadata"]["component"]
     components = [
         *python_components(given, installed()),
+        *interpreter_components(beside()),
         *jar_components(Path(sys.prefix) / "cache"),
         *java_component(Path("/opt/java")),
         *debian_components(),
@@ -137,9 +192,9 @@ def main(lock: Path, target: Path) -> None:
         "version": 1,
         "metadata": {
             "component": {
-                "type": "application",
+                "type": "container",
                 "bom-ref": "image",
-                "name": project["name"],
+                "name": image,
                 "version": project["version"],
             }
         },
@@ -149,4 +204,4 @@ def main(lock: Path, target: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])

@@ -34,7 +34,7 @@ LOCKED_OUT = {
     "mlflow": ("airflow", "pyspark", "torch", "flwr"),
 }
 DESCRIBE = """
-import importlib.metadata, importlib.util, json, os, pathlib, re
+import importlib.metadata, importlib.util, json, os, pathlib, platform, re
 def refused(path):
     try:
         pathlib.Path(path).write_text("x")
@@ -47,6 +47,12 @@ print(json.dumps({
     "read_only": [refused(f"{p}/x") for p in ("/", "/opt/fedrisk", "/etc", "/run")],
     "writable": [not refused(f"{p}/x") for p in ("/tmp", "/var/lib/fedrisk", os.environ["HOME"])],
     "installed": {normal(d.name): d.version for d in importlib.metadata.distributions()},
+    "beside": {normal(d.name): d.version
+               for folder in pathlib.Path("/usr/local/lib").glob("python3*/*-packages")
+               for d in importlib.metadata.distributions(path=[str(folder)])},
+    "python": platform.python_version(),
+    "closed": [str(p) for p in pathlib.Path("/opt/fedrisk/share").rglob("*")
+               if not os.access(p, os.R_OK)],
     "there": [n for n in ("torch", "pyspark", "flwr", "mlflow", "airflow", "pip", "uv")
               if importlib.util.find_spec(n)],
     "bill": json.loads(pathlib.Path("/opt/fedrisk/sbom.json").read_text()),
@@ -103,6 +109,7 @@ def test_an_image_runs_as_user_1000_and_writes_to_two_folders_only(
     assert told["writable"] == [True] * 3
     assert told["compiled"] > 0, "a read-only image cannot compile at run time"
     assert "stroke.yaml" in told["studies"]
+    assert told["closed"] == []
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -136,12 +143,17 @@ def test_the_bill_lists_every_distribution_with_the_locked_version(
     lock = tomllib.loads((checkout / "uv.lock").read_text(encoding="utf-8"))
     locked = {each["name"]: each["version"] for each in lock["package"]}
     components = told["bill"]["components"]
-    listed = {
-        each["name"]: each["version"]
-        for each in components
-        if each.get("purl", "").startswith("pkg:pypi/")
-    }
+    of_pypi = [each for each in components if each.get("purl", "").startswith("pkg:pypi/")]
+    listed, beside = (
+        {each["name"]: each["version"] for each in of_pypi if ("properties" in each) == of_base}
+        for of_base in (False, True)
+    )
     assert listed == told["installed"]
+    # What the base has beside the environment is there for a scanner too, but in no lock of ours.
+    assert beside == told["beside"]
+    assert ("cpython", told["python"]) in {(each["name"], each["version"]) for each in components}
+    assert len({each["bom-ref"] for each in components}) == len(components)
+    assert told["bill"]["metadata"]["component"]["name"] == f"fedrisk-{name}"
     assert {package: locked.get(package) for package in listed} == listed
     debian = [each for each in components if each.get("purl", "").startswith("pkg:deb/")]
     assert 0 < len(debian) <= told["debian"]
@@ -165,8 +177,8 @@ def test_no_layer_tells_a_host_a_secret_or_a_path_of_the_builder(
     images: dict[str, str], name: str
 ) -> None:
     image = inspected(images[name])
-    base = history(os.environ.get("BASE", "python:3.11-slim-bookworm"))
-    own = history(images[name])[: -len(base)]
+    layers = history(os.environ.get("BASE", "python:3.11-slim-bookworm"))
+    own = history(images[name])[: -len(layers)]
     told = "\n".join([*own, json.dumps(image["Config"])])
     addresses = set(re.findall(r"\w+://([^/\s\"']*)", told)) - {
         "",
@@ -181,6 +193,8 @@ def test_no_layer_tells_a_host_a_secret_or_a_path_of_the_builder(
     labels = image["Config"]["Labels"]
     assert re.fullmatch(r"[0-9a-f]{12}(-dirty)?", labels["org.opencontainers.image.revision"])
     assert labels["org.opencontainers.image.title"] == f"fedrisk-{name}"
+    base = os.environ.get("BASE", "python:3.11-slim-bookworm")
+    assert labels["org.opencontainers.image.base.name"] == base
     assert image["Config"]["User"] == "1000:1000"
 
 
