@@ -12,7 +12,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 # Test tools must not ask the network for their own news.
 export UV_NO_PROGRESS ?= 1
 
-.PHONY: help setup run up test test-fast lint bench images lock clean cluster-smoke compose-up compose-down compose-password compose-smoke
+.PHONY: help setup run up test test-fast lint bench images lock clean cluster-smoke compose-files compose-up compose-down compose-password compose-smoke
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -44,7 +44,12 @@ images-%:
 cluster-smoke: setup  ## the chart and a run in pods on a cluster, with faults (docs/cluster.md)
 	@$(VENV)/bin/python -m smoke.cluster $(CLUSTER_ARGS)
 
-compose-up:  ## the whole on one machine with Docker Compose (docs/compose.md)
+# User 1000 of the containers reads these files of the checkout, which umask 077 closes to it.
+compose-files:
+	@closed=$$(find compose/*.py helm/fedrisk/files/s3.sh ! -perm -004 ! -uid 1000); \
+	 [ -z "$$closed" ] || { echo "error: the containers' user 1000 cannot read" $$closed": chmod -R a+rX compose helm/fedrisk/files" >&2; exit 1; }
+
+compose-up: compose-files  ## the whole on one machine with Docker Compose (docs/compose.md)
 	@docker compose up --detach --wait --wait-timeout 900
 	@$(MAKE) --no-print-directory compose-password
 
@@ -54,7 +59,7 @@ compose-password:  ## who signs in to the stack's Airflow, and with which passwo
 compose-down:  ## take the stack down with all that it keeps, whichever overrides it was started with
 	@$(PYTHON) compose/down.py
 
-compose-smoke: $(READY)  ## the stack from nothing to a champion and back, with a table of checks
+compose-smoke: compose-files $(READY)  ## the stack from nothing to a champion and back, with a table of checks
 	@$(VENV)/bin/python -m smoke.compose $(SMOKE_ARGS)
 
 bench: setup  ## one JSON object a line

@@ -21,7 +21,7 @@ from typing import Any
 from smoke import isolation
 from smoke.airflow_pages import open_form, press_trigger, sign_in, unpauses
 from smoke.browser import Page, browser_page, find_browser
-from smoke.compare import ProcessRun
+from smoke.compare import EarlierRun, ProcessRun
 from smoke.compose_run import Trained
 from smoke.ending import attempt, undisturbed
 from smoke.images import ready_images, revision
@@ -35,6 +35,8 @@ DAG, ADMIN, NEW = "retrain_stroke", "admin", "hospital-4"
 IMAGES = ("airflow", "federation", "mlflow", "worker")
 ROUNDS = 3
 HOSPITAL = f"hospitals.{NEW}={{title: New, share: {{rows: 900, positive_rate: 0.06}}}}"
+OVERRIDES = [f"federation.rounds={ROUNDS}", HOSPITAL]
+"""What the same run has to be told elsewhere."""
 ANYBODY = "2468:2468"
 """Whom root gives the kit to: a user that is not the images', as most who unpack a kit are."""
 RUN_DEADLINE = 1500.0
@@ -64,7 +66,7 @@ class Smoke:
         self.run = f"smoke-{int(time.time())}"
         self.started = False
         self.owner = f"{os.getuid()}:{os.getgid()}" if os.getuid() else ANYBODY
-        self.beside: ProcessRun | None = None
+        self.beside: ProcessRun | EarlierRun | None = None
         self.by_process: dict[str, Any] = {}
 
     def variables(self) -> dict[str, str]:
@@ -133,8 +135,8 @@ class Smoke:
         self.table.check("a wrong password is refused", "401" in refused, refused)
         until("the DAG is there", lambda: self.airflow.dag(DAG), 120)
         errors = self.airflow.import_errors()
-        overrides = [f"federation.rounds={ROUNDS}", HOSPITAL]
-        self.beside = ProcessRun(self.folder / "process", self.run, overrides)
+        if self.beside is None:
+            self.beside = ProcessRun(self.folder / "process", self.run, OVERRIDES)
         self.table.check(
             "the generated password lets in, and all DAGs are read", not errors, errors
         )
@@ -284,18 +286,20 @@ def _life(container: dict[str, Any]) -> tuple[str, str]:
     return container["Id"], container["State"]["StartedAt"]
 
 
-def smoke(options: argparse.Namespace, table: Table) -> int:
+def smoke(options: argparse.Namespace, table: Table, beside: EarlierRun | None = None) -> int:
     """Run all stages.
 
     Args:
         options: The command's.
         table: Gets the checks.
+        beside: The same run (``OVERRIDES``) by processes; None to make it beside the stack.
 
     Returns:
         The exit code.
     """
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         made = Smoke(table, options, Path(folder))
+        made.beside = beside
         stages = {
             "alone": made.alone,
             "images": made.images,

@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from smoke.browser import find_browser
-from smoke.compose import IMAGES, smoke
+from smoke.compare import EarlierRun
+from smoke.compose import IMAGES, OVERRIDES, smoke
 from smoke.table import Table
+from tasks.manifest import RunFolder
 
 
 def _answers(*command: str) -> bool:
@@ -20,7 +22,7 @@ def _answers(*command: str) -> bool:
 
 
 @pytest.fixture(scope="session")
-def table(tmp_path_factory: pytest.TempPathFactory) -> Table:
+def table(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Table:
     """What the stages have checked on the stack."""
     if shutil.which("docker") is None or not _answers("docker", "compose", "ls"):
         reason = "no Docker engine with compose answers"
@@ -30,6 +32,8 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Table:
     missing = [n for n in IMAGES if not _answers("docker", "image", "inspect", f"fedrisk-{n}:dev")]
     if missing:
         pytest.fail(f"there is no image fedrisk-{missing[0]}:dev: run `make images` first")
+    by_process = request.getfixturevalue("resumed_run").finished
+    assert by_process.code == 0, by_process.errors[-900:]
     folder: Path = tmp_path_factory.mktemp("compose")
     found = Table()
     options = argparse.Namespace(
@@ -40,5 +44,9 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Table:
         browser=os.environ.get("REQUIRE_SHARED_DATA") == "1",
         keep=False,
     )
-    smoke(options, found)
+    smoke(
+        options,
+        found,
+        EarlierRun(RunFolder(by_process.home / "runs", by_process.result["run"]), OVERRIDES),
+    )
     return found
