@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tasks import __version__
 from tasks.errors import DataError, SettingsError
@@ -179,9 +179,36 @@ class RunFolder:
     def find(self, step: str, hospital: str | None = None) -> Manifest | None:
         """Read a manifest, or return None where the step is not done."""
         path = self._manifest(step, hospital)
-        if not path.exists():
-            return None
-        return Manifest.model_validate_json(path.read_bytes())
+        return self._load(path) if path.exists() else None
+
+    def _load(self, path: Path) -> Manifest:
+        """Read a manifest, which says nothing of any step but its own.
+
+        Whoever may write one step's manifest could otherwise speak for another hospital's, or have
+        other files read than the step's.
+
+        Raises:
+            DataError: It is none, is another step's or run's, or names files of another.
+        """
+        where = f"run {self.run}: manifest {path.name}"
+        try:
+            found = Manifest.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            fault = error.errors()[0]
+            place = ".".join(str(part) for part in fault["loc"])
+            raise DataError(f"{where} is not sound: {place}: {fault['msg']}.") from None
+        if path != self._manifest(found.step, found.hospital) or found.run != self.run:
+            raise DataError(
+                f"{where} is of step {found.step!r}, hospital {found.hospital!r}, run "
+                f"{found.run!r}. Expected this step's own; delete it and run the step again."
+            )
+        for relative in found.files.values():
+            parts = relative.split("/")
+            if parts[:2] != ["files", path.stem] or len(parts) < 3 or {"", ".", ".."} & set(parts):
+                raise DataError(
+                    f"{where} names the file {relative!r}. Expected files below files/{path.stem}/."
+                )
+        return found
 
     def read(self, step: str, hospital: str | None = None) -> Manifest:
         """Read a manifest.
@@ -200,8 +227,5 @@ class RunFolder:
 
     def manifests(self) -> list[Manifest]:
         """Read all manifests of the run, oldest first."""
-        found = [
-            Manifest.model_validate_json(path.read_bytes())
-            for path in sorted((self.path / "manifests").glob("*.json"))
-        ]
+        found = [self._load(path) for path in sorted((self.path / "manifests").glob("*.json"))]
         return sorted(found, key=lambda manifest: manifest.started)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 PATIENCE = 30.0
 """Seconds that a store which does not answer is tried again."""
+NO_BUCKET = "<Code>NoSuchBucket</Code>"
+"""In S3's answer. The client makes of it what it makes of a missing object: there is none."""
 
 
 class StoreUnavailable(FedriskError):  # noqa: N818  (it says what is the matter)
@@ -38,16 +40,14 @@ def get(store: str, key: str) -> bytes | None:
         Its content; None where there is none.
 
     Raises:
-        DataError: The store refuses this party's key.
+        DataError: The store refuses this party's key, there is no such bucket, or the name is none.
         StoreUnavailable: It does not answer.
     """
     import obstore
 
-    with _telling(store, key, "read"):
-        try:
-            return bytes(obstore.get(_store(store), key).bytes())
-        except FileNotFoundError:
-            return None
+    with contextlib.suppress(FileNotFoundError), _telling(store, key, "read"):
+        return bytes(obstore.get(_store(store), key).bytes())
+    return None
 
 
 def put(store: str, key: str, content: bytes) -> None:
@@ -59,7 +59,7 @@ def put(store: str, key: str, content: bytes) -> None:
         content: What it shall hold.
 
     Raises:
-        DataError: The store refuses this party's key.
+        DataError: The store refuses this party's key, there is no such bucket, or the name is none.
         StoreUnavailable: It does not answer.
     """
     import obstore
@@ -76,12 +76,12 @@ def remove(store: str, key: str) -> None:
         key: The object's name below it.
 
     Raises:
-        DataError: The store refuses this party's key.
+        DataError: The store refuses this party's key, there is no such bucket, or the name is none.
         StoreUnavailable: It does not answer.
     """
     import obstore
 
-    with _telling(store, key, "delete"), contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(FileNotFoundError), _telling(store, key, "delete"):
         obstore.delete(_store(store), key)
 
 
@@ -93,13 +93,13 @@ def keys(store: str, prefix: str) -> Iterator[str]:
         prefix: The folder.
 
     Raises:
-        DataError: The store refuses this party's key.
+        DataError: The store refuses this party's key, there is no such bucket, or the name is none.
         StoreUnavailable: It does not answer.
     """
     import obstore
 
     pages: list[Any] = []
-    with _telling(store, prefix, "list"), contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(FileNotFoundError), _telling(store, prefix, "list"):
         pages = list(obstore.list(_store(store), prefix))
     for page in pages:
         for each in page:
@@ -145,11 +145,20 @@ def _opened(url: str, who: tuple[tuple[str, str], ...]) -> ObjectStore:
 
 @contextlib.contextmanager
 def _telling(store: str, key: str, what: str) -> Iterator[None]:
-    """Say in our words what the store's client says in its own."""
+    """Say in our words what the store's client says in its own.
+
+    An object that is not there is left to the caller; a bucket that is not there is no such thing.
+    """
     from obstore.exceptions import BaseError
 
     try:
         yield
+    except (ValueError, TypeError) as error:  # the second is what deleting says of a wrong path
+        raise DataError(f"{store}: {key!r} is no name of an object ({error}).") from None
+    except FileNotFoundError as error:
+        if NO_BUCKET in str(error):
+            raise _no_bucket(store) from None
+        raise
     except BaseError as error:
         text, name = str(error), type(error).__name__
         if name in ("PermissionDeniedError", "UnauthenticatedError") or "AccessDenied" in text:
@@ -157,10 +166,12 @@ def _telling(store: str, key: str, what: str) -> Iterator[None]:
                 f"{store}: this party's key may not {what} {key}. Check AWS_ACCESS_KEY_ID and "
                 "what docs/deployment.md says its owner may do."
             ) from None
-        if "NoSuchBucket" in text:
-            raise DataError(
-                f"{store}: there is no such bucket. Make it, or correct the address."
-            ) from None
+        if NO_BUCKET in text:
+            raise _no_bucket(store) from None
         raise StoreUnavailable(
             f"{store}: could not {what} {key} ({name}). Is the store up?"
         ) from None
+
+
+def _no_bucket(store: str) -> DataError:
+    return DataError(f"{store}: there is no such bucket. Make it, or correct the address.")

@@ -9,16 +9,13 @@ hold rows, or describe them, go to the hospital's own bucket (``docs/deployment.
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tasks.errors import SettingsError
 from tasks.manifest import Manifest, RunFolder, write_atomically
 from tasks.objects import get, keys, put
 from tasks.settings import Settings
-
-if TYPE_CHECKING:
-    pass
 
 CONSORTIUM, POOL = "consortium", "pool"
 POOL_STEPS = frozenset({"deal", "central"})
@@ -26,6 +23,8 @@ POOL_STEPS = frozenset({"deal", "central"})
 PRIVATE_STEPS = frozenset({"deal", "collect", "validate", "features", "join"})
 """Steps whose files hold a hospital's rows or describe them."""
 PLAN = "plan.json"
+MANIFEST = re.compile(r"manifests/(?P<step>[a-z]+)(\.(?P<hospital>[a-z][a-z0-9-]*))?\.json")
+"""Where a step's manifest is."""
 
 
 def owner_of(step: str, hospital: str | None) -> str:
@@ -154,7 +153,10 @@ class StoredRun(RunFolder):
         prefix = f"{owner_of(step, hospital)}/{self.run}/"
         folder = self.relative(self.folder(step, hospital))
         for key in keys(self._settings.store, f"{prefix}{folder}"):
-            self.have(key.removeprefix(prefix), owner_of(step, hospital))
+            # By its name and not by the key's own path, whatever the store lists.
+            relative = key.removeprefix(prefix)
+            if relative.startswith(f"{folder}/") and ".." not in relative.split("/"):
+                self.have(relative, owner_of(step, hospital))
 
     def kept_elsewhere(self, step: str) -> None:
         """See ``RunFolder.kept_elsewhere``."""
@@ -187,11 +189,17 @@ class StoredRun(RunFolder):
         return found
 
     def manifests(self) -> list[Manifest]:
-        """Read all manifests of the run, after fetching those that are not here."""
+        """Read all manifests of the run, after fetching those that are not here.
+
+        Of each owner only those of its own steps: no hospital speaks for another.
+        """
         for owner in (CONSORTIUM, POOL, *self._hospitals()):
             prefix = f"{owner}/{self.run}/"
             for key in keys(self._settings.store, f"{prefix}manifests"):
-                self.have(key.removeprefix(prefix), owner)
+                relative = key.removeprefix(prefix)
+                found = MANIFEST.fullmatch(relative)
+                if found and owner_of(found["step"], found["hospital"]) == owner:
+                    self.have(relative, owner)
         return super().manifests()
 
 

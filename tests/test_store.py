@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from lake.s3_server import s3_server
 
 from tasks.errors import DataError
 from tasks.manifest import Manifest, RunFolder
@@ -76,6 +77,76 @@ def test_each_owner_writes_below_its_own_prefix(machine: Machines) -> None:
     assert owner_of("promote", None) == "consortium"
 
 
+def test_a_hospital_does_not_speak_for_another_nor_for_the_consortium(machine: Machines) -> None:
+    """Hospital 1 may write what it likes below its own prefix."""
+    store = f"file://{machine.root}/store"
+    leave(open_run(machine("h2"), "r1", "hospital-2"), "score", "hospital-2", scores="true")
+
+    def manifest(step: str, hospital: str | None, **files: str) -> bytes:
+        made = Manifest(step=step, study="stroke", run="r1", hospital=hospital, files=files)
+        return made.model_dump_json().encode()
+
+    for name, content in {
+        "score.hospital-2": manifest("score", "hospital-2"),
+        "federated": manifest("federated", None),
+        "central": manifest("central", None),
+    }.items():
+        path = machine.root / "store" / "hospital-1" / "r1" / "manifests" / f"{name}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    reader = open_run(machine("reader"), "r1")
+    assert [(each.step, each.hospital) for each in reader.manifests()] == [("score", "hospital-2")]
+    found = reader.read("score", "hospital-2")
+    assert (reader.path / found.files["scores"]).read_text() == "true"
+    assert reader.find("federated") is None
+    put(store, "hospital-1/r1/manifests/score.hospital-1.json", manifest("evaluate", None))
+    with pytest.raises(DataError, match=r"score\.hospital-1\.json is of step 'evaluate'"):
+        reader.find("score", "hospital-1")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "manifests/score.hospital-2.json",
+        "manifests/federated.json",
+        "files/score.hospital-2/scores.csv",
+        "files/score.hospital-1/../score.hospital-2/scores.csv",
+        "files/score.hospital-1",
+        "files/score.hospital-1//scores.csv",
+        "files/score.hospital-10/scores.csv",
+        "../../../outside",
+        "/etc/hostname",
+        "plan.json",
+    ],
+)
+def test_a_manifest_names_no_file_but_its_own_steps(machine: Machines, path: str) -> None:
+    store, base = f"file://{machine.root}/store", "hospital-1/r1"
+    if not path.startswith("/") and ".." not in path and "//" not in path:
+        put(store, f"{base}/{path}" + ("/x" if path.endswith("1") else ""), b"forged")
+    made = Manifest(
+        step="score", study="stroke", run="r1", hospital="hospital-1", files={"scores": path}
+    )
+    put(store, f"{base}/manifests/score.hospital-1.json", made.model_dump_json().encode())
+    reader = open_run(machine("reader"), "r1")
+    with pytest.raises(DataError, match=r"Expected files below files/score\.hospital-1/"):
+        reader.find("score", "hospital-1")
+    assert not (reader.path / path).is_file() or path.startswith("/")
+    here = [each for each in (machine.root / "reader").rglob("*") if each.is_file()]
+    assert not [each for each in here if each.read_bytes() == b"forged"]
+
+
+def test_a_manifest_of_another_run_or_none_at_all_is_bad_input(machine: Machines) -> None:
+    store = f"file://{machine.root}/store"
+    reader = open_run(machine("reader"), "r1")
+    made = Manifest(step="score", study="stroke", run="r0", hospital="hospital-1")
+    put(store, "hospital-1/r1/manifests/score.hospital-1.json", made.model_dump_json().encode())
+    with pytest.raises(DataError, match="run 'r0'"):
+        reader.find("score", "hospital-1")
+    put(store, "hospital-2/r1/manifests/score.hospital-2.json", b'{"step": "score"}')
+    with pytest.raises(DataError, match="is not sound: study: Field required"):
+        reader.find("score", "hospital-2")
+
+
 def test_dealt_rows_reach_their_own_hospital_and_never_the_store(machine: Machines) -> None:
     run = open_run(machine("dealer"), "r1", "pool")
     folder = run.folder("deal")
@@ -126,6 +197,30 @@ def test_objects_are_written_listed_and_deleted(tmp_path: Path) -> None:
     remove(store, "a/b")
     remove(store, "a/b")
     assert get(store, "a/b") is None
+
+
+@pytest.mark.parametrize("name", ["a/../b", "a//b", "../a"])
+def test_what_is_no_name_of_an_object_is_bad_input(tmp_path: Path, name: str) -> None:
+    for ask in (get, remove, lambda store, key: put(store, key, b""), lambda *a: list(keys(*a))):
+        with pytest.raises(DataError, match="is no name of an object"):
+            ask(f"file://{tmp_path}/bucket", name)
+
+
+def test_a_bucket_that_is_not_there_is_bad_input_and_no_empty_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with s3_server(tmp_path, ["h1"]) as server:
+        for name, value in server.environment("admin").items():
+            monkeypatch.setenv(name, value)
+        put("s3://fedrisk-runs", "a/b", b"1")
+        assert get("s3://fedrisk-runs", "a/b") == b"1"
+        assert get("s3://fedrisk-runs", "NoSuchBucket") is None
+        assert list(keys("s3://fedrisk-runs", "none")) == []
+        remove("s3://fedrisk-runs", "none")
+        for ask in (get, remove, lambda at, key: put(at, key, b""), lambda *a: list(keys(*a))):
+            with pytest.raises(DataError, match="s3://mistyped: there is no such bucket") as error:
+                ask("s3://mistyped", "a/b")
+            assert error.value.exit_code == 2
 
 
 def test_a_store_that_does_not_answer_is_transient_and_bounded(
