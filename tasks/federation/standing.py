@@ -2,8 +2,9 @@
 
 ``python -m tasks.federation.standing superlink`` keeps a SuperLink up and looks, at its desk, for
 two things: public keys of hospitals in a folder, which it registers, and requests in the store,
-which it starts as runs. ``python -m tasks.federation.standing supernode --hospital H`` keeps a
-hospital's SuperNode connected. Both end with SIGTERM and leave nothing behind.
+which it starts as runs. It ends when its certificate was renewed, to be started with the new one.
+``python -m tasks.federation.standing supernode --hospital H`` keeps a hospital's SuperNode
+connected. Both end with SIGTERM and leave nothing behind.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from tasks.federation.deployment import certificates_of, superlink_arguments
 from tasks.federation.desk import Desk
 from tasks.federation.executor import wait_for_port
 from tasks.federation.processes import Processes, tail
+from tasks.federation.renewal import Renewal
+from tasks.federation.standing_rows import forget_rows
 from tasks.federation.supernode import SuperNode, serve
 from tasks.federation.termination import check_interrupted, interruptible
 from tasks.launch import QUIET
@@ -32,9 +35,18 @@ from tasks.settings import Settings
 LOOK = 1.0
 """Seconds between two looks at the desk."""
 PORT = 9092
-READY = Path("/tmp/ready") if os.name == "posix" else Path("ready")
+READY = "ready"
+"""In the SuperNode's own folder: it is connected. Several SuperNodes may share a machine."""
+CONTAINER_READY = Path("/tmp/ready")
+"""The same where a container has one SuperNode, for its health check (the images, the chart)."""
+IMAGE_HOME = Path("/var/lib/fedrisk")
+"""``FEDRISK_HOME`` of the images: by it a process knows that it has its container to itself."""
 GONE = 3600.0
 """Seconds without a connection after which a standing SuperNode ends; its keeper starts it anew."""
+
+
+class CertificateRenewed(FederationError):  # noqa: N818  (it says what is the matter)
+    """The SuperLink's certificate is another than the one that it started with."""
 
 
 def superlink(settings: Settings) -> int:
@@ -49,6 +61,7 @@ def superlink(settings: Settings) -> int:
     Raises:
         SettingsError: A setting that the SuperLink needs is missing.
         FederationError: The SuperLink has ended.
+        CertificateRenewed: Its certificate is another; it is to be started anew.
     """
     for name in ("store", "registered", "identity"):
         if not getattr(settings, name):
@@ -61,6 +74,7 @@ def superlink(settings: Settings) -> int:
     with interruptible():
         try:
             files = certificates_of(settings, folder / "identity")
+            renewal = Renewal(files)
             _start(processes, files, port, folder)
             os.environ["FLWR_HOME"] = str(folder / "flower")
             os.environ.update(QUIET)
@@ -71,6 +85,11 @@ def superlink(settings: Settings) -> int:
             while not processes.ended():
                 check_interrupted()
                 desk.look()
+                if renewal.look():
+                    raise CertificateRenewed(
+                        "the SuperLink's certificate was renewed, so it ends to be started anew "
+                        "with that; runs go on from their checkpoints."
+                    )
                 time.sleep(LOOK)
             raise FederationError(
                 f"the SuperLink has ended; its log ends:\n{tail(folder / 'superlink.log')}"
@@ -118,28 +137,46 @@ def supernode(settings: Settings, hospital: str) -> int:
     for name in ("superlink", "identity", "lake"):
         if not getattr(settings, name):
             raise SettingsError(f"FEDRISK_{name.upper()} is not set; the SuperNode needs it.")
-    READY.unlink(missing_ok=True)
+    # A SuperNode that was killed may have left rows, and said that it is connected.
+    forget_rows(settings, hospital)
     node = _Reporting(settings, hospital, settings.home / "federation" / hospital)
+    node.say(False)
     with interruptible():
         try:
             serve(node, lambda: False, GONE, float("inf"))
         finally:
-            READY.unlink(missing_ok=True)
+            node.say(False)
             node.end()
+            forget_rows(settings, hospital)
     return 0
 
 
 class _Reporting(SuperNode):
     """A SuperNode that says in a file whether it is connected, for a readiness probe."""
 
+    def __init__(self, settings: Settings, hospital: str, folder: Path) -> None:
+        super().__init__(settings, hospital, folder)
+        self._said = [folder / READY]
+        if settings.home == IMAGE_HOME:
+            self._said.append(CONTAINER_READY)
+
     def look(self) -> bool:
         """See ``SuperNode.look``."""
         found = super().look()
-        if found and not READY.exists():
-            READY.touch()
-        elif not found:
-            READY.unlink(missing_ok=True)
+        self.say(found)
         return found
+
+    def say(self, connected: bool) -> None:
+        """Leave the files or take them away.
+
+        Args:
+            connected: Whether the SuperLink has let the SuperNode in.
+        """
+        for path in self._said:
+            if not connected:
+                path.unlink(missing_ok=True)
+            elif not path.exists():
+                path.touch()
 
 
 def main() -> int:

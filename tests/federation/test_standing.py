@@ -82,12 +82,7 @@ class Stand:
     def start(self, name: str, approved: str = "") -> None:
         role = [name] if name == "superlink" else ["supernode", "--hospital", name]
         settings = self.settings(name, approved=approved)
-        (self.root / "tmp" / name).mkdir(parents=True, exist_ok=True)
-        environment = {
-            **os.environ,
-            **settings_environment(settings),
-            "TMPDIR": str(self.root / "tmp" / name),
-        }
+        environment = {**os.environ, **settings_environment(settings)}
         with (self.root / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
                 [sys.executable, "-m", "tasks.federation.standing", *role],
@@ -211,6 +206,43 @@ def test_the_model_is_the_same_as_of_a_federation_of_the_runs_own(
     np.testing.assert_array_equal(first.flat, second.flat)
 
 
+def test_rows_are_each_supernodes_own_and_end_with_it(stand: Stand, trained: Context) -> None:
+    def rows(name: str) -> Path:
+        return stand.root / "homes" / name / "federation" / name / "rows"
+
+    for name in ("north", "south"):
+        kept = list(rows(name).rglob("rows.npz"))
+        assert kept
+        assert {path.stat().st_mode & 0o777 for path in (rows(name), kept[0].parent)} == {0o700}
+        assert (rows(name).parent / "ready").exists()
+    stand.stop("north")
+    assert not rows("north").exists()
+    assert not (rows("north").parent / "ready").exists()
+    assert rows("south").exists()
+    stand.start("north")
+    stand.wait_for("north", "has joined", times=2)
+
+
+def test_a_hospital_that_is_removed_is_shut_out_and_comes_back_with_the_same_key(
+    stand: Stand, trained: Context
+) -> None:
+    registered = stand.root / "registered" / "west.pub"
+    if not registered.exists():
+        shutil.copy(stand.root / "keys" / "west" / "node.pub", registered)
+        stand.start("west")
+    before = stand.processes["superlink"].pid
+    joined = stand.log("west").count("has joined") or 1
+    stand.wait_for("west", "has joined", times=joined)
+    again = stand.log("west").count("it is started again")
+    registered.unlink()
+    stand.wait_for("superlink", "unregistered west")
+    stand.wait_for("west", "it is started again", times=again + 2)
+    assert stand.log("west").count("has joined") == joined
+    shutil.copy(stand.root / "keys" / "west" / "node.pub", registered)
+    stand.wait_for("west", "has joined", times=joined + 1)
+    assert stand.processes["superlink"].pid == before
+
+
 def test_a_key_that_is_not_registered_is_turned_away(stand: Stand, trained: Context) -> None:
     stand.start("stranger")
     stand.wait_for("stranger", "it is started again")
@@ -258,11 +290,32 @@ def test_after_a_restart_hospitals_come_back_and_the_run_goes_on(
         while not (checkpoint / "checkpoint.npz").exists():
             assert time.monotonic() < end
             time.sleep(0.05)
+        joined = {name: stand.log(name).count("has joined") for name in ("north", "south")}
         stand.stop("superlink")
         stand.start("superlink")
         stand.wait_for("superlink", "listens on port", times=2)
-        for name in ("north", "south"):
-            stand.wait_for(name, "has joined", times=2, deadline=150)
+        for name, count in joined.items():
+            stand.wait_for(name, "has joined", times=count + 1, deadline=150)
         manifest = running.result(timeout=400)
     assert manifest.figures["rounds"] == 40
     assert any("resumed after round" in note for note in manifest.notes)
+
+
+def test_a_renewed_certificate_ends_the_superlink_so_that_its_keeper_starts_it_anew(
+    stand: Stand, trained: Context
+) -> None:
+    from tasks.federation.certificates import make_certificates
+
+    listened = stand.log("superlink").count("listens on port")
+    files = make_certificates(stand.root / "renewed")
+    for name, source in (("tls.crt", files.certificate), ("tls.key", files.key)):
+        shutil.copy(source, stand.root / "identity" / "superlink" / name)
+    shutil.copy(files.authority, stand.root / "identity" / "superlink" / "ca.crt")
+    process = stand.processes.pop("superlink")
+    assert process.wait(60) == 4
+    assert "the SuperLink's certificate was renewed" in stand.log("superlink")
+    assert processes_of(stand.root / "homes" / "superlink") == []
+    stand.start("superlink")
+    stand.wait_for("superlink", "listens on port", times=listened + 1)
+    served = ssl.get_server_certificate(("127.0.0.1", stand.port), timeout=10)
+    assert served.split() == files.certificate.read_text().split()
