@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from helm_chart import CHART, NAMESPACE, Objects, Render
+from helm_chart import API, CHART, NAMESPACE, Objects, Render, objects_of, values_of
+from kubernetes_cluster import helm
 
 KEY = "ecdsa-sha2-nistp384 AAAAE2VjZHNhLXNoYTItbmlzdHAzODQ= {}"
 PEM = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
@@ -551,3 +554,42 @@ def test_the_pods_of_a_runs_federation_are_not_evicted(
     assert not kept(PodOf("local", "hospital-1", standing=False).labels)
     assert not kept(labels(objects, "fedrisk-hospital-hospital-1")), "a standing one comes back"
     assert "fedrisk-run" not in budgets(render("hospital"))
+
+
+@pytest.fixture
+def notes_of(chart: Path, tmp_path: Path) -> Callable[..., str]:
+    """What an install prints: Helm shows it only once it has a cluster, so a map shows it here."""
+    copy = tmp_path / "fedrisk"
+    shutil.copytree(chart, copy)
+    (copy / "templates" / "NOTES.txt").rename(copy / "files" / "notes.txt")
+    (copy / "templates" / "notes.yaml").write_text(
+        "kind: Notes\nmetadata: {name: notes}\n"
+        'text: {{ tpl (.Files.Get "files/notes.txt") . | toJson }}\n'
+    )
+
+    def noted(name: str, *options: str) -> str:
+        only = ("--show-only", "templates/notes.yaml")
+        said = helm("template", "x", str(copy), "-n", "x", *API, *values_of(name), *options, *only)
+        return str(objects_of(said)["Notes", "notes"]["text"])
+
+    return noted
+
+
+def test_an_install_says_what_airflow_and_the_release_lack(notes_of: Callable[..., str]) -> None:
+    kind = notes_of("kind")
+    assert "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY of the secret" in kind
+    assert "fedrisk-s3-identities (s3.json)" in kind
+    assert "delete" not in kind, "nothing stays"
+    eks = notes_of("eks")
+    assert "needs a role that may what the consortium's may" in eks
+    assert "delete secret/fedrisk-authority secret/fedrisk-superlink" in eks
+    assert "fedrisk-hospital-hospital-1 (node.key)" in eks
+    assert "fedrisk-consortium (" not in eks
+    # A secret of the certificate is needed whoever serves, and however stores are opened.
+    for more in ("", ",superlink.enabled=false"):
+        given = notes_of("eks", f"--set=tls.mode=existing{more}")
+        assert "fedrisk-superlink (ca.crt, tls.crt, tls.key)" in given
+    hospital = notes_of("hospital")
+    assert "connect to superlink.example.org:9092" in hospital
+    assert "fedrisk-superlink (" not in hospital
+    assert "Airflow" not in hospital
