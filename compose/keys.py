@@ -36,11 +36,10 @@ from cryptography.x509.oid import NameOID
 from tasks.errors import FedriskError, SettingsError
 from tasks.federation.certificates import make_node_key
 from tasks.lake.identities import ADMIN, LAKE, RUNS, SHARED, Key, seaweedfs_identities
-from tasks.launch import read_credentials
 from tasks.onboarding.authority import init, read_certificate, renew, server_names
 from tasks.onboarding.keys import check_name
 from tasks.onboarding.kit import add_hospital
-from tasks.store import CONSORTIUM
+from tasks.store import CONSORTIUM, read_credentials
 
 ROOT, KITS = Path("/keys"), Path("/kits")
 USER = 1000

@@ -212,3 +212,29 @@ def test_kits_name_the_image_of_the_stack(stack: dict[str, Any]) -> None:
     made = read(["docker-compose.yaml"], {"STACK_TAG": "abc"})["services"]
     assert made["keys"]["environment"]["STACK_TAG"] == "abc"
     assert stack["services"]["keys"]["environment"]["STACK_TAG"] == "dev"
+
+
+@pytest.mark.skipif(os.getuid() == 1000, reason="this user is the containers'")
+def test_files_that_the_containers_cannot_read_are_told_before_anything_starts(
+    tmp_path: Path,
+) -> None:
+    for name in ("Makefile", "compose/gate.py", "helm/fedrisk/files/s3.sh"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+        (tmp_path / name).chmod(0o644)
+
+    def make() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["make", "compose-files"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    assert make().returncode == 0
+    (tmp_path / "compose" / "gate.py").chmod(0o600)
+    refused = make()
+    assert refused.returncode != 0
+    assert "cannot read compose/gate.py: chmod -R a+rX compose" in refused.stderr
