@@ -353,7 +353,8 @@ def test_mlflow_answers_prometheus_under_its_pods_address(render: Render) -> Non
     names = [v["name"] for v in container["env"]]
     # Kubernetes fills in only what stands before.
     assert names.index("POD_IP") < names.index("MLFLOW_SERVER_ALLOWED_HOSTS")
-    assert "$(POD_IP):5000" in variables(container)["MLFLOW_SERVER_ALLOWED_HOSTS"].split(",")
+    hosts = variables(container)["MLFLOW_SERVER_ALLOWED_HOSTS"].split(",")
+    assert {"$(POD_IP):5000", "[$(POD_IP)]:5000"} <= set(hosts), "IPv4 and IPv6"
     off = render("kind", options=("--set=monitoring.enabled=false",))
     (container,) = pods(off)["fedrisk-mlflow"]["containers"]
     assert "prometheus" not in str(container["args"])
