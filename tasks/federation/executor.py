@@ -1,11 +1,12 @@
-"""ClientApps that fork from a warm interpreter: all of Flower's private API is in this file.
+"""ClientApps that fork from a warm interpreter, through Flower's private API.
 
 Stock Flower starts a new interpreter for every message (seven CPU-seconds of imports) and sleeps
 for seconds between looks. Here a hospital's process imports Flower, torch and the app and reads
 its rows once; it then is the SuperNode, and a fork of it a SuperExec whose executor forks once
 more for each message. What runs in that fork is the installed ``tasks.federation.client``: the
 bundle that came over the network is not even unpacked. ``federation.executor: stock`` does without
-this file. Flower's version is pinned, and a test fails when what is used here changes.
+this file. What is changed in the SuperLink is in ``superlink.py``; nothing else uses what Flower
+keeps for itself. Its version is pinned, and a test fails when what is used here changes.
 """
 
 from __future__ import annotations
@@ -27,8 +28,6 @@ FLOWER = "1.41.0"
 """The version whose private API this file is written for."""
 POLL = 0.2
 """Seconds between looks for messages and replies; shorter costs a third of a core when idle."""
-OPEN_TO_HOSPITALS = ("/v1/fleet", "/health")
-"""Paths of the SuperLink that other machines may ask for."""
 START = 120.0
 """Seconds that a port or a file of another process is waited for."""
 
@@ -153,33 +152,6 @@ def _run_server(spec: Any) -> None:
     run_serverapp(spec.runtime_api_address, Queue(), spec.token, False, certificates)
 
 
-class _ControlFromHereOnly:
-    """ASGI middleware: no run is started and no key registered from another machine.
-
-    Flower serves its control API at the port that hospitals reach, and asks nobody who they are.
-    """
-
-    def __init__(self, app: Any) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        path = str(scope.get("path", ""))
-        outside = (scope.get("client") or ("",))[0] not in ("127.0.0.1", "::1")
-        if scope["type"] == "http" and outside and not path.startswith(OPEN_TO_HOSPITALS):
-            await send({"type": "http.response.start", "status": 403, "headers": []})
-            await send({"type": "http.response.body", "body": b""})
-            return
-        await self._app(scope, receive, send)
-
-
-def _close_control() -> None:
-    from flwr.superlink import extensions
-    from starlette.middleware import Middleware
-
-    before = extensions.get_middleware
-    extensions.get_middleware = lambda: (Middleware(_ControlFromHereOnly), *before())
-
-
 def _end_group(status: int) -> None:
     """Without its ServerApp the SuperLink would wait for ever: it ends too, which is seen."""
     print(f"the ServerApp ended with wait status {status}", flush=True)
@@ -220,25 +192,6 @@ def wait_for_port(port: int, deadline: float = START) -> None:
             return
         time.sleep(0.1)
     raise TimeoutError(f"nothing listens on port {port} after {deadline:g} s")
-
-
-def _forget_unregistered_keys() -> None:
-    """Let a key that was unregistered be registered again, as a new node.
-
-    Flower keeps the key of an unregistered node in use for ever, so a hospital that was removed
-    could not come back before the SuperLink was started anew. Without its key the old node stays
-    shut out: Flower looks every request's key up here.
-    """
-    from flwr.server.superlink.linkstate.in_memory_linkstate import InMemoryLinkState
-
-    delete = InMemoryLinkState.delete_node
-
-    def delete_node(self: Any, owner_aid: str, node_id: int) -> None:
-        with self.lock:
-            delete(self, owner_aid, node_id)
-            self.node_public_key_to_node_id.pop(self.nodes[node_id].public_key, None)
-
-    InMemoryLinkState.delete_node = delete_node
 
 
 def _fork(work: Callable[[], None], what: str) -> None:
@@ -335,12 +288,12 @@ def _superlink(given: argparse.Namespace, rest: list[str]) -> None:
     from flwr.superlink.cli.flower_superlink import flower_superlink
     from flwr.superlink.runtime import run_serverapp
 
-    from tasks.federation import server_app
+    from tasks.federation import server_app, superlink
 
     del run_serverapp, server_app
     _shorten_back_off()
-    _close_control()
-    _forget_unregistered_keys()
+    superlink.close_control()
+    superlink.forget_unregistered_keys()
     failed = None if given.standing else _end_group
     _fork(
         lambda: _superexec(_run_server, given.port, given.secret, given.authority, failed),

@@ -73,13 +73,13 @@ def test_an_unregistered_key_is_shut_out_until_it_is_registered_again() -> None:
     from flwr.supercore.object_store import ObjectStoreFactory
     from flwr.superlink.federation import NoOpFederationManager
 
-    from tasks.federation.executor import _forget_unregistered_keys
+    from tasks.federation.superlink import forget_unregistered_keys
 
     stock = InMemoryLinkState.delete_node
     state = InMemoryLinkState(NoOpFederationManager(), ObjectStoreFactory().store())
     try:
         first = state.create_node("", "", b"key", 30)
-        _forget_unregistered_keys()
+        forget_unregistered_keys()
         state.delete_node("", first)
         assert state.get_node_id_by_public_key(b"key") is None
         assert not state.activate_node(first, 30)
