@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,7 +42,7 @@ def outcome_of(plan: Plan, run: RunFolder, state: str, start: float, total: floa
     evaluated, promoted = run.find("evaluate"), run.find("promote")
     # A hospital that was lost has cost its share of the training, and is named among the rounds.
     vital = [each for each in endings if each.step != "join" or promoted is None]
-    failed = _failed(run, vital)
+    failed = failed_step(run, vital)
     code, message = int(ExitCode.DONE), ""
     # Airflow calls a run with nothing but skipped tasks at its end a success.
     if state != "success" or failed is not None or promoted is None:
@@ -77,10 +77,19 @@ def outcome_of(plan: Plan, run: RunFolder, state: str, start: float, total: floa
     return Outcome(code=code, message=message, result=result)
 
 
-def _failed(run: RunFolder, endings: list[Ending]) -> Ending | None:
-    """The step that has failed, if one has: its manifest, which is written last, is not there."""
-    failed = [each for each in endings if each.code]
-    return next((each for each in failed if run.find(each.step, each.hospital) is None), None)
+def failed_step(run: RunFolder, endings: Iterable[Ending]) -> Ending | None:
+    """The step that has failed, if one has.
+
+    A step that has left its manifest, which is written last, is done, whatever an earlier try has
+    told. A hospital's ``join`` ends when the server has, and may tell so first: it is named only
+    where nothing else has failed.
+
+    Args:
+        run: The run's folder.
+        endings: How its steps ended, the first to end first.
+    """
+    failed = [each for each in endings if each.code and not run.find(each.step, each.hospital)]
+    return min(failed, key=lambda each: each.step == "join", default=None)
 
 
 def _failure(run: RunFolder, failed: Ending | None) -> tuple[int, str]:

@@ -34,6 +34,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
 
 
 def _row(name: str, settings: Settings) -> tuple[str, ...]:
+    from tasks.cli.outcome import failed_step
     from tasks.launch import read_endings
     from tasks.plan import read_plan
     from tasks.store import open_run
@@ -42,7 +43,7 @@ def _row(name: str, settings: Settings) -> tuple[str, ...]:
     plan = read_plan(folder)
     evaluated, promoted = folder.find("evaluate"), folder.find("promote")
     auroc = evaluated.figures.get("federated", {}).get("auroc") if evaluated else None
-    failed = next((each for each in read_endings(folder) if each.code), None)
+    failed = failed_step(folder, read_endings(folder))
     if promoted is not None:
         state = "done"
     elif failed is not None:

@@ -76,6 +76,16 @@ def test_a_step_that_is_done_has_not_failed_whatever_an_earlier_try_told(
     assert (outcome.code, outcome.message) == (0, "")
 
 
+def test_the_server_is_named_although_its_hospitals_told_of_its_end_first(
+    plan: Plan, run: RunFolder
+) -> None:
+    end(run, "join", 3, "the server has ended", "hospital-1")
+    end(run, "federated", 2, "the checkpoint is of another study")
+    outcome = outcome_of(plan, run, "failed", 5.0, 9.0)
+    assert outcome.code == 2
+    assert "another study" in outcome.message
+
+
 def test_a_run_that_failed_names_a_step_although_that_has_left_its_manifest(
     plan: Plan, run: RunFolder
 ) -> None:

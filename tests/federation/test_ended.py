@@ -127,15 +127,15 @@ def test_a_new_try_of_the_server_takes_the_mark_away_for_good(
 def test_a_server_that_will_not_be_tried_again_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: ExitCode, left: bool
 ) -> None:
-    class Fault(FedriskError):
+    class TheirError(FedriskError):
         exit_code = code
 
     def train(*_: object) -> None:
-        raise Fault("why")
+        raise TheirError("why")
 
     context = stored(tmp_path)
     monkeypatch.setattr(launch, "_own_federation", train)
-    with pytest.raises(Fault):
+    with pytest.raises(TheirError):
         launch.federated(context)
     assert is_ended(context.settings, context.run.run) is left
 
