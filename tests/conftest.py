@@ -6,11 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
-from whole_runs import default_run, runs_home
+from whole_runs import default_run, resumed_run, runs_home
 
 from tasks.lake.session import close_session
 
-__all__ = ["default_run", "runs_home"]
+__all__ = ["default_run", "resumed_run", "runs_home"]
 CHECKOUT = Path(__file__).parent.parent
 
 

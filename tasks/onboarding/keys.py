@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 NAME = re.compile(r"[a-z]([a-z0-9-]{0,33}[a-z0-9])?")
 TAKEN = frozenset({"admin", "consortium", "pool"})
 """The owners that are no hospital, and the store's administrator: each is a key of the store."""
+WORDS = frozenset({"n", "y", "no", "on", "off", "yes", "true", "false", "null"})
+"""What some readers of YAML take for no text; names stand in many such files."""
 CURVES = {"secp256r1": "nistp256", "secp384r1": "nistp384", "secp521r1": "nistp521"}
 """What Flower takes of a node and OpenSSH can write."""
 
@@ -31,11 +33,11 @@ def check_name(name: str) -> None:
     Raises:
         SettingsError: It is.
     """
-    if not NAME.fullmatch(name) or name in TAKEN:
+    if not NAME.fullmatch(name) or name in TAKEN | WORDS:
         raise SettingsError(
             f"hospital {name!r}: expected small letters, digits and '-', a letter first and no '-' "
             "last, 35 characters at most (it names pods and a bucket), and none of "
-            f"{', '.join(sorted(TAKEN))}."
+            f"{', '.join(sorted(TAKEN))}; nor a word that YAML takes for a truth value."
         )
 
 

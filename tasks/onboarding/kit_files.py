@@ -159,8 +159,8 @@ def registered_values(name: str, public: str) -> str:
     return _yaml(
         {"hospitals": {name: {"publicKey": public}}},
         f"For the consortium's release of the chart: lets {name} join. Where the SuperLink admits "
-        "known addresses only\n(networkPolicy.superlink.from, superlink.service.sourceRanges), the "
-        "hospital's go there too.",
+        "known addresses only\n(networkPolicy.superlink.from, "
+        "superlink.service.loadBalancerSourceRanges), the hospital's go there too.",
     )
 
 

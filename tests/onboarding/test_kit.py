@@ -75,7 +75,7 @@ def test_a_key_of_openssh_itself_is_taken(consortium: Consortium, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    "name", ["North", "1st", "a_b", "north-", "", "a" * 36, "../north", "pool", "consortium"]
+    "name", ["North", "1st", "a_b", "north-", "", "a" * 36, "../north", "pool", "on", "null"]
 )
 def test_a_name_that_is_none_is_refused_and_nothing_is_left(
     consortium: Consortium, name: str
