@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tasks.errors import FederationError, FedriskError
+from tasks.errors import FederationError, FedriskError, SettingsError
 from tasks.federation import control
 from tasks.federation.certificates import write_private
 from tasks.federation.deployment import APP, FAILURE, OUTCOME, SERVER
@@ -81,6 +81,8 @@ class Desk:
         self._keys.look()
         try:
             wanted = self._requests()
+        except SettingsError:
+            raise  # no later look would mend it
         except FedriskError as error:
             if str(error) != self._told:
                 log.warning("%s", error)
@@ -115,15 +117,18 @@ class Desk:
         return {run for run in runs if RUN_PATTERN.fullmatch(run) and ".." not in run}
 
     def _request(self, run: str) -> FederationRequest | None:
+        """What is asked now; None where it was withdrawn, or is what the desk has given up."""
         content = get(self._store, f"{REQUESTS}/{run}.json")
         if content is None:
             return None
         self._attempts[run] = attempt_of(content)
+        if self._given_up.get(run) == self._attempts[run]:
+            return None
         return FederationRequest.model_validate_json(content)
 
     def _start(self, run: str) -> None:
         asked = self._request(run)
-        if asked is None or self._given_up.get(run) == asked.attempt:
+        if asked is None:
             return
         for name in (OUTCOME, FAILURE):
             content = get(self._store, f"{_base(run)}/{name}")

@@ -361,10 +361,13 @@ def test_a_run_may_be_called_as_a_folder_of_the_desk(link: Link, pool: ThreadPoo
         link.until(running.done)
 
 
-def test_a_request_that_cannot_be_read_is_refused_once(link: Link) -> None:
+def test_a_request_that_cannot_be_read_is_refused_once(
+    link: Link, caplog: pytest.LogCaptureFixture
+) -> None:
     put(link.settings.store, "consortium/requests/r9.json", b'{"attempt": "a1", "no": "request"}')
     for _ in range(3):
         link.desk.look()
+    assert len([each for each in caplog.records if "is given up" in each.message]) == 1
     failure = json.loads(link.stored("r9", "failure.json") or b"{}")
     assert failure["attempt"] == "a1"
     assert link.submitted == []
