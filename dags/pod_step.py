@@ -224,7 +224,9 @@ class PodStep(KubernetesPodOperator):
             away = event["status"] == "error" and not is_over(self.seen, CONTAINER)
             if not away or is_lost(self.seen):
                 return event, ""
-            trouble = f"the pod could not be watched to its end: {event.get('message', '')}"
+            # The trigger's client puts the answer's headers into its message.
+            said = event.get("message", "").partition("HTTP response headers")[0]
+            trouble = f"the pod could not be watched to its end: {' '.join(said.split())}"
         self._watch_again(context, event, trouble)
         # As after a timeout, so that nobody waits here for the pod's end.
         return {**event, "status": "timeout", "message": trouble}, trouble

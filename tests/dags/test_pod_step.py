@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import time
 from collections.abc import Iterator
@@ -160,9 +161,25 @@ def test_a_cluster_that_stays_away_is_given_up_and_named(lab: Lab) -> None:
 def test_a_pod_that_can_never_be_watched_is_given_up_at_last_and_ended(lab: Lab) -> None:
     lab.start(lab.step())
     event = lab.event("error", _watched_again=time.time() - 5, _trouble_since=time.time() - 3600)
-    with pytest.raises(AirflowException, match="could not be watched to its end: m"):
+    event["message"] = "(503)\nReason: Unavailable\nHTTP response headers: <secret>"
+    with pytest.raises(AirflowException, match=r"to its end: \(503\) Reason: Unavailable$"):
         lab.resume(lab.step(), event)
     assert (lab.ending().code, lab.api.pods) == (ExitCode.TRANSIENT, {})
+
+
+def test_the_providers_trigger_hands_back_since_when_there_was_trouble(lab: Lab) -> None:
+    lab.start(lab.step())
+    with pytest.raises(TaskDeferred) as wait:
+        lab.resume(lab.step(), lab.event("error"))
+    lab.api.pods.clear()
+
+    async def told() -> dict[str, Any]:
+        (only,) = [event.payload async for event in wait.value.trigger.run()]
+        return only
+
+    event = asyncio.run(told())
+    assert event["status"] == "error"
+    assert time.time() - 60 < event["_trouble_since"] <= event["_watched_again"] <= time.time()
 
 
 def test_trouble_long_ago_does_not_count(lab: Lab) -> None:
