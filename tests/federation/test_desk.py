@@ -319,7 +319,8 @@ def test_files_that_come_and_go_while_the_desk_looks_do_no_harm(
     (folder / "checkpoint.npz").symlink_to(folder / "gone")
     for _ in range(3):
         link.desk.look()
-    assert not running.done()
+    assert link.stored("r1", "failure.json") is None
+    assert link.stopped == []
     link.end(kind="FederationError", message="the end")
     link.until(running.done)
 
