@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from small_federation import ROWS, make_context
 from tests_processes import processes_of
@@ -299,6 +300,20 @@ def test_after_a_restart_hospitals_come_back_and_the_run_goes_on(
         manifest = running.result(timeout=400)
     assert manifest.figures["rounds"] == 40
     assert any("resumed after round" in note for note in manifest.notes)
+
+
+def test_a_supernode_that_has_lost_its_superexec_is_started_anew(
+    stand: Stand, trained: Context
+) -> None:
+    again = stand.log("south").count("it is started again")
+    keeper = psutil.Process(stand.processes["south"].pid)
+    [supernode] = [each for each in keeper.children() if "executor" in " ".join(each.cmdline())]
+    [superexec] = supernode.children()
+    superexec.kill()
+    # It joins after a minute, for which Flower takes the killed one for alive.
+    stand.wait_for("south", "it is started again", times=again + 1)
+    log = stand.root / "homes" / "south" / "federation" / "south" / "supernode.log"
+    assert "the SuperExec ended with wait status 9" in log.read_text()
 
 
 def test_a_renewed_certificate_ends_the_superlink_so_that_its_keeper_starts_it_anew(
