@@ -207,23 +207,6 @@ def test_the_model_is_the_same_as_of_a_federation_of_the_runs_own(
     np.testing.assert_array_equal(first.flat, second.flat)
 
 
-def test_rows_are_each_supernodes_own_and_end_with_it(stand: Stand, trained: Context) -> None:
-    def rows(name: str) -> Path:
-        return stand.root / "homes" / name / "federation" / name / "rows"
-
-    for name in ("north", "south"):
-        kept = list(rows(name).rglob("rows.npz"))
-        assert kept
-        assert {path.stat().st_mode & 0o777 for path in (rows(name), kept[0].parent)} == {0o700}
-        assert (rows(name).parent / "ready").exists()
-    stand.stop("north")
-    assert not rows("north").exists()
-    assert not (rows("north").parent / "ready").exists()
-    assert rows("south").exists()
-    stand.start("north")
-    stand.wait_for("north", "has joined", times=2)
-
-
 def test_a_hospital_that_is_removed_is_shut_out_and_comes_back_with_the_same_key(
     stand: Stand, trained: Context
 ) -> None:
@@ -300,6 +283,21 @@ def test_after_a_restart_hospitals_come_back_and_the_run_goes_on(
         manifest = running.result(timeout=400)
     assert manifest.figures["rounds"] == 40
     assert any("resumed after round" in note for note in manifest.notes)
+
+
+def test_rows_are_each_supernodes_own_and_end_with_it(stand: Stand, trained: Context) -> None:
+    def rows(name: str) -> Path:
+        return stand.root / "homes" / name / "federation" / name / "rows"
+
+    for name in ("north", "south"):
+        kept = list(rows(name).rglob("rows.npz"))
+        assert kept
+        assert {path.stat().st_mode & 0o777 for path in (rows(name), kept[0].parent)} == {0o700}
+        assert (rows(name).parent / "ready").exists()
+    stand.stop("north")
+    assert not rows("north").exists()
+    assert not (rows("north").parent / "ready").exists()
+    assert rows("south").exists()
 
 
 def test_a_supernode_that_has_lost_its_superexec_is_started_anew(
