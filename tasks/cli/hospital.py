@@ -95,8 +95,12 @@ def _add(args: argparse.Namespace, settings: Settings, registered: Path) -> int:
         credentials=credentials,
     )
     print(
-        f"{args.name}: registered in {registered}; a standing SuperLink lets it in within seconds."
+        f"{args.name}: registered in {registered}; a standing SuperLink lets it in within seconds, "
+        "for runs that start from then on."
     )
+    if not os.environ.get("FEDRISK_IMAGES"):
+        print(f"FEDRISK_IMAGES is not set: the kit names {settings.images.format(image='federation')}"
+              ", which only this machine may have.")  # fmt: skip
     print(f"Its start-up kit is {args.out}. It holds keys: hand it over on a safe way.")
     print("Where the SuperLink runs in a cluster, add to its values (registered.values.yaml):\n")
     print(registered_values(args.name, public))
