@@ -100,7 +100,7 @@ def _add(args: argparse.Namespace, settings: Settings, registered: Path) -> int:
     )
     if not os.environ.get("FEDRISK_IMAGES"):
         image = settings.images.replace("{image}", "federation")
-        print(f"FEDRISK_IMAGES is not set: the kit names {image}, which only this machine may have.")
+        print(f"FEDRISK_IMAGES is not set: the kit names {image}, of this machine alone.")
     print(f"Its start-up kit is {args.out}. It holds keys: hand it over on a safe way.")
     print("Where the SuperLink runs in a cluster, add to its values (registered.values.yaml):\n")
     print(registered_values(args.name, public))
