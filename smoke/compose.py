@@ -22,7 +22,7 @@ from smoke import isolation
 from smoke.airflow_pages import open_form, press_trigger, sign_in, unpauses
 from smoke.browser import Page, browser_page, find_browser
 from smoke.compare import EarlierRun, ProcessRun
-from smoke.compose_run import Trained
+from smoke.compose_run import Trained, over_rest
 from smoke.ending import attempt, undisturbed
 from smoke.images import ready_images, revision
 from smoke.stack import ROOT, Project, StackError, page_of
@@ -173,6 +173,7 @@ class Smoke:
         if self.beside is not None:
             # Side by side on few cores each would take longer than both in turn.
             self.by_process = self.beside.figures(RUN_DEADLINE)
+        over_rest(self.table, self.airflow, f"{self.run}-rest", {"overrides": [HOSPITAL]})
         before = self.airflow.active_runs(DAG)
         by_hand = find_browser() is not None
         if by_hand:

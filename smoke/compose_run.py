@@ -12,13 +12,36 @@ from smoke.compare import check_same
 from smoke.limits import Peak
 from smoke.stack import Project, StackError, page_of
 from smoke.table import Table
-from tasks.embedded.rest import Airflow
+from tasks.embedded.rest import Airflow, AirflowError
 from tasks.manifest import RunFolder
 from tasks.telemetry.tracking import RUN_TAG
 
 DAG, MODEL = "retrain_stroke", "fedrisk-stroke"
 RUNS = "/var/lib/fedrisk/runs"
 DEADLINE = 1500.0
+
+
+def over_rest(table: Table, airflow: Airflow, run: str, params: dict[str, Any]) -> None:
+    """Trigger a run over REST, which waits while its DAG is paused, and take it back.
+
+    Args:
+        table: Gets the checks.
+        airflow: The stack's Airflow, whose DAG is paused.
+        run: The run's id.
+        params: The run's.
+    """
+    airflow.trigger(DAG, run, params)
+    state = airflow.state(DAG, run)
+    airflow.fail(DAG, run)
+    table.check("a run is triggered over REST, and taken back", state == "queued", state)
+    try:
+        airflow.trigger(DAG, f"{run}-unfit", {**params, "rounds": 0})
+        refused = "taken"
+    except AirflowError as error:
+        refused = str(error)
+    table.check(
+        "a value that the form does not take is refused over REST", "rounds" in refused, refused
+    )
 
 
 @dataclass

@@ -37,7 +37,12 @@ HOLDS = {
         "a new hospital joins with its kit",
         "nothing was restarted for it",
     ],
-    "trigger": ["one run is triggered", "its DAG is paused no more"],
+    "trigger": [
+        "a run is triggered over REST, and taken back",
+        "a value that the form does not take is refused over REST",
+        "one run is triggered",
+        "its DAG is paused no more",
+    ],
     "restart": [
         "a restarted SuperNode joins again",
         "all hospitals join a restarted SuperLink again",
