@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from airflow.providers.cncf.kubernetes.kubernetes_helper_functions import KubernetesApiException
 from airflow.providers.cncf.kubernetes.operators.pod import FoundMoreThanOnePodFailure
+from airflow.providers.cncf.kubernetes.utils.pod_manager import detect_pod_terminate_early_issues
 from airflow.sdk.exceptions import AirflowTaskTimeout, TaskDeferralError, TaskDeferralTimeout
 from kubernetes.client.exceptions import ApiException
 from urllib3.exceptions import HTTPError
@@ -91,6 +92,11 @@ def is_lost(pod: Any) -> bool:
     """Whether a pod should have gone long ago: its node does not answer any more."""
     gone = pod.metadata.deletion_timestamp
     return gone is not None and (datetime.now(UTC) - gone).total_seconds() > LOST_AFTER
+
+
+def never_starts(pod: Any) -> bool:
+    """Whether a pod's container cannot start, by the provider's own judgement: no image."""
+    return bool(detect_pod_terminate_early_issues(pod))
 
 
 def is_over(pod: Any, container: str) -> bool:

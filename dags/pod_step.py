@@ -22,7 +22,15 @@ from airflow.sdk.exceptions import AirflowException, AirflowSkipException, Airfl
 from kubernetes.client import V1ObjectMeta, V1Pod
 from kubernetes.client.exceptions import ApiException
 from pod_ending import code_and_reason, refused, seconds_of
-from pod_faults import UNREACHABLE, is_lost, is_over, meaning_of, patiently, words_of
+from pod_faults import (
+    UNREACHABLE,
+    is_lost,
+    is_over,
+    meaning_of,
+    never_starts,
+    patiently,
+    words_of,
+)
 from pod_manifest import CONTAINER, PodOf, annotations_of, limits_of, manifest_of
 from pod_server import release_hospitals, why_no_server
 from pod_told import Told
@@ -221,7 +229,9 @@ class PodStep(KubernetesPodOperator):
                 return event, ""
             trouble = f"Kubernetes does not answer as it should: {words_of(error)}"
         else:
-            away = event["status"] == "error" and not is_over(self.seen, CONTAINER)
+            # The trigger tells of a pod that cannot start in the same word.
+            hopeless = is_over(self.seen, CONTAINER) or never_starts(self.seen)
+            away = event["status"] == "error" and not hopeless
             if not away or is_lost(self.seen):
                 return event, ""
             # The trigger's client puts the answer's headers into its message.

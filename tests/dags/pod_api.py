@@ -71,6 +71,16 @@ class PodApi:
         state = {"running": {"startedAt": _now()}}
         pod["status"] = {"phase": "Running", "containerStatuses": [_container(state)]}
 
+    def refuse_image(self, pod: dict[str, Any], message: str) -> None:
+        """Let a pod's image be none that the node can have."""
+        state = {"waiting": {"reason": "ErrImagePull", "message": message}}
+        placed = {"type": "PodScheduled", "status": "True"}
+        pod["status"] = {
+            "phase": "Pending",
+            "conditions": [placed],
+            "containerStatuses": [_container(state)],
+        }
+
     def end(self, pod: dict[str, Any], code: int, *lines: str, reason: str = "Error") -> None:
         """Let a pod's container end."""
         self.lines = list(lines)

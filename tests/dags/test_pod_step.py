@@ -182,6 +182,24 @@ def test_the_providers_trigger_hands_back_since_when_there_was_trouble(lab: Lab)
     assert time.time() - 60 < event["_trouble_since"] <= event["_watched_again"] <= time.time()
 
 
+def test_an_image_that_cannot_be_pulled_ends_the_step_at_once(lab: Lab) -> None:
+    task = lab.step()
+    with pytest.raises(TaskDeferred) as wait:
+        task.execute(lab.context(task))
+    lab.api.refuse_image(lab.api.only, "no such host")
+
+    async def told() -> dict[str, Any]:
+        (only,) = [event.payload async for event in wait.value.trigger.run()]
+        return only
+
+    event = asyncio.run(told())
+    # The word for a pod that cannot be watched, too.
+    assert event["status"] == "error"
+    with pytest.raises(AirflowException, match="cannot be pulled"):
+        lab.resume(lab.step(), event)
+    assert (lab.ending().code, lab.api.pods) == (ExitCode.FAILED, {})
+
+
 def test_trouble_long_ago_does_not_count(lab: Lab) -> None:
     lab.start(lab.step())
     long_ago = time.time() - 3600
