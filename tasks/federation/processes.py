@@ -67,6 +67,19 @@ class Processes:
         codes = {name: process.poll() for name, process in self._running.items()}
         return {name: code for name, code in codes.items() if code is not None}
 
+    def ask(self, name: str, patience: float) -> None:
+        """Ask one process to end by itself, and give it some time.
+
+        Args:
+            name: What it is called.
+            patience: Seconds.
+        """
+        process = self._running.get(name)
+        if process is not None and process.poll() is None:
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(patience)
+
     def end(self) -> None:
         """End all processes and all that they started."""
         # Nothing of theirs is worth a polite end: the checkpoint is written atomically.

@@ -29,6 +29,8 @@ STEADY = 60.0
 """Seconds after which a SuperNode counts as having worked."""
 SLOWEST = 15.0
 """Longest pause, in seconds, before a SuperNode is started again."""
+LEAVE = 3.0
+"""Seconds that a SuperNode gets to take leave of the SuperLink."""
 CONNECTED = "SuperNode ID:"
 """What Flower logs once the SuperLink has let the SuperNode in."""
 
@@ -129,7 +131,12 @@ class SuperNode:
         return False
 
     def end(self) -> None:
-        """End it and all that it started."""
+        """End it and all that it started.
+
+        It is asked first: then it takes leave of the SuperLink, which otherwise takes it for alive
+        for a minute and lets in nobody with its key, not even the hospital's next SuperNode.
+        """
+        self._processes.ask("supernode", LEAVE)
         self._processes.end()
 
 

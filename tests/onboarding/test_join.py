@@ -19,15 +19,16 @@ from tests.onboarding.conftest import Consortium
 
 pytestmark = pytest.mark.slow
 DEADLINE = 90.0
+LEASE = 60.0
+"""Seconds for which Flower takes a SuperNode for alive that it does not hear of."""
 
 
 @contextlib.contextmanager
 def started(root: Path, name: str, role: list[str], variables: dict[str, str]) -> Iterator[Path]:
     """A standing SuperLink or SuperNode; yields its log."""
     log, home = root / f"{name}.log", root / f"home-{name}"
-    (root / f"tmp-{name}").mkdir()
     environment = {k: v for k, v in os.environ.items() if not k.startswith("FEDRISK_")}
-    environment |= {"FEDRISK_HOME": str(home), "TMPDIR": str(root / f"tmp-{name}"), **variables}
+    environment |= {"FEDRISK_HOME": str(home), **variables}
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "tasks.federation.standing", *role],
@@ -100,6 +101,13 @@ def test_a_kit_lets_its_hospital_in_without_a_restart_and_a_stranger_stays_out(
             assert registration(address, kit).startswith("ok")
             assert "SuperNode ID:" not in outside.read_text()
             assert "Failed to initialize" not in inside.read_text()
+
+        # One that has ended as it should is none that Flower takes for alive for a minute.
+        began, before = time.monotonic(), inside.read_text().count("SuperNode ID:")
+        with node("north", kit):
+            while inside.read_text().count("SuperNode ID:") == before:
+                assert time.monotonic() - began < LEASE / 2, inside.read_text()[-2000:]
+                time.sleep(0.2)
 
         unregister(consortium.registered, "north")
         wait_for(log, "unregistered north")
