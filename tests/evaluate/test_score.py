@@ -91,5 +91,5 @@ run_step("score", {context.run.run!r}, settings, "hospital-3")
 heavy = {{"torch", "mlflow", "pyspark", "pandas", "great_expectations", "flwr"}} & set(sys.modules)
 assert not heavy, heavy
 """
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=400)
     assert context.run.find("score", "hospital-3") is not None

@@ -345,7 +345,7 @@ def test_the_digest_is_the_same_in_another_process(file: Path, study: Study) -> 
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=400,
         env=environment,
         cwd=Path(__file__).parents[2],
     )

@@ -109,7 +109,7 @@ def test_rounds_logged_live_are_not_logged_twice(home):
     sink = MlflowRounds(small.context.plan, settings)
     for event in events[:4]:
         sink.log_round(event)
-    assert sink.close(60) == []
+    assert sink.close(400) == []
     identifier = sync(small.run, settings)
     connected = client(settings)
     federated = children(connected, identifier)["federated"].info.run_id
@@ -124,8 +124,8 @@ def test_a_server_that_is_down_ends_no_training_and_is_noted(home):
     started = time.monotonic()
     for event in read_events(small.run.folder("federated") / "rounds.jsonl"):
         sink.log_round(event)
-    assert time.monotonic() - started < 0.5
-    (note,) = sink.close(40)
+    assert time.monotonic() - started < 5
+    (note,) = sink.close(400)
     assert "0 of 6 rounds" in note
     assert "127.0.0.1:9" in note
 
