@@ -53,6 +53,24 @@ def test_a_dockerfile_keeps_the_house_s_rules(checkout: Path, name: str) -> None
             assert "--require-hashes" in line
 
 
+@pytest.mark.parametrize("name", NAMES[1:])
+@pytest.mark.parametrize("stage", ["FROM ${BASE} AS uv", "FROM ${BASE} AS wheel", "FROM ${BASE}"])
+def test_what_images_have_in_common_is_the_same_in_each(
+    checkout: Path, name: str, stage: str
+) -> None:
+    def beginning(image: str) -> list[str]:
+        lines = instructions(checkout, image)
+        start = lines.index(stage)
+        # The last stage goes its own way after the user and the environment.
+        if stage == "FROM ${BASE}":
+            return lines[start : start + 3]
+        after = (i for i, line in enumerate(lines) if i > start and line.startswith("FROM"))
+        return lines[start : next(after)]
+
+    # Each Dockerfile builds alone, and the engine builds what is the same in all of them once.
+    assert beginning(name) == beginning(NAMES[0])
+
+
 def test_the_worker_installs_the_federation_s_part_word_for_word(checkout: Path) -> None:
     def first_layers(name: str, lock: str) -> list[str]:
         lines = instructions(checkout, name)
