@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ from typing import TextIO
 
 WIDEST = 100
 """Characters of what was seen that the table shows; the file has them all."""
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+"""What a program's log has for a terminal."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,8 @@ class Table:
         Returns:
             Whether it holds.
         """
-        made = Check(self._stage, what, bool(held), " ".join(str(seen).split()))
+        words = COLOUR.sub("", str(seen)).split()
+        made = Check(self._stage, what, bool(held), " ".join(words))
         self.checks.append(made)
         self._say(f"{'ok ' if held else 'NOT'} {what}" + (f": {made.seen}" if made.seen else ""))
         return made.held

@@ -24,6 +24,12 @@ def test_it_ends_well_only_if_all_held(tmp_path: Path) -> None:
     assert set(found["seconds"]) == {"up"}
 
 
+def test_what_a_log_has_for_a_terminal_is_left_out() -> None:
+    table = Table(io.StringIO())
+    table.check("it warns", True, "\x1b[93mWARNING \x1b[0m:  once")
+    assert table.checks[0].seen == "WARNING : once"
+
+
 def test_a_stage_that_raises_is_a_check_that_did_not_hold() -> None:
     out = io.StringIO()
     table = Table(out)
