@@ -187,9 +187,11 @@ def test_only_a_node_key_is_taken_from_a_hospitals_secret_as_a_file(checkout: Pa
 def test_a_hospitals_own_pod_is_told_of_its_approved_studies_if_it_has_any(checkout: Path) -> None:
     spec = rendered(checkout, "join", "hospital-1")["spec"]
     (told,) = (e for e in spec["containers"][0]["env"] if e["name"] == "FEDRISK_APPROVED")
-    where = {"name": "fedrisk-hospital-hospital-1", "optional": True}
-    assert told["valueFrom"]["configMapKeyRef"] == {**where, "key": "FEDRISK_APPROVED"}
+    where = {"name": "fedrisk-hospital-hospital-1"}
+    key = {**where, "key": "FEDRISK_APPROVED", "optional": True}
+    assert told["valueFrom"]["configMapKeyRef"] == key
     (volume,) = (v for v in spec["volumes"] if v["name"] == "approved")
+    # Without its map no pod starts: a list that is lost must not approve all.
     assert volume["configMap"] == where
 
 

@@ -133,6 +133,8 @@ OBJECTS = """
 ---
 {apiVersion: v1, kind: ConfigMap, metadata: {name: fedrisk-ca}, data: {ca.crt: none}}
 ---
+{apiVersion: v1, kind: ConfigMap, metadata: {name: fedrisk-hospital-hospital-1}}
+---
 {apiVersion: v1, kind: Secret, metadata: {name: fedrisk-hospital-hospital-1},
  stringData: {node.key: none}}
 """

@@ -174,6 +174,20 @@ def test_an_approved_studies_file_is_mounted_where_it_is_given(render: Render) -
     assert Path(path).parent in {Path(m["mountPath"]) for m in container["volumeMounts"]}
 
 
+@pytest.mark.parametrize("enabled", [True, False])
+def test_what_a_hospital_has_approved_is_there_whoever_trains_for_it(
+    render: Render, enabled: bool
+) -> None:
+    own = {"supernode": {"enabled": enabled}}
+    values = {"hospitals": {"h": {**own, "approved": "studies: []"}, "all": own}}
+    objects = render(values=values)
+    data = objects["ConfigMap", "fedrisk-hospital-h"]["data"]
+    assert data["approved.yaml"].strip() == "studies: []"
+    assert data["FEDRISK_APPROVED"] == "/etc/fedrisk/approved/approved.yaml"
+    # A pod of the launcher starts only where its hospital's map is, even an empty one.
+    assert objects["ConfigMap", "fedrisk-hospital-all"]["data"] == {}
+
+
 def test_service_accounts_of_the_cloud_replace_keys(render: Render) -> None:
     objects = render("eks")
     annotations = {
