@@ -268,7 +268,7 @@ agreed to run them, with the key of this hospital's store: whoever has that key 
 1. {own}
 2. `credentials.env`: the key of this hospital's own store, `AWS_ACCESS_KEY_ID=...` and
    `AWS_SECRET_ACCESS_KEY=...`, one a line (mode 600). `hospital.env` has address and lake.
-3. `approved.yaml`: name the studies that may use the hospital's rows. It names none yet.
+3. `approved.yaml`: name the studies whose federated model may be trained on the hospital's rows. It names none yet.
 4. Check: `./check.sh`, and with a study and the hospital's table
    `./check.sh --study stroke.yaml --source table.csv`. It says what is missing and what to do.
 5. Start the SuperNode, in a cluster (bash, in this folder, with fedrisk's chart as `$CHART`; first
