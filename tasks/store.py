@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 from tasks.errors import SettingsError
 from tasks.manifest import Manifest, RunFolder, write_atomically
@@ -22,6 +23,8 @@ POOL_STEPS = frozenset({"deal", "central"})
 """Steps that read or write more than one hospital's rows."""
 PRIVATE_STEPS = frozenset({"deal", "collect", "validate", "features", "join"})
 """Steps whose files hold a hospital's rows or describe them."""
+LOCAL = "local"
+"""The step whose model stays at its hospital where the study says ``cross_site: false``."""
 PLAN = "plan.json"
 MANIFEST = re.compile(r"manifests/(?P<step>[a-z]+)(\.(?P<hospital>[a-z][a-z0-9-]*))?\.json")
 """Where a step's manifest is."""
@@ -140,9 +143,10 @@ class StoredRun(RunFolder):
 
     def _fetch_files(self, manifest: Manifest, owner: str) -> None:
         for purpose, relative in manifest.files.items():
-            if manifest.step not in PRIVATE_STEPS:
+            own = manifest.hospital if manifest.step == LOCAL else purpose
+            if not self._is_private(manifest.step):
                 self.have(relative, owner)
-            elif purpose == self.owner and not (self.path / relative).exists():
+            elif own == self.owner and not (self.path / relative).exists():
                 lake = lake_store(self._settings, self.owner)
                 content = get(lake, f"runs/{self.run}/{relative}")
                 if content is not None:
@@ -172,7 +176,7 @@ class StoredRun(RunFolder):
             # Keys and sockets of a federation, and files that are half written.
             if not path.is_file() or "/private/" in relative or path.name.startswith("."):
                 continue
-            if step not in PRIVATE_STEPS:
+            if not self._is_private(step):
                 self.put(relative)
                 continue
             of = hospital or path.stem
@@ -180,12 +184,21 @@ class StoredRun(RunFolder):
                 lake = lake_store(self._settings, of)
                 put(lake, f"runs/{self.run}/{relative}", path.read_bytes())
 
+    def _is_private(self, step: str) -> bool:
+        """Whether a step's files go to the hospital's own bucket and nowhere else."""
+        if step != LOCAL:
+            return step in PRIVATE_STEPS
+        return not self._planned().get("study", {}).get("evaluation", {}).get("cross_site", True)
+
     def _hospitals(self) -> list[str]:
         """The run's hospitals, as its plan has them."""
+        found: list[str] = self._planned().get("hospitals", [])
+        return found
+
+    def _planned(self) -> dict[str, Any]:
+        """The run's plan, unchecked; empty where there is none yet."""
         plan = self.have(PLAN)
-        if not plan.exists():
-            return []
-        found: list[str] = json.loads(plan.read_bytes())["hospitals"]
+        found: dict[str, Any] = json.loads(plan.read_bytes()) if plan.exists() else {}
         return found
 
     def manifests(self) -> list[Manifest]:

@@ -164,6 +164,33 @@ def test_dealt_rows_reach_their_own_hospital_and_never_the_store(machine: Machin
     assert not (own.path / dealt["hospital-2"]).exists()
 
 
+@pytest.mark.parametrize("leaves", [True, False])
+def test_a_local_model_leaves_its_hospital_only_where_the_study_lets_it(
+    machine: Machines, leaves: bool
+) -> None:
+    overrides = [f"evaluation.cross_site={str(leaves).lower()}"]
+    make_plan(Request(study="stroke", overrides=overrides), "r2", machine("airflow"))
+    first = open_run(machine("a"), "r2", "hospital-1")
+    (first.folder("local", "hospital-1") / "model").write_text("weights")
+    first.share("local", "hospital-1")
+    files = {"model": "files/local.hospital-1/model"}
+    first.write(
+        Manifest(step="local", study="stroke", run="r2", hospital="hospital-1", files=files)
+    )
+
+    def read_by(owner: str) -> str | None:
+        run = open_run(machine(f"pod-{owner}"), "r2", owner)
+        path = run.path / run.read("local", "hospital-1").files["model"]
+        return path.read_text() if path.exists() else None
+
+    # Its own step ``score`` runs on another machine than ``local`` did.
+    assert read_by("hospital-1") == "weights"
+    theirs = "weights" if leaves else None
+    assert read_by("hospital-2") == read_by("consortium") == theirs
+    shared = [key for key in keys(f"file://{machine.root}/store", "") if "local" in key]
+    assert any("files" in key for key in shared) == leaves
+
+
 def test_an_attempt_goes_on_from_what_the_last_one_shared_but_keys_stay(
     machine: Machines,
 ) -> None:
