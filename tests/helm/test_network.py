@@ -336,6 +336,22 @@ def test_a_hospitals_own_source_and_store_are_its_alone(render: Render, name: st
     assert reaches(objects, H2, runs, port)
 
 
+@pytest.mark.parametrize("name", ["", "kind"])
+def test_the_one_table_that_is_dealt_is_the_pools_alone(render: Render, name: str) -> None:
+    hospitals: dict[str, Any] = {"hospital-1": {}, "hospital-2": {}}
+    table = outside("192.0.2.96")
+    assert not reaches(render(name, values={"hospitals": hospitals}), step("pool"), table, 443)
+    pool = {"source": rule("192.0.2.96/32", 443)}
+    objects = render(name, values={"hospitals": hospitals, "pool": pool})
+    assert reaches(objects, step("pool"), table, 443)
+    assert not reaches(objects, step("pool"), table, 80)
+    assert not reaches(objects, step("pool"), outside("192.0.2.97"), 443)
+    for pod in (H1, H2, step("hospital-1"), SERVER, step("consortium"), SUPERLINK, MLFLOW):
+        assert not reaches(objects, pod, table, 443)
+    store, port = (S3, 8333) if name == "kind" else (outside("192.0.2.3"), 443)
+    assert reaches(objects, step("pool"), store, port)
+
+
 def test_mlflow_elsewhere_is_reached_by_the_consortium_alone(render: Render) -> None:
     mlflow = {"enabled": False, "uri": "https://mlflow.example.org"}
     policy = {"mlflow": {"external": rule("192.0.2.16/32", 443)}}

@@ -56,6 +56,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     (hospital(store=[{"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}]), "ports"),
     (hospital(store=[{"ports": [{"port": 443}]}]), "to"),
     (hospital(store=[{"to": [], "ports": [{"port": 443}]}]), "to"),
+    ({"pool": {"source": [{"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}]}}, "ports"),
+    ({"pool": {"store": []}}, "store"),
     ({"tls": {"mode": "none"}}, "mode"),
     ({"tls": {"mode": "cert-manager"}}, "caCertificate"),
     ({"tls": {"mode": "cert-manager", "caCertificate": PEM}}, "issuer"),
