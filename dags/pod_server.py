@@ -8,6 +8,7 @@ Airflow can, for it has the consortium's key.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from pod_manifest import PodOf
@@ -17,10 +18,18 @@ from tasks.settings import Settings
 
 SETTLED = 5.0
 """Seconds after which Airflow knows of a task's end."""
+SERVER = "federated"
 GONE = frozenset({"failed", "upstream_failed", "skipped", "removed"})
 """States of the task ``federated`` in which it neither works nor has left a model."""
-BEFORE_SERVER = frozenset({"collect", "validate", "features", "federated"})
+WAITS = frozenset({None, "up_for_retry"})
+"""States of ``federated`` in which Airflow has yet to look at what comes before it."""
+BEFORE_SERVER = frozenset({"collect", "validate", "features", SERVER})
 """Steps of which one that has failed for good leaves the run's hospitals without a server."""
+LOST = ("failed", "upstream_failed", "skipped")
+"""States of a step before ``federated`` with which that never starts, a cause before its effects.
+
+None of these steps is soft, and ``federated`` wants all of them done (``dags/retrain.py``).
+"""
 
 
 def why_no_server(pod: PodOf, settings: Settings, run: str, ti: Any) -> str | None:
@@ -46,16 +55,35 @@ def why_no_server(pod: PodOf, settings: Settings, run: str, ti: Any) -> str | No
     if marked:
         # Whoever has just left the mark is about to tell Airflow.
         time.sleep(SETTLED)
-    states = ti.get_task_states(dag_id=ti.dag_id, task_ids=["federated"], run_ids=[ti.run_id])
-    state = states.get(ti.run_id, {}).get("federated")
-    if state in GONE:
-        return (
-            f"the run's server will not come: the task federated is {state}. Clear both tasks "
-            "together to go on."
-        )
+    # A mapped task stands there once a hospital, as ``collect_0``.
+    names = sorted(BEFORE_SERVER)
+    found = ti.get_task_states(dag_id=ti.dag_id, task_ids=names, run_ids=[ti.run_id])
+    if why := _server_gone(found.get(ti.run_id, {})):
+        return f"the run's server will not come: {why}"
     if marked:
         unmark_ended(settings, run)
     return None
+
+
+def _server_gone(states: Mapping[str, str | None]) -> str:
+    """Why no server will come and what to do, from the states of the tasks; empty if one may.
+
+    Airflow fails ``federated`` only some passes of its scheduler after a step before it, and a
+    hospital that is let in meanwhile would wait for nobody.
+    """
+    state = states.get(SERVER)
+    if state in GONE:
+        return f"the task {SERVER} is {state}. Clear both tasks together to go on."
+    if state not in WAITS:
+        return ""
+    for lost in LOST:
+        for name in sorted(states):
+            if name != SERVER and states[name] == lost:
+                return (
+                    f"the task {name}, without which {SERVER} does not start, is {lost}. Clear it, "
+                    "what comes after it and all of join together to go on."
+                )
+    return ""
 
 
 def release_hospitals(step: str, settings: Settings, run: str) -> None:
