@@ -41,8 +41,9 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     if args.action == "renew":
         end = authority.renew(out, further)
         print(
-            f"{out / 'tls.crt'}: renewed until {end:%Y-%m-%d}. Give it to the SuperLink and "
-            "restart that; hospitals keep their ca.crt."
+            f"{out / 'tls.crt'}: renewed until {end:%Y-%m-%d}. Put it in the place of the "
+            "old one at the SuperLink, which notices within 10 s and starts anew with it; "
+            "hospitals keep their ca.crt."
         )
     elif authority.init(out, names):
         print(f"{out}: made for {', '.join(names)}.")
