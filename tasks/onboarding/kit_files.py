@@ -186,9 +186,9 @@ def compose(facts: KitFacts) -> str:
         "tmpfs": ["/tmp"],
         "volumes": [
             "state:/var/lib/fedrisk",
-            f"./node.key:{identity}/node.key:ro",
-            f"./ca.crt:{identity}/ca.crt:ro",
-            f"./approved.yaml:{approved}:ro",
+            _file("node.key", f"{identity}/node.key"),
+            _file("ca.crt", f"{identity}/ca.crt"),
+            _file("approved.yaml", approved),
         ],
     }
     tree = {
@@ -197,6 +197,21 @@ def compose(facts: KitFacts) -> str:
         "volumes": {"state": {}},
     }
     return _yaml(tree, "One SuperNode: docker compose up -d --wait (README.md).")
+
+
+def _file(name: str, target: str) -> dict[str, Any]:
+    """A file of the kit in the container.
+
+    Docker would make a folder, root's own, of one that is not there yet, as ``node.key`` before the
+    hospital has put it in its place.
+    """
+    return {
+        "type": "bind",
+        "source": f"./{name}",
+        "target": target,
+        "read_only": True,
+        "bind": {"create_host_path": False},
+    }
 
 
 def environment(variables: Mapping[str, str]) -> str:
@@ -268,7 +283,8 @@ agreed to run them, with the key of this hospital's store: whoever has that key 
 1. {own}
 2. `credentials.env`: the key of this hospital's own store, `AWS_ACCESS_KEY_ID=...` and
    `AWS_SECRET_ACCESS_KEY=...`, one a line (mode 600). `hospital.env` has address and lake.
-3. `approved.yaml`: name the studies whose federated model may be trained on the hospital's rows. It names none yet.
+3. `approved.yaml`: name the studies whose federated model may be trained on the hospital's rows.
+   It names none yet.
 4. Check: `./check.sh`, and with a study and the hospital's table
    `./check.sh --study stroke.yaml --source table.csv`. It says what is missing and what to do.
 5. Start the SuperNode, in a cluster (bash, in this folder, with fedrisk's chart as `$CHART`; first

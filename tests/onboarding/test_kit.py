@@ -18,6 +18,7 @@ from ruamel.yaml import YAML
 from tasks.cli import main
 from tasks.errors import SettingsError
 from tasks.federation.certificates import make_node_key
+from tasks.federation.renewal import LOOK
 from tasks.onboarding.check import check_hospital
 from tasks.onboarding.keys import read_private_key, registered_keys
 from tests.onboarding.conftest import Consortium
@@ -275,6 +276,24 @@ def test_compose_accepts_the_kits_file(consortium: Consortium) -> None:
     assert service["read_only"] is True
 
 
+def test_a_file_that_the_hospital_has_yet_to_put_there_is_never_made_by_docker(
+    consortium: Consortium, tmp_path: Path
+) -> None:
+    (tmp_path / "own").mkdir()
+    kit = consortium.add("north", public_key=make_node_key(tmp_path / "own")[1])
+    assert not (kit / "node.key").exists()
+    mounts = load(kit / "compose.yaml")["services"]["supernode"]["volumes"]
+    files = {each["source"]: each for each in mounts if isinstance(each, dict)}
+    assert set(files) == {"./node.key", "./ca.crt", "./approved.yaml"}
+    for each in files.values():
+        assert each["type"] == "bind"
+        assert each["read_only"] is True
+        # Docker would make a folder of that name, which belongs to root.
+        assert each["bind"] == {"create_host_path": False}
+    # And nothing of the kit is mounted in the short way.
+    assert [each for each in mounts if isinstance(each, str)] == ["state:/var/lib/fedrisk"]
+
+
 def test_the_commands_add_list_check_and_remove(
     consortium: Consortium, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -298,3 +317,12 @@ def test_the_commands_add_list_check_and_remove(
     assert main(["hospital", "remove", "north"]) == 0
     assert main(["hospital", "remove", "north"]) == 2
     assert "is not registered" in capsys.readouterr().err
+
+
+def test_whoever_renews_the_certificate_is_told_what_the_superlink_does_by_itself(
+    consortium: Consortium, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["federation", "renew", "--out", str(consortium.federation)]) == 0
+    told = capsys.readouterr().out
+    assert f"which notices within {LOOK:g} s and starts anew" in told
+    assert "restart" not in told
