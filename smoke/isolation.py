@@ -30,14 +30,17 @@ PORTS = {
     "api-server": (8080,),
     "scheduler": (8974,),
     "superlink": (9092,),
-    "s3": (8333, 18333, 8888, 9333),
+    # Its metrics; those of filer, master and volumes listen on its loopback alone.
+    "s3": (8333, 18333, 9327, 8888, 18888, 9333, 19333, 8080, 18080),
     "gate-hospital-2": (9092, 8333),
 }
 """What listens in the stack, and where; of the store and the SuperLink a hospital is to reach one
 port each, through its own gate and not directly."""
+PASSED = 8333
+"""What a gate passes on of the store's ports."""
 ALLOWED = {
     "api-server": ("postgres:5432", "mlflow:5000", "api-server:8080", "scheduler:8974"),
-    "gate-hospital-1": ("superlink:9092", "s3:8333", "gate-hospital-2:9092"),
+    "gate-hospital-1": ("superlink:9092", "s3:8333", "s3:9327", "gate-hospital-2:9092"),
 }
 """Who may reach them: a port that nobody reaches would show nothing."""
 LISTEN = "import socket,time; s=socket.create_server(('0.0.0.0', 7000)); time.sleep(120)"
@@ -127,7 +130,8 @@ def _network(table: Table, stack: Project) -> None:
     # By name, which tells nothing of who listens under another; then each container's addresses.
     tried = [f"{name}:{port}" for name, ports in PORTS.items() for port in ports if name != "s3"]
     # The name s3 is the hospital's own gate, which passes on one port.
-    tried += ["federation-superlink:9092", "federation-s3:8333", "s3:18333", "s3:8888", "s3:9333"]
+    tried += ["federation-superlink:9092", *(f"federation-s3:{port}" for port in PORTS["s3"])]
+    tried += [f"s3:{port}" for port in PORTS["s3"] if port != PASSED]
     other = _reach(stack, ONE, *tried, *_by_address(found, tried), "192.0.2.1:443")
     table.check(
         "and nothing else, by name or by address, nor another port, nor what lies outside",

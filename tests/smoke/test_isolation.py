@@ -82,11 +82,18 @@ def test_a_hospital_that_reaches_its_gate_alone_is_isolated() -> None:
     assert {"10.1.0.2:5432", "10.2.0.3:5000", "10.1.0.4:8080", "10.3.0.5:8974"} <= stack.tried
     # The store and the SuperLink without its gate.
     assert {"10.3.0.6:9092", "10.3.0.7:8333", "10.3.0.7:18333", "10.3.0.7:9333"} <= stack.tried
+    # What else the store's script opens: its metrics, to whoever is in its network, and its parts.
+    for port in (9327, 8888, 8080, 18080, 18888, 19333):
+        assert {f"10.3.0.7:{port}", f"federation-s3:{port}", f"s3:{port}"} <= stack.tried
     assert not any(target.startswith(":") for target in stack.tried)
 
 
 @pytest.mark.parametrize(
-    "leak", ["postgres:5432", "10.1.0.2:5432", "10.3.0.6:9092", "10.3.0.7:8333", "s3:18333"]
+    "leak",
+    [
+        *("postgres:5432", "10.1.0.2:5432", "10.3.0.6:9092", "10.3.0.7:8333", "s3:18333"),
+        *("s3:9327", "10.3.0.7:9327", "10.3.0.7:8080"),
+    ],
 )
 def test_one_open_port_is_enough_to_fail(leak: str) -> None:
     assert look(Stack({leak})) == [
