@@ -204,6 +204,49 @@ def test_a_kit_that_is_plugged_in_asks_no_proxy_and_is_confined(
     assert set(gate["networks"]) == {"default", "federation"}
 
 
+@pytest.mark.parametrize("told", ["by the environment", "by .env"])
+def test_a_kit_of_a_stack_of_another_name_is_a_project_of_its_own_in_that_stacks_network(
+    stack: dict[str, Any], tmp_path: Path, told: str
+) -> None:
+    """The documentation's own command, run where the stack has another name."""
+    kit = tmp_path / "kits" / "hospital-4"
+    kit.mkdir(parents=True)
+    facts = KitFacts("hospital-4", "fedrisk-superlink:9092", "public", "ca", "i:t", "s3a://lake")
+    (kit / "compose.yaml").write_text(compose(facts))
+    (kit / "hospital.env").touch()
+    (tmp_path / "compose").symlink_to(ROOT / "compose")
+    blocks = (ROOT / "docs" / "compose.md").read_text().split("```\n")[1::2]
+    [commands] = [block for block in blocks if "compose/kit.yaml" in block]
+    script = commands[commands.index("export ") :].replace("STACK=fedrisk\n", "STACK=mine\n")
+    up = "up --detach --wait"
+    assert "STACK=mine" in script
+    assert up in script
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("STACK", "COMPOSE_"))}
+    if told == "by .env":
+        (tmp_path / ".env").write_text("COMPOSE_PROJECT_NAME=mine\nCOMPOSE_FILE=none.yaml\n")
+        script = script.replace(up, f"--env-file .env {up}")
+    else:
+        kept["COMPOSE_PROJECT_NAME"] = "mine"
+    done = subprocess.run(
+        ["bash", "-euc", script.replace(up, "config --format json")],
+        cwd=tmp_path,
+        env=kept,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["name"] == "fedrisk-hospital-4"
+    assert found["networks"]["federation"]["name"] == "mine_federation"
+    assert found["networks"]["federation"]["external"] is True
+    # What compose/kit.yaml says at its head is the same.
+    head = (ROOT / "compose" / "kit.yaml").read_text().partition("services:")[0]
+    assert "STACK=fedrisk" in head
+    assert "--project-name fedrisk-HOSPITAL" in head
+
+
 def test_the_store_has_the_time_that_its_orderly_end_takes(stack: dict[str, Any]) -> None:
     assert stack["services"]["s3"]["stop_grace_period"] == "30s"
 
