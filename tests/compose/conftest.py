@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,7 +24,15 @@ def _answers(*command: str) -> bool:
 
 
 @pytest.fixture(scope="session")
-def table(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Table:
+def ctrl_c() -> Any:
+    """What Ctrl-C does before a stack is started."""
+    return signal.getsignal(signal.SIGINT)
+
+
+@pytest.fixture(scope="session")
+def table(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest, ctrl_c: Any
+) -> Table:
     """What the stages have checked on the stack."""
     if shutil.which("docker") is None or not _answers("docker", "compose", "ls"):
         reason = "no Docker engine with compose answers"

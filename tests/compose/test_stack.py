@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from typing import Any
 
 import pytest
 
@@ -79,6 +80,6 @@ def test_it_holds_of_the_stack(table: Table, stage: str, what: str) -> None:
     assert [c for c in made if not c.held] == []
 
 
-def test_ctrl_c_works_again_once_the_stack_is_down(table: Table) -> None:
+def test_ctrl_c_works_again_once_the_stack_is_down(table: Table, ctrl_c: Any) -> None:
     assert table.checks
-    assert signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
+    assert signal.getsignal(signal.SIGINT) is ctrl_c
