@@ -7,10 +7,12 @@ such a folder brings a key pair (``node.pub``, and ``node.key`` or not), that on
 
 ``python keys.py NAME`` brings in a hospital that is no part of the stack: it makes the start-up kit
 ``/kits/NAME`` as ``fedrisk hospital add`` does, owned by ``KIT_USER``, and a key of the store.
+``python keys.py --remove NAME`` takes both keys away again.
 """
 
 from __future__ import annotations
 
+import argparse
 import base64
 import datetime
 import json
@@ -22,6 +24,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -37,7 +40,7 @@ from tasks.errors import FedriskError, SettingsError
 from tasks.federation.certificates import make_node_key
 from tasks.lake.identities import ADMIN, LAKE, RUNS, SHARED, Key, seaweedfs_identities
 from tasks.onboarding.authority import init, read_certificate, renew, server_names
-from tasks.onboarding.keys import check_name
+from tasks.onboarding.keys import check_name, read_public_key, registered_keys
 from tasks.onboarding.kit import add_hospital
 from tasks.store import CONSORTIUM, read_credentials
 
@@ -48,6 +51,8 @@ OTHERS = ("logs", "s3-data")
 """Volumes that are only given to the user."""
 AHEAD = datetime.timedelta(days=60)
 """A certificate that ends sooner is renewed."""
+REMOVE = "docker compose run --rm --no-deps keys python /opt/stack/keys.py --remove"
+"""How whoever has read a refusal takes a hospital's keys away."""
 
 
 def put(path: Path, make: Callable[[], str], mode: int = 0o400) -> str:
@@ -151,9 +156,86 @@ def hospital(folder: Path) -> None:
         write(public, public_made.read_text(encoding="ascii"), 0o444)
         shutil.rmtree(made)
         print(f"made the key of {name}")
-    write(ROOT / "registered" / f"{name}.pub", public.read_text(encoding="ascii"), 0o444)
+    write(registration(name), public.read_text(encoding="ascii"), 0o444)
     authority = (ROOT / "superlink" / "ca.crt").read_text(encoding="ascii")
     write(folder / "ca.crt", authority, 0o444)
+
+
+def registration(name: str) -> Path:
+    """Where a hospital's public key is registered."""
+    return ROOT / "registered" / f"{name}.pub"
+
+
+def is_registered(folder: Path) -> bool:
+    """Whether the key that is registered for a hospital is the one of its own folder."""
+    public = folder / "node.pub"
+    known = registered_keys(ROOT / "registered").get(folder.name)
+    return public.exists() and read_public_key(public) == known
+
+
+def check_own(folder: Path) -> None:
+    """Refuse a hospital of the stack that would take the place of another of its name.
+
+    Args:
+        folder: The hospital's own.
+
+    Raises:
+        SettingsError: Another key is registered for its name.
+    """
+    name = folder.name
+    if registration(name).exists() and not is_registered(folder):
+        raise SettingsError(
+            f"hospital {name}: another key is registered for it than its volume holds, perhaps a "
+            "kit's. Give one of the two another name, or take the registered one away: "
+            f"{REMOVE} {name}"
+        )
+
+
+def check_kit(name: str, own: list[Path]) -> None:
+    """Refuse a kit for a hospital that is there.
+
+    Args:
+        name: The hospital's.
+        own: The folders of the hospitals that are part of this start.
+
+    Raises:
+        SettingsError: It is part of the stack, or registered.
+    """
+    if name in {folder.name for folder in own}:
+        raise SettingsError(f"hospital {name} is part of the stack, which makes its keys.")
+    if registration(name).exists():
+        raise SettingsError(
+            f"hospital {name} is registered. To make it another kit, take its keys away first: "
+            f"{REMOVE} {name}"
+        )
+
+
+def remove(name: str, own: list[Path]) -> None:
+    """Take a hospital's keys away: SuperLink and store take notice within seconds.
+
+    Its bucket stays, and so does what its steps have left there.
+
+    Args:
+        name: The hospital's.
+        own: The folders of the hospitals that are part of this start.
+
+    Raises:
+        SettingsError: There is no key of it, or the next start would bring it in again.
+    """
+    credentials = ROOT / "credentials" / f"{name}.env"
+    if not registration(name).exists() and not credentials.exists():
+        known = ", ".join(sorted(path.stem for path in registration(name).parent.glob("*.pub")))
+        raise SettingsError(f"hospital {name} is not registered (registered: {known or 'none'}).")
+    for folder in own:
+        if folder.name == name and is_registered(folder):
+            raise SettingsError(
+                f"hospital {name} is part of the stack, whose next start would bring it in again. "
+                "Take it out of the compose files first."
+            )
+    for path in (registration(name), credentials):
+        path.unlink(missing_ok=True)
+    store([folder for folder in own if folder.name != name])
+    print(f"removed the keys of {name}")
 
 
 def kit(name: str) -> None:
@@ -182,7 +264,7 @@ def kit(name: str) -> None:
         for path in [KITS / name, *(KITS / name).iterdir()]:
             os.chown(path, user, group)
         public = (registered / f"{name}.pub").read_text(encoding="ascii")
-    write(ROOT / "registered" / f"{name}.pub", public, 0o444)
+    write(registration(name), public, 0o444)
 
 
 def kit_user() -> tuple[int, int]:
@@ -215,9 +297,35 @@ def store(own: list[Path]) -> None:
     buckets = [RUNS, *(LAKE.replace("{hospital}", name) for name in hospitals)]
     settings = ROOT / "s3"
     put(settings / "closed" / "tls.key", lambda: closed(settings / "closed" / "tls.crt"))
-    told = json.dumps(seaweedfs_identities(keys, hospitals), indent=1)
-    write(settings / "identities" / "s3.json", told)
+    file = settings / "identities" / "s3.json"
+    told = seaweedfs_identities(keys, hospitals)
+    told["identities"] += withdrawn(file, {each["name"] for each in told["identities"]})
+    write(file, json.dumps(told, indent=1))
     write(settings / "buckets" / "buckets", "\n".join(buckets) + "\n", 0o444)
+
+
+def withdrawn(file: Path, named: set[str]) -> list[dict[str, Any]]:
+    """What the store is to be told of those that it knows and that are no more.
+
+    A store that runs adds what its file says and forgets nothing: the key of one that is merely
+    left out opens its bucket until the store's next start. So it gets another, which nobody has.
+
+    Args:
+        file: What the store has been told.
+        named: Those that there are.
+    """
+    known = json.loads(file.read_text(encoding="utf-8"))["identities"] if file.exists() else []
+    return [
+        each if not each["actions"] else {**each, "credentials": [nobodys(each)], "actions": []}
+        for each in known
+        if each["name"] not in named
+    ]
+
+
+def nobodys(identity: dict[str, Any]) -> dict[str, str]:
+    """The same access key with another secret."""
+    access = identity["credentials"][0]["accessKey"]
+    return {"accessKey": access, "secretKey": secrets.token_urlsafe(32)}
 
 
 def s3_key(owner: str) -> Key:
@@ -261,17 +369,26 @@ def closed(certificate: Path) -> str:
     return key.private_bytes(Encoding.PEM, form, NoEncryption()).decode("ascii")
 
 
-def main(add: list[str]) -> None:
+def main(add: list[str], gone: str = "") -> None:
     """Make what is missing, and give each volume to the user that its container runs as.
 
     Args:
         add: Names of hospitals that get a kit.
+        gone: A hospital whose keys are taken away, and nothing else is done.
     """
     own = sorted(path for path in (ROOT / "hospitals").iterdir() if path.is_dir())
     # All that may be refused, before anything is written.
-    for name in [*(path.name for path in own), *add]:
+    for name in [*(path.name for path in own), *add, *([gone] if gone else [])]:
         check_name(name)
     kit_user()
+    if gone:
+        # Other hospitals are not looked at: several may be refused, and each is removed by itself.
+        remove(gone, own)
+        return
+    for folder in own:
+        check_own(folder)
+    for name in add:
+        check_kit(name, own)
     databases()
     sign_in(os.environ["ADMIN"])
     superlink()
@@ -288,7 +405,12 @@ def main(add: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="The stack's keys, passwords and certificates.")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("add", nargs="*", default=[], metavar="NAME", help="make it a start-up kit")
+    what.add_argument("--remove", default="", metavar="NAME", help="take its keys away")
+    told = parser.parse_args()
     try:
-        main(sys.argv[1:])
+        main(told.add, told.remove)
     except FedriskError as error:
         sys.exit(f"error: {error}")
