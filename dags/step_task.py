@@ -22,7 +22,7 @@ from tasks.embedded.pods import airflow_id
 from tasks.errors import ExitCode, SettingsError
 from tasks.launch import GRACE, Ending, launch_step
 from tasks.manifest import RunFolder
-from tasks.plan import read_plan, run_of
+from tasks.plan import read_plan, run_of, start_limit
 from tasks.settings import Settings
 from tasks.step import STEPS
 from tasks.store import open_run
@@ -198,10 +198,11 @@ def step_task(
     # The plan is light, it reads the study's file where Airflow has it, and it alone hands
     # something on by XCom.
     if settings.launcher == "kubernetes" and name != "plan":
-        from pod_step import PodStep, pod_timeout
+        from pod_step import PodStep
 
         operator: Any = PodStep
-        given |= {"work_within": work, "execution_timeout": pod_timeout(work, study.compute)}
+        limit = timedelta(seconds=start_limit(study) + work)
+        given |= {"work_within": work, "execution_timeout": limit}
     else:
         operator = FedriskStep
         given["execution_timeout"] = timedelta(seconds=work + 2 * GRACE)

@@ -21,6 +21,12 @@ from tasks.settings import Settings
 from tasks.store import PLAN, open_run
 from tasks.study import Study, find_study, read_study
 
+HEADROOM = 600.0
+"""Seconds by which a run's overrides may lengthen the federation's deadlines together.
+
+A run whose pods start slowly waits longer for its hospitals. The training ends by the deadlines of
+its plan; the DAG's limit is for one that does not.
+"""
 _AIRFLOWS_OWN = re.compile(r"(backfill|scheduled|manual|asset_triggered|asset_materialization)__")
 
 
@@ -147,6 +153,7 @@ def make_plan(request: Request, run: str, settings: Settings) -> Plan:
         )
     if settings.launcher == "kubernetes" and settings.federation == "run":
         check_executor(study)
+    _check_limits(study, file, overrides, settings)
     plan = Plan(
         run=run,
         study=study,
@@ -167,25 +174,62 @@ def federation_limit(study: Study, settings: Settings) -> float:
     """Seconds that the step ``federated`` of a study may work.
 
     Args:
-        study: Has the deadlines of its federation.
+        study: The study as its file has it: a DAG is made before a run's overrides are known.
         settings: ``step_deadline`` is the least.
     """
-    waits = study.federation.deadlines
-    return max(settings.step_deadline, waits.ready + waits.run + 60)
+    return max(settings.step_deadline, _training_time(study) + HEADROOM)
+
+
+def start_limit(study: Study) -> float:
+    """Seconds that a pod may take until its step begins: to find a node, and to start there.
+
+    Args:
+        study: The study as its file has it.
+    """
+    return study.compute.place_within + study.compute.start_within
 
 
 def run_limit(study: Study, settings: Settings) -> float:
     """Seconds that Airflow gives a whole run of a study.
 
     Args:
-        study: The study as its file has it: a DAG is made before a run's overrides are known.
+        study: The study as its file has it.
         settings: Say which launcher runs steps, and how long a step may work.
     """
     limit = 3 * settings.step_deadline + federation_limit(study, settings)
     if settings.launcher == "kubernetes":
         # A pod waits for a node and for its image before each of the eight steps in a row.
-        limit += 8 * (study.compute.place_within + study.compute.start_within)
+        limit += 8 * start_limit(study)
     return limit
+
+
+def _training_time(study: Study) -> float:
+    """Seconds after which federated training has ended by its own deadlines."""
+    waits = study.federation.deadlines
+    return waits.ready + waits.run + 60
+
+
+def _check_limits(study: Study, file: Path, overrides: Sequence[str], settings: Settings) -> None:
+    """Refuse overrides with which a run would need more time than its DAG gives it."""
+    try:
+        written = read_study(file) if overrides else study
+    except StudyError:
+        # Sound with its overrides only: there is no DAG of it, and nobody ends its steps.
+        return
+    waits = ("federation.deadlines.ready", "federation.deadlines.run")
+    limits = [(waits, _training_time(study), federation_limit(written, settings))]
+    if settings.launcher == "kubernetes":
+        waits = ("compute.place_within", "compute.start_within")
+        limits.append((waits, start_limit(study), start_limit(written)))
+    for keys, need, limit in limits:
+        if need > limit:
+            given = [(item.partition("=")[0].strip(), item) for item in overrides]
+            named = [i for key, i in given if any(f"{k}.".startswith(f"{key}.") for k in keys)]
+            raise StudyError(
+                f"--set {', '.join(named)}: {' and '.join(keys)} then ask for {need:g} s, and the "
+                f"study's DAG, which is made of {file} alone, gives {limit:g} s. Put them into the "
+                "file, or ask for less."
+            )
 
 
 def read_plan(run: RunFolder) -> Plan:

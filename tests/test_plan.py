@@ -11,11 +11,13 @@ from tasks.manifest import RunFolder
 from tasks.plan import (
     Request,
     check_executor,
+    federation_limit,
     hospital_source,
     make_plan,
     read_plan,
     run_limit,
     run_of,
+    start_limit,
 )
 from tasks.settings import Settings
 from tasks.study import read_study
@@ -26,6 +28,11 @@ def settings(tmp_path: Path, checkout: Path) -> Settings:
     return Settings.from_environment(
         {"FEDRISK_HOME": str(tmp_path), "FEDRISK_STUDIES": str(checkout / "dags" / "studies")}
     )
+
+
+@pytest.fixture
+def pods(settings: Settings) -> Settings:
+    return settings.model_copy(update={"launcher": "kubernetes"})
 
 
 def test_choices_become_overrides_and_an_explicit_override_wins(settings: Settings) -> None:
@@ -123,9 +130,8 @@ def test_a_plan_outlives_its_studys_file(settings: Settings, tmp_path: Path) -> 
     assert make_plan(Request(study=str(file)), "r1", settings) == first
 
 
-def test_flowers_open_superlink_is_for_one_machine_only(settings: Settings) -> None:
+def test_flowers_open_superlink_is_for_one_machine_only(settings: Settings, pods: Settings) -> None:
     request = Request(study="stroke", overrides=["federation.executor=stock"])
-    pods = settings.model_copy(update={"launcher": "kubernetes"})
     with pytest.raises(StudyError, match="register keys and start runs"):
         make_plan(request, "r1", pods)
     standing = pods.model_copy(update={"federation": "standing"})
@@ -134,9 +140,86 @@ def test_flowers_open_superlink_is_for_one_machine_only(settings: Settings) -> N
     assert make_plan(request, "r4", settings)
 
 
-def test_a_run_of_pods_has_time_for_every_pod_to_start(settings: Settings) -> None:
+def test_a_run_of_pods_has_time_for_every_pod_to_start(settings: Settings, pods: Settings) -> None:
     study = read_study(settings.studies / "stroke.yaml", ["compute.place_within=1000"])
-    pods = settings.model_copy(update={"launcher": "kubernetes"})
     assert run_limit(study, pods) - run_limit(study, settings) == 8 * (
         1000 + study.compute.start_within
     )
+
+
+LATE = [
+    (["federation.deadlines.run=14400"], "14580 s"),
+    (["federation.deadlines={run: 14400}"], "14580 s"),
+    (["federation.deadlines.ready=900", "federation.deadlines.run = 4000"], "4960 s"),
+]
+
+
+@pytest.mark.parametrize("launcher", ["process", "compose", "kubernetes"])
+@pytest.mark.parametrize(("overrides", "need"), LATE)
+def test_deadlines_that_outlast_the_dag_are_refused_before_anything_starts(
+    settings: Settings, overrides: list[str], need: str, launcher: str
+) -> None:
+    settings = settings.model_copy(update={"launcher": launcher})
+    with pytest.raises(StudyError) as refused:
+        make_plan(Request(study="stroke", overrides=["seed=2", *overrides]), "r1", settings)
+    words = str(refused.value)
+    assert words.startswith(f"--set {', '.join(overrides)}: "), words
+    for said in (need, "4380 s", "stroke.yaml", "Put them into the file"):
+        assert said in words
+    assert not RunFolder(settings.runs, "r1").path.exists()
+
+
+def test_a_pod_gets_no_more_time_to_start_than_the_dag_gives_it(
+    settings: Settings, pods: Settings
+) -> None:
+    request = Request(study="stroke", overrides=["compute.place_within=3600"])
+    with pytest.raises(StudyError, match=r"--set compute\.place_within=3600: .*4200 s.*1200 s"):
+        make_plan(request, "r1", pods)
+    # Nothing but a pod has to be placed.
+    assert make_plan(request, "r1", settings)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        # Pods that start slowly are waited for by every launcher's run, to be compared.
+        ["federation.rounds=20", "federation.deadlines.ready=400"],
+        ["federation.deadlines.ready=900", "federation.deadlines.run=3000"],
+        ["federation.deadlines.run=60", "federation.deadlines.round=15"],
+        ["compute.place_within=1000", "compute.start_within=200"],
+        ["compute.place_within=8"],
+    ],
+)
+def test_deadlines_that_the_dag_leaves_room_for_are_a_runs_to_choose(
+    settings: Settings, pods: Settings, overrides: list[str]
+) -> None:
+    for run, given in (("r1", settings), ("r2", pods)):
+        plan = make_plan(Request(study="stroke", overrides=overrides), run, given)
+        written = read_study(settings.studies / "stroke.yaml")
+        waits = plan.study.federation.deadlines
+        assert waits.ready + waits.run < federation_limit(written, given)
+        assert start_limit(plan.study) <= start_limit(written)
+
+
+def test_deadlines_in_the_studys_file_lengthen_its_dag(settings: Settings, tmp_path: Path) -> None:
+    file = tmp_path / "long.yaml"
+    text = (settings.studies / "stroke.yaml").read_text(encoding="utf-8")
+    assert "  min_hospitals:" in text
+    more = "  deadlines: {run: 14400}\n  min_hospitals:"
+    file.write_text(text.replace("  min_hospitals:", more, 1), encoding="utf-8")
+    request = Request(study=str(file), overrides=["federation.deadlines.run=14500"])
+    assert make_plan(request, "r1", settings).study.federation.deadlines.run == 14500
+    # Whoever lets every step work longer has longer deadlines, too.
+    patient = settings.model_copy(update={"step_deadline": 20000})
+    request = Request(study="stroke", overrides=["federation.deadlines.run=14400"])
+    assert make_plan(request, "r2", patient)
+
+
+def test_a_file_that_only_its_overrides_make_sound_has_no_dag_to_outlast(
+    settings: Settings, tmp_path: Path
+) -> None:
+    file = tmp_path / "unsound.yaml"
+    text = (settings.studies / "stroke.yaml").read_text(encoding="utf-8")
+    file.write_text(text.replace("seed: 1\n", "seed: none\n"), encoding="utf-8")
+    overrides = ["seed=1", "federation.deadlines.run=14400"]
+    assert make_plan(Request(study=str(file), overrides=overrides), "r1", settings)
