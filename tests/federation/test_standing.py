@@ -31,6 +31,8 @@ from tasks.settings import Settings
 from tasks.step import Context, run_step
 
 pytestmark = pytest.mark.slow
+MINUTES = 180.0
+"""Deadline, in seconds, of what is done soon unless the machine does much beside it."""
 
 
 class Stand:
@@ -172,10 +174,28 @@ def test_a_run_is_handed_over_and_comes_back(stand: Stand, trained: Context) -> 
     assert not list((stand.root / "store" / "consortium" / "requests").glob("*"))
 
 
+LEFT = {"plan.json", "manifests/federated.json"} | {
+    f"files/federated/{name}"
+    for name in ("checkpoint.npz", "model.safetensors", "outcome.json", "rounds.jsonl", "taken")
+}
+"""What a run leaves in the store for the consortium."""
+
+
 def test_no_row_and_no_table_of_a_hospital_is_in_the_store(stand: Stand, trained: Context) -> None:
-    names = [path.name for path in (stand.root / "store").rglob("*") if path.is_file()]
-    assert "hospital.json" not in names
-    assert not [name for name in names if name.endswith((".parquet", ".npz.csv", ".csv"))]
+    store = stand.root / "store"
+    found = {path.relative_to(store) for path in store.rglob("*") if path.is_file()}
+    # All that there is: a row could have any name.
+    expected = {f"consortium/r1/{name}" for name in LEFT}
+    expected |= {
+        f"{name}/r1/manifests/{step}.{name}.json" for name in ROWS for step in ("features", "join")
+    }
+    assert {str(path) for path in found if path.parts[1] == "r1"} == expected
+    # Of runs that other tests have made.
+    others = {path for path in found if path.parts[1] != "r1"}
+    allowed = {name.replace("/r1/", "/{run}/") for name in expected}
+    assert {str(Path(p.parts[0], "{run}", *p.parts[2:])) for p in others} <= allowed
+    patients = [f"{name}-0000".encode() for name in ROWS]
+    assert not [p for p in found if any(each in (store / p).read_bytes() for each in patients)]
     own = stand.root / "lakes" / "north" / "runs" / "r1" / "files" / "join.north" / "hospital.json"
     assert own.is_file()
 
@@ -193,7 +213,7 @@ def test_a_hospital_joins_without_a_restart_and_takes_part(stand: Stand, trained
         running = pool.submit(run_step, "federated", "r2", context.settings)
         # As Airflow has it: nothing says that all steps ``join`` end before this one begins.
         log = stand.root / "homes" / "superlink" / "federation" / "superlink" / "superlink.log"
-        end = time.monotonic() + 60
+        end = time.monotonic() + MINUTES
         while "waiting for west to join the run" not in log.read_text():
             assert time.monotonic() < end, log.read_text()[-2000:]
             assert not running.done()
@@ -278,7 +298,7 @@ def test_after_a_restart_hospitals_come_back_and_the_run_goes_on(
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(run_step, "federated", "r3", context.settings)
         checkpoint = stand.root / "store" / "consortium" / "r3" / "files" / "federated"
-        end = time.monotonic() + 60
+        end = time.monotonic() + MINUTES
         while not (checkpoint / "checkpoint.npz").exists():
             assert time.monotonic() < end
             time.sleep(0.05)
