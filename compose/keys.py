@@ -22,72 +22,26 @@ import secrets
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-)
-from cryptography.x509.oid import NameOID
+from store_keys import s3_key, tell_store
+from volumes import USER, put, write
 
 from tasks.errors import FedriskError, SettingsError
 from tasks.federation.certificates import make_node_key
-from tasks.lake.identities import ADMIN, LAKE, RUNS, SHARED, Key, seaweedfs_identities
+from tasks.lake.identities import LAKE
 from tasks.onboarding.authority import init, read_certificate, renew, server_names
 from tasks.onboarding.keys import check_name, read_public_key, registered_keys
 from tasks.onboarding.kit import add_hospital
-from tasks.store import CONSORTIUM, read_credentials
+from tasks.store import read_credentials
 
 ROOT, KITS = Path("/keys"), Path("/kits")
-USER = 1000
-"""Everything but Postgres runs as this user, and its group has the same number."""
 OTHERS = ("logs", "s3-data")
 """Volumes that are only given to the user."""
 AHEAD = datetime.timedelta(days=60)
 """A certificate that ends sooner is renewed."""
 REMOVE = "docker compose run --rm --no-deps keys python /opt/stack/keys.py --remove"
 """How whoever has read a refusal takes a hospital's keys away."""
-
-
-def put(path: Path, make: Callable[[], str], mode: int = 0o400) -> str:
-    """Read a file, or make it first.
-
-    Args:
-        path: The file.
-        make: Makes its content.
-        mode: Who may read it.
-
-    Returns:
-        Its content.
-    """
-    if not path.exists():
-        write(path, make(), mode)
-        print(f"made {path.relative_to(ROOT)}")
-    return path.read_text(encoding="utf-8")
-
-
-def write(path: Path, text: str, mode: int = 0o400) -> None:
-    """Write a file in one go, so that nobody reads half of it, and leave one that is so already.
-
-    It is its reader's from the first moment: a process that waits for it looks at once.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.exists() and path.read_text(encoding="utf-8") == text:
-        return
-    # No `*.pub`: the SuperLink takes every file of that name for a key.
-    new = path.with_name(f".{path.name}.new")
-    new.unlink(missing_ok=True)
-    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as file:
-        file.write(text)
-        os.fchmod(file.fileno(), mode)
-        os.fchown(file.fileno(), USER, USER)
-    new.replace(path)
 
 
 def databases() -> None:
@@ -234,7 +188,7 @@ def remove(name: str, own: list[Path]) -> None:
             )
     for path in (registration(name), credentials):
         path.unlink(missing_ok=True)
-    store([folder for folder in own if folder.name != name])
+    tell_store(ROOT, [folder for folder in own if folder.name != name])
     print(f"removed the keys of {name}")
 
 
@@ -244,7 +198,7 @@ def kit(name: str) -> None:
     Args:
         name: The hospital's.
     """
-    s3_key(name)
+    s3_key(ROOT, name)
     user, group = kit_user()
     with tempfile.TemporaryDirectory() as folder:
         # It is published below, once its readers may read it.
@@ -280,95 +234,6 @@ def kit_user() -> tuple[int, int]:
     return int(found.group(1)), int(found.group(2))
 
 
-def store(own: list[Path]) -> None:
-    """Everybody's key of the store, and what the store knows of them.
-
-    Args:
-        own: The folders of the hospitals that are part of this start.
-    """
-    known = {path.stem for path in (ROOT / "registered").glob("*.pub")}
-    hospitals = sorted(known | {folder.name for folder in own})
-    keys = {owner: s3_key(owner) for owner in [*hospitals, *SHARED]}
-    admin = put(ROOT / "s3" / "admin", lambda: secrets.token_urlsafe(32))
-    keys[ADMIN] = Key("fedrisk-admin", admin)
-    for folder in own:
-        write(folder / "s3.env", (ROOT / "credentials" / f"{folder.name}.env").read_text())
-    write(ROOT / "superlink" / "s3.env", (ROOT / "credentials" / f"{CONSORTIUM}.env").read_text())
-    buckets = [RUNS, *(LAKE.replace("{hospital}", name) for name in hospitals)]
-    settings = ROOT / "s3"
-    put(settings / "closed" / "tls.key", lambda: closed(settings / "closed" / "tls.crt"))
-    file = settings / "identities" / "s3.json"
-    told = seaweedfs_identities(keys, hospitals)
-    told["identities"] += withdrawn(file, {each["name"] for each in told["identities"]})
-    write(file, json.dumps(told, indent=1))
-    write(settings / "buckets" / "buckets", "\n".join(buckets) + "\n", 0o444)
-
-
-def withdrawn(file: Path, named: set[str]) -> list[dict[str, Any]]:
-    """What the store is to be told of those that it knows and that are no more.
-
-    A store that runs adds what its file says and forgets nothing: the key of one that is merely
-    left out opens its bucket until the store's next start. So it gets another, which nobody has.
-
-    Args:
-        file: What the store has been told.
-        named: Those that there are.
-    """
-    known = json.loads(file.read_text(encoding="utf-8"))["identities"] if file.exists() else []
-    return [
-        each if not each["actions"] else {**each, "credentials": [nobodys(each)], "actions": []}
-        for each in known
-        if each["name"] not in named
-    ]
-
-
-def nobodys(identity: dict[str, Any]) -> dict[str, str]:
-    """The same access key with another secret."""
-    access = identity["credentials"][0]["accessKey"]
-    return {"accessKey": access, "secretKey": secrets.token_urlsafe(32)}
-
-
-def s3_key(owner: str) -> Key:
-    """An owner's key, from the file that the launcher reads for each step."""
-    text = put(
-        ROOT / "credentials" / f"{owner}.env",
-        lambda: (
-            f"AWS_ACCESS_KEY_ID=fedrisk-{owner}\nAWS_SECRET_ACCESS_KEY="
-            f"{secrets.token_urlsafe(32)}\n"
-        ),
-    )
-    found = dict(line.split("=", 1) for line in text.splitlines())
-    return Key(found["AWS_ACCESS_KEY_ID"], found["AWS_SECRET_ACCESS_KEY"])
-
-
-def closed(certificate: Path) -> str:
-    """Close the store's gRPC port: it asks for a certificate of this one's, and there is none.
-
-    Args:
-        certificate: Where the certificate goes.
-
-    Returns:
-        Its key.
-    """
-    key = ec.generate_private_key(ec.SECP384R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "fedrisk s3 closed")])
-    now = datetime.datetime.now(datetime.UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(minutes=5))
-        .not_valid_after(now + datetime.timedelta(days=36500))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .sign(key, hashes.SHA384())
-    )
-    write(certificate, made.public_bytes(Encoding.PEM).decode("ascii"), 0o444)
-    form = PrivateFormat.TraditionalOpenSSL
-    return key.private_bytes(Encoding.PEM, form, NoEncryption()).decode("ascii")
-
-
 def main(add: list[str], gone: str = "") -> None:
     """Make what is missing, and give each volume to the user that its container runs as.
 
@@ -396,7 +261,7 @@ def main(add: list[str], gone: str = "") -> None:
         hospital(folder)
     for name in add:
         kit(name)
-    store(own)
+    tell_store(ROOT, own)
     for volume in [*(path for path in ROOT.iterdir() if path.name != "hospitals"), *own]:
         os.chown(volume, USER, USER)
         # What others have written is theirs already, and may be much.

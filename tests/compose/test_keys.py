@@ -30,6 +30,7 @@ Given = dict[Path, tuple[int, int]]
 @pytest.fixture
 def keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The program, with empty volumes in a temporary folder."""
+    monkeypatch.syspath_prepend(ROOT / "compose")
     module = load_script(ROOT / "compose" / "keys.py")
     for volume in VOLUMES:
         (tmp_path / "keys" / volume).mkdir(parents=True)
