@@ -7,6 +7,7 @@ a run changes nothing.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -21,12 +22,10 @@ from tasks.settings import Settings
 from tasks.store import PLAN, open_run
 from tasks.study import Study, find_study, read_study
 
+SHIPPED = Path("/opt/fedrisk/share")
+"""What every image has: the studies with their data. A step's pod sees no other files."""
 HEADROOM = 600.0
-"""Seconds by which a run's overrides may lengthen the federation's deadlines together.
-
-A run whose pods start slowly waits longer for its hospitals. The training ends by the deadlines of
-its plan; the DAG's limit is for one that does not.
-"""
+"""Seconds by which a run may lengthen its federation's deadlines, for pods that start slowly."""
 _AIRFLOWS_OWN = re.compile(r"(backfill|scheduled|manual|asset_triggered|asset_materialization)__")
 
 
@@ -158,7 +157,7 @@ def make_plan(request: Request, run: str, settings: Settings) -> Plan:
         run=run,
         study=study,
         study_file=str(file.absolute()),
-        source=_resolved_source(study, file, request.source),
+        source=_resolved_source(study, file, request.source, chosen, settings),
         hospitals=chosen,
         promote=request.promote,
         overrides=overrides,
@@ -181,11 +180,7 @@ def federation_limit(study: Study, settings: Settings) -> float:
 
 
 def start_limit(study: Study) -> float:
-    """Seconds that a pod may take until its step begins: to find a node, and to start there.
-
-    Args:
-        study: The study as its file has it.
-    """
+    """Seconds that a pod of a study may take to find a node and to start, before its step works."""
     return study.compute.place_within + study.compute.start_within
 
 
@@ -214,8 +209,7 @@ def _check_limits(study: Study, file: Path, overrides: Sequence[str], settings: 
     try:
         written = read_study(file) if overrides else study
     except StudyError:
-        # Sound with its overrides only: there is no DAG of it, and nobody ends its steps.
-        return
+        return  # Sound with its overrides only: it has no DAG, so nobody ends its steps.
     waits = ("federation.deadlines.ready", "federation.deadlines.run")
     limits = [(waits, _training_time(study), federation_limit(written, settings))]
     if settings.launcher == "kubernetes":
@@ -297,22 +291,41 @@ def _chosen_hospitals(study: Study, names: Sequence[str]) -> list[str]:
     return [name for name in study.hospitals if not names or name in names]
 
 
-def _resolved_source(study: Study, file: Path, given: str | None) -> str | None:
-    source = given if given is not None else study.source.path
+def _resolved_source(
+    study: Study, file: Path, given: str | None, hospitals: Sequence[str], settings: Settings
+) -> str | None:
+    source, folder = study.source.path if given is None else given, file.absolute().parent
+    pods = settings.launcher == "kubernetes"
     if source is None:
-        if study.source.kind != "own" and study.source.synthetic is None:
+        if study.source.kind == "own":
+            beside = [h for h in hospitals if not re.match("/|.+:/", str(study.hospitals[h].path))]
+            if pods and beside:
+                _check_shipped(folder, f"the tables of {', '.join(beside)}")
+            return str(folder)
+        if study.source.synthetic is None:
             raise DataError(
                 f"study {study.name} has no source.path: give the table with --source PATH|URL."
             )
-        return None if study.source.kind != "own" else str(file.absolute().parent)
+        return None
     if is_remote(source):
         return source
     path = Path(source.removeprefix("file://"))
-    if given is None and not path.is_absolute():
-        path = file.absolute().parent / path
-    if not path.exists():
+    path = (folder / path if given is None else path).absolute()
+    if pods:
+        _check_shipped(path, "the source")
+    # Where Airflow is outside the images, only the pod can look.
+    if not path.exists() and (SHIPPED.exists() or not pods):
         raise DataError(f"{path}: no such file or folder. Check --source (or source.path).")
-    return str(path.absolute())
+    return str(path)
+
+
+def _check_shipped(path: Path, what: str) -> None:
+    """Refuse a path of this machine where steps are pods, unless their images have it too."""
+    if not Path(os.path.normpath(path)).is_relative_to(SHIPPED):
+        raise StudyError(
+            f"{path}: {what} would be read in a pod, which sees no file of this machine. Name it "
+            f"at s3a:// or https://, or below {SHIPPED} in the images, with --source or in the study."
+        )
 
 
 def hospital_source(plan: Plan, hospital: str) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tasks import plan as plans
 from tasks.errors import DataError, StudyError
 from tasks.manifest import RunFolder
 from tasks.plan import (
@@ -223,3 +224,53 @@ def test_a_file_that_only_its_overrides_make_sound_has_no_dag_to_outlast(
     file.write_text(text.replace("seed: 1\n", "seed: none\n"), encoding="utf-8")
     overrides = ["seed=1", "federation.deadlines.run=14400"]
     assert make_plan(Request(study=str(file), overrides=overrides), "r1", settings)
+
+
+SITES = ["cleveland", "hungarian", "switzerland", "va"]
+
+
+def test_a_table_of_this_machine_is_refused_where_steps_are_pods(
+    settings: Settings, pods: Settings, tmp_path: Path
+) -> None:
+    table = tmp_path / "table.csv"
+    table.touch()
+    for source in (str(table), f"file://{table}", f"{plans.SHIPPED}/../../../{table}"):
+        request = Request(study="stroke", source=source)
+        with pytest.raises(StudyError, match=r"table\.csv: the source would .*s3a:// or https://"):
+            make_plan(request, "r1", pods)
+    assert make_plan(Request(study="stroke", source=str(table)), "r1", settings)
+    request = Request(study="stroke", overrides=[f"source.path={table}"])
+    with pytest.raises(StudyError, match="would be read in a pod"):
+        make_plan(request, "r2", pods)
+
+
+@pytest.mark.parametrize("source", ["s3a://data/t.csv", "s3://data/t.csv", "https://a.example/t"])
+def test_pods_read_a_table_that_has_an_address(pods: Settings, source: str) -> None:
+    assert make_plan(Request(study="stroke", source=source), "r1", pods).source == source
+
+
+def test_hospitals_tables_beside_a_study_of_this_machine_are_refused_where_steps_are_pods(
+    pods: Settings,
+) -> None:
+    overrides = [f"hospitals.{name}.path=s3a://{name}/table.data" for name in SITES]
+    with pytest.raises(StudyError, match=r"studies: the tables of va would .*s3a://"):
+        make_plan(Request(study="heart", overrides=overrides[:3]), "r1", pods)
+    plan = make_plan(Request(study="heart", overrides=overrides), "r1", pods)
+    assert hospital_source(plan, "va") == "s3a://va/table.data"
+    plan = make_plan(Request(study="heart", source="s3a://heart"), "r2", pods)
+    assert hospital_source(plan, "va") == "s3a://heart/heart/processed.va.data"
+
+
+def test_studies_that_the_images_ship_are_read_where_steps_are_pods(
+    pods: Settings, tmp_path: Path, checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Airflow outside the images cannot look, and its pods will.
+    shipped = f"{plans.SHIPPED}/dags/studies"
+    plan = make_plan(Request(study="heart", source=shipped), "r1", pods)
+    assert plan.source == shipped
+    # Airflow in its own image finds its studies, with their tables, where pods find them.
+    monkeypatch.setattr(plans, "SHIPPED", checkout)
+    plan = make_plan(Request(study="heart"), "r2", pods)
+    assert Path(hospital_source(plan, "va")).is_file()
+    with pytest.raises(DataError, match="no such file"):
+        make_plan(Request(study="stroke", source=str(checkout / "nowhere.csv")), "r3", pods)
