@@ -324,7 +324,7 @@ def _check_shipped(path: Path, what: str) -> None:
     if not Path(os.path.normpath(path)).is_relative_to(SHIPPED):
         raise StudyError(
             f"{path}: {what} would be read in a pod, which sees no file of this machine. Name it "
-            f"at s3a:// or https://, or below {SHIPPED} in the images, with --source or in the study."
+            f"at s3a:// or https://, or below {SHIPPED} in the images, by --source or in the study."
         )
 
 
