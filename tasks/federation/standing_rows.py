@@ -4,7 +4,8 @@ The step ``join`` leaves a configuration there: which version of which table the
 server says no more than the run's id. Rows are read for the first message of a run and kept for the
 next, because each message is answered by a new process: below the SuperNode's own folder, which no
 other user may enter and no other hospital's SuperNode shares, until the SuperNode ends. One that
-was killed has them deleted when it is started again.
+was killed has them deleted when it is started again. Whether the hospital has joined anew is asked
+when a run begins, which may be again, and once its time is over.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import os
 import shutil
 import stat
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,8 @@ OWN = "OWN_HOSPITAL"
 CONFIG, REFUSED = "hospital.json", "refused.json"
 """What a hospital's step ``join`` leaves: that the run may use a table, or why it may not."""
 ROWS = "rows.npz"
+BEGINS = "statistics"
+"""The question with which a run begins, and one that is started anew with other tables."""
 KEPT_RUNS = 2
 """Runs whose rows are kept: one that trains, and one that starts."""
 
@@ -105,22 +109,45 @@ def answer_of_run(run: str, question: str, wire: Mapping[str, Any]) -> Wire:
     def work() -> Wire:
         settings, hospital = Settings.from_environment(), own_hospital()
         folder = _folder(settings, hospital, run)
-        kept = folder / CONFIG
-        if kept.exists():
-            config = HospitalConfig.model_validate_json(kept.read_bytes())
-            if config.hospital != hospital:
-                raise DataError(f"what is kept for run {run} is not hospital {hospital}'s.")
+        kept = _kept(folder, hospital, run)
+        if kept is not None and question != BEGINS and not _has_ended(kept):
+            config = kept
+        else:
+            config = config_of(settings, run, hospital)
+        if kept is not None and _of_the_same_rows(kept, config):
             check_approved(config)
             rows = _load(folder / ROWS)
         else:
-            config = config_of(settings, run, hospital)
+            # First what says that rows are there: until they are read anew, none are.
+            (folder / CONFIG).unlink(missing_ok=True)
             rows = read_training_rows(config)
             _save(folder / ROWS, rows)
-            write_atomically(kept, config.model_dump_json().encode())
+        if config != kept:
+            write_atomically(folder / CONFIG, config.model_dump_json().encode())
             _forget_old(folder)
         return Hospital(config, rows).answer(question, wire)
 
     return guarded(work)
+
+
+def _kept(folder: Path, hospital: str, run: str) -> HospitalConfig | None:
+    """By which configuration the kept rows were read; None where there are none."""
+    path = folder / CONFIG
+    if not path.exists():
+        return None
+    config = HospitalConfig.model_validate_json(path.read_bytes())
+    if config.hospital != hospital:
+        raise DataError(f"what is kept for run {run} is not hospital {hospital}'s.")
+    return config
+
+
+def _has_ended(config: HospitalConfig) -> bool:
+    return config.ends is not None and datetime.now(UTC) > config.ends
+
+
+def _of_the_same_rows(kept: HospitalConfig, config: HospitalConfig) -> bool:
+    """Whether two configurations differ at most in who has approved what, and until when."""
+    return kept == config.model_copy(update={"ends": kept.ends, "approved": kept.approved})
 
 
 def forget_rows(settings: Settings, hospital: str) -> None:

@@ -8,16 +8,17 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from small_federation import ROWS, make_context
+from deltalake import write_deltalake
+from small_federation import ROWS, gold_table, make_context
 
 from tasks.errors import DataError, NotApproved
 from tasks.federation import executor, hospital, standing_rows
-from tasks.federation.hospital import HospitalConfig
+from tasks.federation.hospital import HospitalConfig, TrainingRows
 from tasks.federation.messages import Refusal, Statistics, Wire
 from tasks.federation.standing_rows import answer_of_run, config_of, forget_rows
 from tasks.launch import settings_environment
 from tasks.model.rows import StoreAway
-from tasks.objects import put
+from tasks.objects import StoreUnavailable, put
 from tasks.settings import Settings
 from tasks.step import Context, run_step
 from tasks.store import lake_store
@@ -57,9 +58,9 @@ class Site:
         key = f"runs/{run}/files/join.{name}/hospital.json"
         put(lake_store(self.settings, name), key, config.model_dump_json().encode())
 
-    def ask(self, name: str, run: str = "r1") -> Wire:
+    def ask(self, name: str, run: str = "r1", question: str = "statistics") -> Wire:
         self._patch.setenv(standing_rows.OWN, name)
-        return answer_of_run(run, "statistics", {"features": len(self.study.features)})
+        return answer_of_run(run, question, {"features": len(self.study.features)})
 
     def rows(self, name: str) -> int:
         return Statistics.decode(self.ask(name), len(self.study.features)).rows
@@ -84,6 +85,65 @@ def test_two_supernodes_of_one_user_answer_from_their_own_rows(site: Site) -> No
     # Twice each: read, and then kept.
     found = [site.rows(name) for name in ("north", "south", "north", "south")]
     assert found == [180, 144, 180, 144]
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The versions whose rows were read."""
+    real, versions = standing_rows.read_training_rows, list[int]()
+
+    def reading(config: HospitalConfig) -> TrainingRows:
+        versions.append(config.version)
+        return real(config)
+
+    monkeypatch.setattr(standing_rows, "read_training_rows", reading)
+    return versions
+
+
+def test_a_hospital_that_joins_anew_with_another_version_answers_from_that(
+    site: Site, read: list[int]
+) -> None:
+    site.joins("north")
+    assert site.rows("north") == 180
+    uri = site.context.run.read("features", "north").tables["gold"].uri
+    write_deltalake(uri, gold_table(site.study, "north", 100), mode="overwrite")
+    assert site.rows("north") == 180
+    site.joins("north", version=1)
+    assert [site.rows("north") for _ in range(2)] == [60, 60]
+    site.ask("north", question="train")
+    assert read == [0, 1]
+
+
+@pytest.mark.parametrize("question", ["statistics", "train"])
+def test_a_time_that_a_hospital_has_renewed_is_noticed_and_its_rows_are_kept(
+    site: Site, read: list[int], question: str
+) -> None:
+    site.joins("north")
+    site.rows("north")
+    site.joins("north", ends=datetime.now(UTC) - timedelta(seconds=1))
+    assert "let this run use its table until" in site.refused("north").reason
+    site.joins("north")
+    refusal = Refusal.decode(site.ask("north", question=question))
+    # The message of this test has no model to train, which is looked at after the time.
+    assert refusal is None or "until" not in refusal.reason
+    assert site.rows("north") == 180
+    assert read == [0]
+
+
+def test_a_round_is_answered_without_asking_the_hospitals_bucket(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.joins("north")
+    site.rows("north")
+
+    def away(*_: object) -> None:
+        raise StoreUnavailable("away")
+
+    monkeypatch.setattr(standing_rows, "get", away)
+    assert site.refused("north").later
+    refusal = Refusal.decode(site.ask("north", question="train"))
+    assert refusal is not None
+    assert "away" not in refusal.reason
 
 
 def test_what_was_kept_for_another_hospital_is_not_used(site: Site) -> None:
