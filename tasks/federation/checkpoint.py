@@ -98,6 +98,19 @@ def save(path: Path, progress: Progress, fingerprint: str) -> None:
     write_atomically(path, buffer.getvalue())
 
 
+def fingerprint_of(content: bytes) -> str:
+    """What a checkpoint belongs to; empty where it cannot be read.
+
+    Args:
+        content: The file's.
+    """
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as file:
+            return str(json.loads(file["about"].tobytes())["fingerprint"])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return ""
+
+
 def load(path: Path, fingerprint: str) -> Progress | None:
     """Read a checkpoint, or return None where there is none.
 

@@ -21,12 +21,20 @@ from typing import Any
 from tasks.errors import FederationError, FedriskError, SettingsError
 from tasks.federation import control
 from tasks.federation.certificates import write_private
+from tasks.federation.checkpoint import fingerprint_of
 from tasks.federation.deployment import APP, FAILURE, OUTCOME, SERVER
-from tasks.federation.handover import REQUESTS, TAKEN, FederationRequest, attempt_of
+from tasks.federation.handover import (
+    CHECKPOINT,
+    PROGRESS,
+    REQUESTS,
+    TAKEN,
+    FederationRequest,
+    attempt_of,
+)
 from tasks.federation.registered import RegisteredKeys
 from tasks.federation.server import ServerConfig
 from tasks.manifest import RUN_PATTERN
-from tasks.objects import StoreUnavailable, get, keys, put
+from tasks.objects import StoreUnavailable, get, keys, put, remove
 from tasks.settings import Settings
 from tasks.store import CONSORTIUM
 
@@ -134,14 +142,33 @@ class Desk:
             content = get(self._store, f"{_base(run)}/{name}")
             if content is not None and attempt_of(content) == asked.attempt:
                 return  # the step has yet to see how it ended
+        left = self._left(asked)
         self._take(asked)
         folder = self._folder / "runs" / run
         shutil.rmtree(folder, ignore_errors=True)
         private = folder / "private"
         private.mkdir(parents=True, mode=0o700)
         self._prepare(asked, folder)
+        for name, content in left.items():
+            (folder / name).write_bytes(content)
         self._running[run] = Standing(asked, control.submit(self._app(), private, run), folder)
         print(f"run {run}: started", flush=True)
+
+    def _left(self, asked: FederationRequest) -> dict[str, bytes]:
+        """What an earlier attempt has left to go on from, if it trained on the same tables.
+
+        What it has left of others is deleted before the run is taken up, so that from then on the
+        step finds this run's rounds and no other's.
+        """
+        found = {name: get(self._store, f"{_base(asked.run)}/{name}") for name in PROGRESS}
+        if fingerprint_of(found[CHECKPOINT] or b"") == asked.fingerprint:
+            return {name: content for name, content in found.items() if content is not None}
+        if any(content is not None for content in found.values()):
+            print(f"run {asked.run}: what was left is of no use with these tables", flush=True)
+        for name, content in found.items():
+            if content is not None:
+                remove(self._store, f"{_base(asked.run)}/{name}")
+        return {}
 
     def _take(self, asked: FederationRequest) -> None:
         put(self._store, f"{_base(asked.run)}/{TAKEN}", asked.attempt.encode())
@@ -162,10 +189,6 @@ class Desk:
             fingerprint=asked.fingerprint,
         )
         write_private(folder / "private" / SERVER, config.model_dump_json().encode())
-        for name in ("checkpoint.npz", "rounds.jsonl"):
-            content = get(self._store, f"{_base(asked.run)}/{name}")
-            if content is not None:
-                (folder / name).write_bytes(content)
 
     def _app(self) -> Path:
         app = self._folder / "app"

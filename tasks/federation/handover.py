@@ -20,6 +20,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from tasks.errors import FederationError, FedriskError, SettingsError
+from tasks.federation.checkpoint import fingerprint_of
 from tasks.federation.closing import MODEL, Outcome
 from tasks.federation.deployment import FAILURE, OUTCOME, fingerprint
 from tasks.federation.termination import check_interrupted
@@ -40,6 +41,9 @@ AWAY = 300.0
 """Seconds for which the store may be away while the step waits: the run trains on meanwhile."""
 TAKEN = "taken"
 """Holds the attempt that the desk trains for."""
+CHECKPOINT, ROUNDS = "checkpoint.npz", "rounds.jsonl"
+PROGRESS = (CHECKPOINT, ROUNDS)
+"""What a run leaves for the next attempt: the second is of no use without the first."""
 
 
 class FederationRequest(BaseModel):
@@ -94,7 +98,7 @@ def hand_over(context: Context, folder: Path, sink: RoundSink) -> Outcome:
         name: context.run.read("features", name).tables["gold"] for name in context.plan.hospitals
     }
     context.run.kept_elsewhere("federated")
-    for name in (MODEL, "checkpoint.npz", "rounds.jsonl"):
+    for name in (MODEL, *PROGRESS):
         # Of an earlier attempt on this machine: what counts is in the store.
         (folder / name).unlink(missing_ok=True)
     asked = FederationRequest(
@@ -125,7 +129,9 @@ class _Waiting:
 
     def ask(self) -> None:
         """Leave the request; rounds that an earlier attempt has told are not told again."""
-        self._told = self._tell_rounds(None)
+        kept = get(self._store, f"{self._base}/{CHECKPOINT}")
+        if kept is not None and fingerprint_of(kept) == self._asked.fingerprint:
+            self._told = self._tell_rounds(None)
         for stale in (OUTCOME, FAILURE, TAKEN):
             remove(self._store, f"{self._base}/{stale}")
         put(self._store, self._request, self._asked.model_dump_json().encode())
@@ -164,7 +170,8 @@ class _Waiting:
             time.sleep(POLL)
 
     def _look(self) -> Outcome | FedriskError | None:
-        self._told = self._tell_rounds(self._sink)
+        if self._taken:  # until then, rounds may be those of other tables
+            self._told = self._tell_rounds(self._sink)
         outcome, failure = self._said(OUTCOME), self._said(FAILURE)
         if outcome is not None:
             found = Outcome.model_validate(outcome["outcome"])
@@ -192,11 +199,11 @@ class _Waiting:
         return found
 
     def _tell_rounds(self, sink: RoundSink | None) -> int:
-        rounds = get(self._store, f"{self._base}/rounds.jsonl")
+        rounds = get(self._store, f"{self._base}/{ROUNDS}")
         if rounds is None:
             return self._told
-        write_atomically(self._folder / "rounds.jsonl", rounds)
-        return tell_rounds(self._folder / "rounds.jsonl", self._told, sink)
+        write_atomically(self._folder / ROUNDS, rounds)
+        return tell_rounds(self._folder / ROUNDS, self._told, sink)
 
     def withdraw(self) -> None:
         """Take the request back: without it the desk stops the run.

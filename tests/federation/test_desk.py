@@ -11,18 +11,23 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from small_federation import make_context
 
 from tasks.errors import DataError, FederationError
-from tasks.federation import control, desk, handover
+from tasks.federation import checkpoint, control, desk, handover
 from tasks.federation.certificates import make_node_key
+from tasks.federation.checkpoint import Progress
 from tasks.federation.desk import Desk
+from tasks.federation.server import ServerConfig
 from tasks.manifest import Manifest, write_atomically
+from tasks.model.scaling import Scaler
 from tasks.objects import StoreUnavailable, get, put
 from tasks.settings import Settings
 from tasks.step import Context, run_step
 from tasks.store import open_run
+from tasks.telemetry.round_event import RoundEvent, append_event
 
 OUTCOME = {
     "validation": {"auroc": 0.7, "loss": 0.5},
@@ -38,6 +43,11 @@ OUTCOME = {
     "notes": [],
 }
 NO_MORE = b'{"kind": "", "message": "the test is over"}'
+
+
+def progress(number: int) -> Progress:
+    model = np.full(4, number, np.float32)
+    return Progress(number, model, Scaler(np.zeros(3), np.ones(3)), model)
 
 
 class Link:
@@ -77,6 +87,23 @@ class Link:
     def leave(self, name: str, content: bytes, number: int = -1) -> None:
         """As the ServerApp of the newest run."""
         write_atomically(self.submitted[number].parent / name, content)
+
+    def leave_round(self, number: int) -> None:
+        """As the newest run's ServerApp after a round: its event, and its checkpoint."""
+        folder = self.submitted[-1].parent
+        config = ServerConfig.model_validate_json((self.submitted[-1] / "server.json").read_bytes())
+        event = RoundEvent(
+            round=number, rounds=3, seconds=1.0, selected=[], replied=[], learning_rate=0.1
+        )
+        append_event(folder / "rounds.jsonl", event)
+        checkpoint.save(folder / "checkpoint.npz", progress(number), config.fingerprint)
+
+    def resumed(self) -> int | None:
+        """After which round the newest run's ServerApp would go on; None for none."""
+        config = ServerConfig.model_validate_json((self.submitted[-1] / "server.json").read_bytes())
+        path = self.submitted[-1].parent / "checkpoint.npz"
+        found = checkpoint.load(path, config.fingerprint)
+        return found and found.round
 
     def end(self, number: int = -1, **failure: str) -> None:
         name, said = ("failure.json", failure) if failure else ("outcome.json", OUTCOME)
@@ -145,26 +172,25 @@ def test_two_attempts_that_fail_leave_the_desks_newest_checkpoint(
     for number in (1, 2):
         running = step(pool, context)
         link.until(lambda number=number: len(link.submitted) == number)
-        if number == 2:
-            assert (link.submitted[-1].parent / "checkpoint.npz").read_bytes() == b"round 1"
-        link.leave("checkpoint.npz", b"round %d" % number)
+        assert link.resumed() == (1 if number == 2 else None)
+        link.leave_round(number)
+        left = (link.submitted[-1].parent / "checkpoint.npz").read_bytes()
         link.leave("model.safetensors", b"model %d" % number)
         link.end(kind="FederationError", message="too few hospitals")
         link.until(running.done)
         with pytest.raises(FederationError, match="too few hospitals"):
             running.result()
-        assert link.stored("r1", "checkpoint.npz") == b"round %d" % number
+        assert link.stored("r1", "checkpoint.npz") == left
     running = step(pool, context)
     link.until(lambda: len(link.submitted) == 3)
-    assert (link.submitted[-1].parent / "checkpoint.npz").read_bytes() == b"round 2"
+    assert link.resumed() == 2
     link.leave("model.safetensors", b"model 3")
-    link.leave("rounds.jsonl", b"")
     link.end()
     link.until(running.done)
     manifest = running.result()
     assert (context.run.path / manifest.files["model"]).read_bytes() == b"model 3"
     assert link.stored("r1", "model.safetensors") == b"model 3"
-    assert link.stored("r1", "checkpoint.npz") == b"round 2"
+    assert link.stored("r1", "checkpoint.npz") == left
 
 
 def test_a_run_that_trains_is_kept_for_the_next_attempt_of_its_step(
@@ -190,23 +216,60 @@ def test_a_run_that_trains_is_kept_for_the_next_attempt_of_its_step(
     assert link.stopped == []
 
 
+def other_table(context: Context) -> None:
+    manifest = context.run.read("features", "north")
+    version = manifest.tables["gold"].version + 1
+    newer = manifest.tables["gold"].model_copy(update={"version": version})
+    context.run.write(manifest.model_copy(update={"tables": {"gold": newer}}))
+
+
 def test_a_run_that_trains_with_another_table_is_started_anew(
     link: Link, pool: ThreadPoolExecutor
 ) -> None:
     context = link.context("r1")
     first = step(pool, context)
     link.until(lambda: link.submitted)
-    manifest = context.run.read("features", "north")
-    newer = manifest.tables["gold"].model_copy(update={"version": 1})
-    context.run.write(manifest.model_copy(update={"tables": {"gold": newer}}))
+    for number in (1, 2):
+        link.leave_round(number)
+    link.until(lambda: link.stored("r1", "checkpoint.npz"))
+    other_table(context)
     second = step(pool, context)
     link.until(lambda: len(link.submitted) == 2 and first.done())
     assert link.stopped == ["flower-1"]
+    assert link.resumed() is None
+    assert link.stored("r1", "rounds.jsonl") is None
+    link.leave_round(1)
     link.leave("model.safetensors", b"model")
-    link.leave("rounds.jsonl", b"")
     link.end()
     link.until(second.done)
     assert second.result().figures["rounds"] == 3
+
+
+def test_an_attempt_with_another_table_tells_its_own_rounds_and_no_earlier_ones(
+    link: Link, pool: ThreadPoolExecutor, capsys: pytest.CaptureFixture[str]
+) -> None:
+    context = link.context("r1")
+    running = step(pool, context)
+    link.until(lambda: link.submitted)
+    for number in (1, 2):
+        link.leave_round(number)
+    link.end(kind="FederationError", message="too few hospitals")
+    link.until(running.done)
+    other_table(context)
+    running = step(pool, context)
+    time.sleep(0.2)
+    capsys.readouterr()
+    link.until(lambda: len(link.submitted) == 2)
+    assert link.resumed() is None
+    link.leave_round(1)
+    link.leave("model.safetensors", b"model")
+    link.end()
+    link.until(running.done)
+    manifest = running.result()
+    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("round ")]
+    assert [line.split("/")[0] for line in told] == ["round 1"]
+    events = (context.run.path / manifest.files["rounds"]).read_text().splitlines()
+    assert [json.loads(each)["round"] for each in events] == [1]
 
 
 def test_how_an_earlier_attempt_ended_is_not_believed(link: Link, pool: ThreadPoolExecutor) -> None:
