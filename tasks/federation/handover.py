@@ -35,7 +35,7 @@ from tasks.telemetry.live import RoundSink
 REQUESTS = f"{CONSORTIUM}/requests"
 POLL = 1.0
 START = 90.0
-"""Seconds in which the desk must have taken a request up."""
+"""Seconds in which the desk must have taken a request up, without those of a store that is away."""
 SPARE = 60.0
 AWAY = 300.0
 """Seconds for which the store may be away while the step waits: the run trains on meanwhile."""
@@ -139,8 +139,8 @@ class _Waiting:
     def wait(self) -> Outcome:
         """Look once a second until the desk has said how the run ended."""
         waits = self._context.study.federation.deadlines
-        began = heard = time.monotonic()
-        away = False
+        heard = looked = time.monotonic()
+        answered, away = 0.0, False
         while True:
             check_interrupted()
             try:
@@ -156,13 +156,15 @@ class _Waiting:
                 raise ended
             if ended is not None:
                 return ended
-            waited = time.monotonic() - began
-            if waited > START and not self._taken:
+            # While the store is away, the desk can neither see the request nor answer.
+            now = time.monotonic()
+            answered, looked = answered + (0.0 if away else now - looked), now
+            if answered > START and not self._taken:
                 raise FederationError(
                     f"no standing federation took the run up within {START:g} s. Is the SuperLink "
                     f"up, and does it look at the same store ({self._store})?"
                 )
-            if waited > waits.ready + waits.run + START + SPARE:
+            if answered > waits.ready + waits.run + START + SPARE:
                 raise FederationError(
                     "the standing federation has not ended the run within its deadlines; see the "
                     "SuperLink's log."

@@ -299,28 +299,67 @@ def test_without_its_request_a_run_is_stopped(link: Link, pool: ThreadPoolExecut
     assert not running.done()
 
 
+class Store:
+    """The step's way to the store, which may be away."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.away = threading.Event()
+        for module, name in ((handover, "get"), (handover, "remove")):
+            patch.setattr(module, name, self._or_away(getattr(module, name)))
+
+    def _or_away(self, real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            if self.away.is_set():
+                raise StoreUnavailable("away")
+            return real(*arguments)
+
+        return call
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch) -> Store:
+    return Store(monkeypatch)
+
+
 def test_the_step_bears_a_store_that_is_away_for_a_while(
-    link: Link, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+    link: Link, pool: ThreadPoolExecutor, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    context, real, away = link.context("r1"), handover.get, threading.Event()
-
-    def get_or_not(store: str, key: str) -> bytes | None:
-        if away.is_set():
-            raise StoreUnavailable("away")
-        return real(store, key)
-
-    monkeypatch.setattr(handover, "get", get_or_not)
-    running = step(pool, context)
+    running = step(pool, link.context("r1"))
     link.until(lambda: link.submitted)
-    away.set()
+    store.away.set()
     time.sleep(0.2)
     assert not running.done()
-    away.clear()
+    store.away.clear()
     time.sleep(0.1)
     monkeypatch.setattr(handover, "AWAY", 0.1)
-    away.set()
+    store.away.set()
     with pytest.raises(StoreUnavailable):
         running.result(timeout=10)
+
+
+def test_a_superlink_that_takes_no_run_up_is_named(
+    link: Link, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handover, "START", 0.1)
+    with pytest.raises(FederationError, match="no standing federation took the run up"):
+        step(pool, link.context("r1")).result(timeout=10)
+
+
+def test_a_superlink_is_not_blamed_for_a_store_that_is_away_before_the_run_is_taken_up(
+    link: Link, pool: ThreadPoolExecutor, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handover, "START", 1.0)
+    running = step(pool, link.context("r1"))
+    link.until(lambda: get(link.settings.store, "consortium/requests/r1.json"), look=False)
+    store.away.set()
+    time.sleep(1.5)
+    assert not running.done()
+    store.away.clear()
+    link.until(lambda: link.submitted)
+    link.end(kind="FederationError", message="the end")
+    link.until(running.done)
+    with pytest.raises(FederationError, match="the end"):
+        running.result()
 
 
 def test_one_run_that_may_not_be_read_is_its_own_failure_and_no_other_runs(
