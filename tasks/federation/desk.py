@@ -2,6 +2,7 @@
 
 Keys lie in a folder (``registered.py``), requests in the store. Each request that appears is
 started as a run, each that goes is stopped; what a run leaves is passed on to whoever asked for it.
+A request whose step gives no sign of life any more (``signs.py``) is taken for one that has gone.
 A request carries the attempt that left it, and so does all that is said of how it was taken up and
 how it ended: what belongs to an earlier attempt of the step is never taken for the newest one's.
 """
@@ -13,7 +14,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,15 +25,19 @@ from tasks.federation.certificates import write_private
 from tasks.federation.checkpoint import fingerprint_of
 from tasks.federation.deployment import APP, FAILURE, OUTCOME, SERVER
 from tasks.federation.handover import (
+    AWAY,
     CHECKPOINT,
     PROGRESS,
     REQUESTS,
+    SPARE,
     TAKEN,
     FederationRequest,
     attempt_of,
+    sign_of,
 )
 from tasks.federation.registered import RegisteredKeys
 from tasks.federation.server import ServerConfig
+from tasks.federation.signs import Signs
 from tasks.manifest import RUN_PATTERN
 from tasks.objects import StoreUnavailable, get, keys, put, remove
 from tasks.settings import Settings
@@ -42,6 +47,9 @@ log = logging.getLogger(__name__)
 
 STATUS_EVERY = 10.0
 """Seconds between two questions to Flower whether a run still runs."""
+SILENT = AWAY + 2 * SPARE
+"""Seconds without a sign of its step after which a run is stopped: a step bears that its store is
+away for the first part, and asks for up to 35 s before it knows."""
 
 
 @dataclass
@@ -66,15 +74,19 @@ class Standing:
 class Desk:
     """Where keys and requests are handed in."""
 
-    def __init__(self, settings: Settings, folder: Path) -> None:
+    def __init__(
+        self, settings: Settings, folder: Path, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         """Say where to look.
 
         Args:
             settings: The store, and the folder of registered keys.
             folder: The desk's own files.
+            clock: Seconds, by which the steps' signs of life are waited for.
         """
         self._store, self._folder = settings.store, folder
         self._keys = RegisteredKeys(Path(settings.registered), folder / "keys")
+        self._signs = Signs(SILENT, clock)
         self._running: dict[str, Standing] = {}
         self._attempts: dict[str, str] = {}
         self._given_up: dict[str, str] = {}
@@ -95,15 +107,25 @@ class Desk:
             if str(error) != self._told:
                 log.warning("%s", error)
             self._told = str(error)
+            self._signs.excuse()
             return
         self._told = ""
         self._given_up = {run: each for run, each in self._given_up.items() if run in wanted}
+        for run in sorted(wanted):
+            with self._seeing_to(run):
+                self._signs.hear(run, get(self._store, sign_of(run)) or b"")
+        self._signs.keep(wanted)
+        silent = {run for run in wanted if self._signs.silent(run)}
         for run in sorted(wanted - set(self._running)):
             with self._seeing_to(run):
-                self._start(run)
+                if self._signs.waits(run):
+                    self._start(run)
         for run, standing in list(self._running.items()):
             with self._seeing_to(run):
-                self._see(standing, run in wanted)
+                self._see(standing, run in wanted - silent)
+        for run in sorted(silent):
+            with self._seeing_to(run):
+                self._withdraw(run)
 
     @contextlib.contextmanager
     def _seeing_to(self, run: str) -> Iterator[None]:
@@ -111,6 +133,7 @@ class Desk:
             yield
         except StoreUnavailable as error:
             log.warning("run %s: %s", run, error)
+            self._signs.excuse([run])
         except Exception as error:
             log.exception("run %s is given up", run)
             kind = type(error).__name__ if isinstance(error, FedriskError) else "FederationError"
@@ -138,10 +161,8 @@ class Desk:
         asked = self._request(run)
         if asked is None:
             return
-        for name in (OUTCOME, FAILURE):
-            content = get(self._store, f"{_base(run)}/{name}")
-            if content is not None and attempt_of(content) == asked.attempt:
-                return  # the step has yet to see how it ended
+        if self._has_ended(run, asked.attempt):
+            return  # the step has yet to see how
         left = self._left(asked)
         self._take(asked)
         folder = self._folder / "runs" / run
@@ -153,6 +174,25 @@ class Desk:
             (folder / name).write_bytes(content)
         self._running[run] = Standing(asked, control.submit(self._app(), private, run), folder)
         print(f"run {run}: started", flush=True)
+
+    def _has_ended(self, run: str, attempt: str) -> bool:
+        found = [get(self._store, f"{_base(run)}/{name}") for name in (OUTCOME, FAILURE)]
+        return any(each is not None and attempt_of(each) == attempt for each in found)
+
+    def _withdraw(self, run: str) -> None:
+        """Take a request back in the place of its step, which has died."""
+        content = get(self._store, f"{REQUESTS}/{run}.json")
+        self._signs.hear(run, get(self._store, sign_of(run)) or b"")
+        if content is None or not self._signs.silent(run):
+            return  # another attempt came just now
+        self._attempts[run] = attempt_of(content)
+        if not self._has_ended(run, self._attempts[run]):
+            # Should the step live after all (its machine slept), it need not wait any longer.
+            why = f"no sign of the step was seen for {SILENT:g} s, so its run was stopped"
+            self._fail(run, "FederationError", f"{why}. Run the step again: it goes on.")
+        for key in (sign_of(run), f"{REQUESTS}/{run}.json"):
+            remove(self._store, key)
+        print(f"run {run}: its request is deleted, for its step has died", flush=True)
 
     def _left(self, asked: FederationRequest) -> dict[str, bytes]:
         """What an earlier attempt has left to go on from, if it trained on the same tables.
@@ -215,7 +255,7 @@ class Desk:
         if ended:
             print(f"run {run}: ended with {', '.join(ended)}", flush=True)
         elif not wanted:
-            print(f"run {run}: stopped, for its request is gone", flush=True)
+            print(f"run {run}: stopped, for nobody waits for it", flush=True)
             self._forget(run)
         elif finished:
             self._fail(run, "FederationError", "the ServerApp ended without a word")

@@ -2,6 +2,7 @@
 
 The step leaves a request; the SuperLink's desk (``desk.py``) starts the run, and puts rounds,
 checkpoint and the end where the step looks for them. Nobody needs the SuperLink's control API.
+While it waits, the step leaves signs of life (``signs.py``), without which the desk stops the run.
 
 What the desk has put into the store is the desk's: the step fetches it and never writes it, so that
 an attempt that fails cannot put an old checkpoint over a newer one. Each attempt of the step has an
@@ -23,6 +24,7 @@ from tasks.errors import FederationError, FedriskError, SettingsError
 from tasks.federation.checkpoint import fingerprint_of
 from tasks.federation.closing import MODEL, Outcome
 from tasks.federation.deployment import FAILURE, OUTCOME, fingerprint
+from tasks.federation.signs import Signing
 from tasks.federation.termination import check_interrupted
 from tasks.federation.told import failure_of, tell_rounds
 from tasks.manifest import write_atomically
@@ -64,6 +66,15 @@ class FederationRequest(BaseModel):
     study: Study
     hospitals: list[str]
     fingerprint: str
+
+
+def sign_of(run: str) -> str:
+    """The object with the newest sign of life of the step that waits for a run.
+
+    Args:
+        run: The run's id.
+    """
+    return f"{REQUESTS}/{run}.waits"
 
 
 def attempt_of(content: bytes) -> str:
@@ -109,8 +120,8 @@ def hand_over(context: Context, folder: Path, sink: RoundSink) -> Outcome:
         fingerprint=fingerprint(context, tables),
     )
     waiting = _Waiting(context, folder, sink, asked)
-    waiting.ask()
     try:
+        waiting.ask()
         return waiting.wait()
     finally:
         waiting.withdraw()
@@ -126,6 +137,7 @@ class _Waiting:
         self._store, self._taken, self._told = context.settings.store, False, 0
         self._base = f"{CONSORTIUM}/{asked.run}/files/federated"
         self._request = f"{REQUESTS}/{asked.run}.json"
+        self._signing = Signing(self._store, sign_of(asked.run), asked.attempt)
 
     def ask(self) -> None:
         """Leave the request; rounds that an earlier attempt has told are not told again."""
@@ -134,6 +146,8 @@ class _Waiting:
             self._told = self._tell_rounds(None)
         for stale in (OUTCOME, FAILURE, TAKEN):
             remove(self._store, f"{self._base}/{stale}")
+        # Before the request, so that this is not taken for one whose step has long been silent.
+        self._signing.sign()
         put(self._store, self._request, self._asked.model_dump_json().encode())
 
     def wait(self) -> Outcome:
@@ -144,6 +158,7 @@ class _Waiting:
         while True:
             check_interrupted()
             try:
+                self._signing.sign()
                 ended = self._look()
                 heard, away = time.monotonic(), False
             except StoreUnavailable as error:
@@ -213,6 +228,8 @@ class _Waiting:
         Nothing trains for a step that has ended, but a newer attempt's request is not this one's.
         """
         with contextlib.suppress(StoreUnavailable):
-            content = get(self._store, self._request)
-            if content is not None and attempt_of(content) == self._asked.attempt:
+            newest = attempt_of(get(self._store, self._request) or b"")
+            if newest in ("", self._asked.attempt):
+                remove(self._store, sign_of(self._asked.run))
+            if newest == self._asked.attempt:
                 remove(self._store, self._request)

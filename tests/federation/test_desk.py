@@ -16,14 +16,14 @@ import pytest
 from small_federation import make_context
 
 from tasks.errors import DataError, FederationError
-from tasks.federation import checkpoint, control, desk, handover
+from tasks.federation import checkpoint, control, desk, handover, signs
 from tasks.federation.certificates import make_node_key
 from tasks.federation.checkpoint import Progress
 from tasks.federation.desk import Desk
 from tasks.federation.server import ServerConfig
 from tasks.manifest import Manifest, write_atomically
 from tasks.model.scaling import Scaler
-from tasks.objects import StoreUnavailable, get, put
+from tasks.objects import StoreUnavailable, get, keys, put
 from tasks.settings import Settings
 from tasks.step import Context, run_step
 from tasks.store import open_run
@@ -69,7 +69,19 @@ class Link:
         self.settings = Settings(
             home=root / "superlink", store=f"file://{root}/store", registered=f"{root}/registered"
         )
-        self.desk = Desk(self.settings, root / "desk")
+        patch.setattr(signs, "EVERY", 0.02)
+        self.now = 0.0
+        self.start()
+
+    def start(self) -> None:
+        """Start the SuperLink (again), which remembers nothing."""
+        shutil.rmtree(self.root / "desk", ignore_errors=True)
+        self.desk = Desk(self.settings, self.root / "desk", lambda: self.now)
+        self.desk.look()
+
+    def requests(self) -> list[str]:
+        """What lies where requests do."""
+        return sorted(keys(self.settings.store, handover.REQUESTS))
 
     def submit(self, app: Path, private: Path, run: str) -> str:
         assert app.is_dir()
@@ -304,7 +316,7 @@ class Store:
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.away = threading.Event()
-        for module, name in ((handover, "get"), (handover, "remove")):
+        for module, name in ((handover, "get"), (handover, "remove"), (signs, "put")):
             patch.setattr(module, name, self._or_away(getattr(module, name)))
 
     def _or_away(self, real: Callable[..., Any]) -> Callable[..., Any]:
@@ -343,6 +355,7 @@ def test_a_superlink_that_takes_no_run_up_is_named(
     monkeypatch.setattr(handover, "START", 0.1)
     with pytest.raises(FederationError, match="no standing federation took the run up"):
         step(pool, link.context("r1")).result(timeout=10)
+    assert link.requests() == []
 
 
 def test_a_superlink_is_not_blamed_for_a_store_that_is_away_before_the_run_is_taken_up(
@@ -350,7 +363,7 @@ def test_a_superlink_is_not_blamed_for_a_store_that_is_away_before_the_run_is_ta
 ) -> None:
     monkeypatch.setattr(handover, "START", 1.0)
     running = step(pool, link.context("r1"))
-    link.until(lambda: get(link.settings.store, "consortium/requests/r1.json"), look=False)
+    link.until(lambda: "consortium/requests/r1.json" in link.requests(), look=False)
     store.away.set()
     time.sleep(1.5)
     assert not running.done()
@@ -360,6 +373,131 @@ def test_a_superlink_is_not_blamed_for_a_store_that_is_away_before_the_run_is_ta
     link.until(running.done)
     with pytest.raises(FederationError, match="the end"):
         running.result()
+
+
+def dies(running: Future[Manifest], store: Store, patch: pytest.MonkeyPatch) -> None:
+    """Let a step end with its request left: the store is away, but it might have been killed."""
+    with patch.context() as impatient:
+        impatient.setattr(handover, "AWAY", 0.1)
+        store.away.set()
+        with pytest.raises(StoreUnavailable):
+            running.result(timeout=10)
+    store.away.clear()
+
+
+def test_a_run_whose_step_has_died_is_stopped_and_its_next_attempt_goes_on(
+    link: Link, pool: ThreadPoolExecutor, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = link.context("r1")
+    running = step(pool, context)
+    link.until(lambda: link.submitted)
+    link.leave_round(1)
+    dies(running, store, monkeypatch)
+    link.desk.look()
+    link.now += desk.SILENT
+    link.desk.look()
+    assert link.stopped == []
+    link.now += 1
+    link.desk.look()
+    assert link.stopped == ["flower-1"]
+    assert link.requests() == []
+    assert b"no sign of the step" in (link.stored("r1", "failure.json") or b"")
+    link.desk.look()
+    assert len(link.submitted) == 1
+    running = step(pool, context)
+    link.until(lambda: len(link.submitted) == 2)
+    assert link.resumed() == 1
+    link.end(kind="FederationError", message="the end")
+    link.until(running.done)
+
+
+def test_the_request_of_a_run_that_has_ended_without_its_step_is_deleted(
+    link: Link, pool: ThreadPoolExecutor, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = step(pool, link.context("r1"))
+    link.until(lambda: link.submitted)
+    dies(running, store, monkeypatch)
+    link.leave("model.safetensors", b"model")
+    link.end()
+    link.desk.look()
+    link.now += desk.SILENT + 1
+    link.desk.look()
+    assert link.requests() == []
+    assert link.stored("r1", "outcome.json") is not None
+    assert link.stored("r1", "failure.json") is None
+    assert link.stopped == []
+
+
+def test_a_step_whose_store_was_away_for_as_long_as_it_bears_keeps_its_run(
+    link: Link, pool: ThreadPoolExecutor, store: Store
+) -> None:
+    running = step(pool, link.context("r1"))
+    link.until(lambda: link.submitted)
+    for _ in range(3):
+        store.away.set()
+        time.sleep(0.1)
+        before = get(link.settings.store, handover.sign_of("r1"))
+        link.desk.look()
+        link.now += handover.AWAY + handover.SPARE
+        link.desk.look()
+        store.away.clear()
+        link.until(lambda before=before: get(link.settings.store, handover.sign_of("r1")) != before)
+    assert link.stopped == []
+    link.end(kind="FederationError", message="the end")
+    link.until(running.done)
+
+
+@pytest.mark.parametrize("call", ["keys", "get"])
+def test_no_sign_is_missed_while_the_desks_store_is_away(
+    link: Link, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    monkeypatch.setattr(signs, "EVERY", 60.0)
+    running = step(pool, link.context("r1"))
+    link.until(lambda: link.submitted)
+
+    def away(*_: object) -> None:
+        raise StoreUnavailable("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(desk, call, away)
+        for _ in range(5):
+            link.now += desk.SILENT
+            link.desk.look()
+    link.now += desk.SILENT
+    link.desk.look()
+    assert link.stopped == []
+    link.end(kind="FederationError", message="the end")
+    link.until(running.done)
+
+
+def test_a_superlink_that_starts_again_trains_for_a_step_that_waits(
+    link: Link, pool: ThreadPoolExecutor
+) -> None:
+    running = step(pool, link.context("r1"))
+    link.until(lambda: link.submitted)
+    link.leave_round(1)
+    link.desk.look()
+    link.start()
+    link.until(lambda: len(link.submitted) == 2)
+    assert link.resumed() == 1
+    link.end(kind="FederationError", message="the end")
+    link.until(running.done)
+
+
+def test_a_superlink_that_starts_again_trains_for_no_step_that_has_died(
+    link: Link, pool: ThreadPoolExecutor, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = step(pool, link.context("r1"))
+    link.until(lambda: link.submitted)
+    dies(running, store, monkeypatch)
+    link.start()
+    for _ in range(3):
+        link.desk.look()
+    assert len(link.submitted) == 1
+    link.now += desk.SILENT + 1
+    link.desk.look()
+    assert link.requests() == []
+    assert len(link.submitted) == 1
 
 
 def test_one_run_that_may_not_be_read_is_its_own_failure_and_no_other_runs(
