@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, timedelta
+from datetime import UTC
 from functools import cached_property
 from typing import Any
 
@@ -394,8 +394,3 @@ class PodStep(KubernetesPodOperator):
 
     def _folder(self, context: Any) -> RunFolder:
         return open_run(self.settings, run_of(context["run_id"], self.study))
-
-
-def pod_timeout(work: float, compute: Any) -> timedelta:
-    """How long a task may take whose step gets ``work`` seconds: room, start and work."""
-    return timedelta(seconds=compute.place_within + compute.start_within + work)
