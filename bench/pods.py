@@ -39,7 +39,7 @@ def main() -> None:
             site.cluster.make_namespace()
             site.put_secrets()
             site.helm("install", site.values(), 600)
-            mark_node(site.cluster, tainted=True)
+            mark_node(site.cluster)
             with lab_of(site, smoke.folder / "home") as lab:
                 began = time.monotonic()
                 run = lab.start("bench", *OVERRIDES)

@@ -21,7 +21,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from smoke.cluster_tools import CALL, Cluster, checkout, ready
+from smoke.cluster_tools import CALL, OURS, Cluster, checkout, ready
 from smoke.waits import until
 from tasks.lake.identities import SHARED, Key, seaweedfs_identities
 
@@ -29,6 +29,8 @@ RELEASE = "fedrisk"
 CHART = checkout() / "helm" / "fedrisk"
 SUPERLINK = "fedrisk-superlink:9092"
 POOL_LABEL, TAINT = {"workload": "federated-learning"}, "fl-training"
+ADDED = "fedrisk.io/smoke-added"
+"""Annotation of a node: which of label and taint the smoke command has put there."""
 TOLERATION = {"key": TAINT, "operator": "Exists"}
 
 
@@ -236,29 +238,60 @@ def _git(*arguments: str) -> str:
     return done.stdout
 
 
-def mark_node(cluster: Cluster, *, tainted: bool) -> str:
+def mark_node(cluster: Cluster) -> str:
     """Label one node for training and keep others off it; returns its name.
+
+    A node that is a training node already stays as it is. On another one it is noted what was
+    added, so that this alone is taken away again.
 
     Args:
         cluster: Which.
-        tainted: Whether to taint it; False takes the taint away again.
     """
-    name = str(cluster.core.list_node(_request_timeout=CALL).items[0].metadata.name)
-    node = cluster.core.read_node(name, _request_timeout=CALL)
-    taints = [t for t in (node.spec.taints or []) if t.key != TAINT]
-    kept = [{"key": t.key, "value": t.value, "effect": t.effect} for t in taints]
-    if tainted:
-        kept.append({"key": TAINT, "value": "true", "effect": "NoSchedule"})
-    body = {"metadata": {"labels": POOL_LABEL}, "spec": {"taints": kept}}
+    nodes = cluster.core.list_node(_request_timeout=CALL).items
+    node = next((each for each in nodes if _labelled(each) and _tainted(each)), nodes[0])
+    name = str(node.metadata.name)
+    added = [
+        what for what, there in (("label", _labelled(node)), ("taint", _tainted(node))) if not there
+    ]
+    if not added:
+        return name
+    taints = _taints(node)
+    if "taint" in added:
+        taints.append({"key": TAINT, "value": "true", "effect": "NoSchedule"})
+    metadata = {"labels": POOL_LABEL, "annotations": {ADDED: ",".join(added)}}
+    body = {"metadata": metadata, "spec": {"taints": taints}}
     cluster.core.patch_node(name, body, _request_timeout=CALL)
     return name
 
 
 def unmark_node(cluster: Cluster) -> None:
-    """Take label and taint off the node again."""
-    name = mark_node(cluster, tainted=False)
-    body = {"metadata": {"labels": dict.fromkeys(POOL_LABEL)}}
-    cluster.core.patch_node(name, body, _request_timeout=CALL)
+    """Take away what ``mark_node`` has added, of this command or of one that was killed."""
+    for node in cluster.core.list_node(_request_timeout=CALL).items:
+        added = (node.metadata.annotations or {}).get(ADDED, "").split(",")
+        if added == [""]:
+            continue
+        metadata: dict[str, Any] = {"annotations": {ADDED: None}}
+        body: dict[str, Any] = {"metadata": metadata}
+        if "label" in added:
+            metadata["labels"] = dict.fromkeys(POOL_LABEL)
+        if "taint" in added:
+            body["spec"] = {"taints": [t for t in _taints(node) if t["key"] != TAINT]}
+        cluster.core.patch_node(node.metadata.name, body, _request_timeout=CALL)
+
+
+def _labelled(node: Any) -> bool:
+    return bool(POOL_LABEL.items() <= (node.metadata.labels or {}).items())
+
+
+def _tainted(node: Any) -> bool:
+    return any(each["key"] == TAINT for each in _taints(node))
+
+
+def _taints(node: Any) -> list[dict[str, Any]]:
+    return [
+        {"key": each.key, "value": each.value, "effect": each.effect}
+        for each in node.spec.taints or []
+    ]
 
 
 def left_behind(cluster: Cluster) -> list[str]:
@@ -279,7 +312,7 @@ def left_behind(cluster: Cluster) -> list[str]:
             resource = dynamic.resources.get(api_version=version, kind=kind)
             for each in resource.get(namespace=cluster.namespace).items:
                 labels = dict(each.metadata.labels or {})
-                ours = labels.get("app.kubernetes.io/part-of") == "fedrisk-smoke"
+                ours = OURS.items() <= labels.items()
                 common = each.metadata.name in ("default", "kube-root-ca.crt")
                 if not ours and not common:
                     found.append(f"{kind.lower()}/{each.metadata.name}")

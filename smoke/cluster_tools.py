@@ -17,6 +17,12 @@ from smoke.waits import until
 
 CALL = 30
 """Seconds that the API server gets to answer a call."""
+OURS = {"app.kubernetes.io/part-of": "fedrisk-smoke"}
+"""Label of what the smoke command makes itself."""
+
+
+class ForeignNamespace(Exception):  # noqa: N818  (it says what is the matter)
+    """The namespace is there, and not for such a command to use or to delete."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +36,7 @@ class Cluster:
     """
 
     kubeconfig: str
-    namespace: str = "fedrisk"
+    namespace: str = "fedrisk-smoke"
     helm_program: str = "helm"
 
     @cached_property
@@ -132,7 +138,7 @@ class Cluster:
         from kubernetes.client import V1ObjectMeta, V1Secret
         from kubernetes.client.exceptions import ApiException
 
-        labels = {"app.kubernetes.io/part-of": "fedrisk-smoke"}
+        labels = OURS
         secret = V1Secret(metadata=V1ObjectMeta(name=name, labels=labels), string_data=values)
         try:
             self.core.create_namespaced_secret(self.namespace, secret, _request_timeout=CALL)
@@ -182,24 +188,52 @@ class Cluster:
         return path
 
     def make_namespace(self) -> None:
-        """Make the namespace, after ending what an earlier command has left of it."""
+        """Make the namespace, after ending what an earlier command has left of it.
+
+        Raises:
+            ForeignNamespace: There is one that no such command has made.
+        """
         from kubernetes.client import V1Namespace, V1ObjectMeta
 
         self.drop_namespace()
-        meta = V1ObjectMeta(name=self.namespace)
+        meta = V1ObjectMeta(name=self.namespace, labels=OURS)
         self.core.create_namespace(V1Namespace(metadata=meta), _request_timeout=CALL)
 
     def drop_namespace(self, limit: float = 180) -> None:
-        """Delete the namespace and wait until it is gone."""
+        """Delete the namespace and wait until it is gone.
+
+        Args:
+            limit: Seconds.
+
+        Raises:
+            ForeignNamespace: No such command has made it; it is left as it is.
+        """
+        self.check_namespace()
         with _gone_is_fine():
             self.core.delete_namespace(self.namespace, _request_timeout=CALL)
-        until(f"namespace {self.namespace} is gone", lambda: not self._there(), limit)
+        until(f"namespace {self.namespace} is gone", lambda: not self._found(), limit)
 
-    def _there(self) -> bool:
+    def check_namespace(self) -> None:
+        """See that the namespace is not there, or was made by such a command.
+
+        Raises:
+            ForeignNamespace: It is somebody's, whose volumes and keys would go with it.
+        """
+        for found in self._found():
+            labels = found.metadata.labels or {}
+            if not OURS.items() <= labels.items():
+                raise ForeignNamespace(
+                    f"namespace {self.namespace} is there and has no label "
+                    + ",".join(f"{key}={value}" for key, value in OURS.items())
+                    + ", so it was made for something else: nothing was changed. Take another "
+                    "cluster, or delete the namespace if nobody needs it."
+                )
+
+    def _found(self) -> list[Any]:
         found = self.core.list_namespace(
             field_selector=f"metadata.name={self.namespace}", _request_timeout=CALL
         )
-        return bool(found.items)
+        return list(found.items)
 
     def address(self, service: str) -> str:
         """``host:port`` of a service from this machine, which must route to cluster addresses."""

@@ -1,0 +1,70 @@
+"""The smoke command leaves alone what it has not made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from kubernetes_cluster import cluster, kubectl, namespace  # noqa: F401
+
+from smoke.cluster import smoke_on
+from smoke.cluster_site import ADDED, POOL_LABEL, TAINT, mark_node, unmark_node
+from smoke.cluster_tools import Cluster, ForeignNamespace
+from smoke.table import Table
+
+pytestmark = [pytest.mark.slow, pytest.mark.shared]
+
+
+@pytest.fixture
+def here(cluster: Path) -> Iterator[Cluster]:  # noqa: F811
+    found = Cluster(str(cluster), namespace="somebodys")
+    try:
+        yield found
+    finally:
+        unmark_node(found)
+
+
+def test_a_namespace_that_it_has_not_made_is_neither_used_nor_deleted(here: Cluster) -> None:
+    with namespace("somebodys"):
+        with pytest.raises(ForeignNamespace, match="nothing was changed"):
+            here.make_namespace()
+        with pytest.raises(ForeignNamespace), smoke_on(here, "dev", Table()):
+            pytest.fail("it goes on")
+        with pytest.raises(ForeignNamespace):
+            here.drop_namespace()
+        here.core.read_namespace("somebodys")
+
+
+def test_one_that_it_has_made_is_made_anew_and_deleted(here: Cluster) -> None:
+    here.make_namespace()
+    first = here.core.read_namespace("somebodys").metadata.uid
+    here.make_namespace()
+    assert here.core.read_namespace("somebodys").metadata.uid != first
+    here.drop_namespace()
+    assert not here.core.list_namespace(field_selector="metadata.name=somebodys").items
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_node_gets_back_what_it_had(here: Cluster, training: bool) -> None:
+    def looks() -> tuple[dict[str, str], list[str]]:
+        found = here.core.read_node(node)
+        labels = {k: v for k, v in found.metadata.labels.items() if k in POOL_LABEL}
+        return labels, [each.key for each in found.spec.taints or []]
+
+    node = here.core.list_node().items[0].metadata.name
+    label = next(iter(POOL_LABEL.items()))
+    if training:
+        kubectl("label", "node", node, "=".join(label))
+        kubectl("taint", "node", node, f"{TAINT}=true:NoSchedule")
+    try:
+        before = looks()
+        assert mark_node(here) == node
+        assert looks() == (dict([label]), [TAINT])
+        unmark_node(here)
+        assert looks() == before
+        assert ADDED not in (here.core.read_node(node).metadata.annotations or {})
+    finally:
+        if training:
+            kubectl("label", "node", node, f"{label[0]}-")
+            kubectl("taint", "node", node, f"{TAINT}-")
