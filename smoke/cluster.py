@@ -2,8 +2,9 @@
 
 The cluster is the one that KUBECONFIG names, where images ``fedrisk-*:TAG`` are known already and
 whose service addresses this machine reaches; without KUBECONFIG the one that the tests use. The
-namespace ``fedrisk`` is made anew and deleted at the end, whatever happens; the node's label and
-taint go too.
+namespace ``fedrisk-smoke`` is made anew and deleted at the end, whatever happens; the label and the
+taint that a node was given go too. A namespace of that name that no such command has made, or a
+node that is a training node already, is left as it is.
 """
 
 from __future__ import annotations
@@ -52,6 +53,14 @@ S3_IMAGE = "chrislusf/seaweedfs:4.48"
 FIRST = ("hospital-1", "hospital-2", "hospital-3")
 SAME = ["federation.rounds=6", "federation.deadlines.ready=400"]
 """The run that is compared with the launcher ``process``, where there is none yet."""
+TRAINED = 4
+"""Hospitals of the run that the standing federation trains."""
+STANDING = [
+    "federation.rounds=2",
+    "federation.deadlines.ready=400",
+    "hospitals.hospital-4={title: New, share: {rows: 900, positive_rate: 0.06}}",
+]
+ROLE = "fedrisk.io/role"
 LIMIT = 1500.0
 """Seconds for one run on two busy cores; a quiet machine needs a fifth of it."""
 
@@ -96,7 +105,7 @@ def install(smoke: Smoke) -> None:
     said = site.cluster.helm("test", "fedrisk", "--timeout", "400s", limit=420)
     table.check("the release is installed", True, "SuperLink, MLflow and S3 are ready")
     table.check("helm test", said.count("Succeeded") >= 3, f"{said.count('Succeeded')} tests")
-    smoke.node = mark_node(site.cluster, tainted=True)
+    smoke.node = mark_node(site.cluster)
 
 
 def same_run(smoke: Smoke) -> None:
@@ -129,7 +138,12 @@ def faults(smoke: Smoke) -> None:
     """Everything that may go wrong while runs go on."""
     lab, site, table = smoke.the_lab(), smoke.site, smoke.table
     former = former_chart(smoke.folder / "former")
-    chart, commit = former or (CHART, "this checkout, for there is none before it")
+    if former is None:
+        table.leave(
+            "the release is upgraded from the former chart",
+            "the history has none of this minor version (a shallow clone has no history)",
+        )
+    chart, commit = former or (CHART, "this checkout")
 
     def impossible() -> None:
         # The release goes back to the former chart meanwhile: the disturbed run is there when it
@@ -171,7 +185,7 @@ def isolation(smoke: Smoke) -> None:
 
 
 def standing(smoke: Smoke) -> None:
-    """Four hospitals and then ten with standing SuperNodes, by values alone."""
+    """Four hospitals and then ten with standing SuperNodes, by values alone; four are trained."""
     site, table = smoke.site, smoke.table
     superlink = "fedrisk-superlink-0"
     for count in (4, 10):
@@ -191,6 +205,36 @@ def standing(smoke: Smoke) -> None:
             f"{count} hospitals by values alone: all SuperNodes are connected",
             len(found) == count and same,
             f"{len(found)} ready, {told} keys registered, SuperLink restarted: {not same}",
+        )
+        if count == TRAINED:
+            _standing_run(smoke, after.metadata.uid)
+
+
+def _standing_run(smoke: Smoke, superlink: str) -> None:
+    """A run in pods that the release's SuperLink and SuperNodes train.
+
+    Args:
+        smoke: What the stages share.
+        superlink: What Kubernetes knows the SuperLink's pod by.
+    """
+    site, table = smoke.site, smoke.table
+    with lab_of(site, smoke.folder / "standing", federation="standing") as lab:
+        run = lab.start("standing", *STANDING, promote=False)
+        state = run.wait(LIMIT)
+        why = "; ".join(f"{e.step}: {e.message}" for e in run.endings() if e.code)
+        table.check("a run in pods is trained by the standing federation", state == "success", why)
+        if state != "success":
+            return
+        federated = run.manifest("federated").figures
+        seen = {pod.step for pod in lab.watch.seen.values() if pod.labels[ROLE] != "step"}
+        now = site.identities("superlink")["superlink"]
+        told = f"run {run.id}: started" in site.cluster.log("fedrisk-superlink-0")
+        rounds = dict.fromkeys(site.hospitals, federated["rounds"])
+        table.check(
+            "all hospitals took part in all its rounds, by the release's own processes",
+            federated["participation"] == rounds and told and now == superlink and not seen,
+            f"{federated['participation']}, started by the SuperLink: {told}, restarted: "
+            f"{now != superlink}, pods of its own: {', '.join(sorted(seen)) or 'none'}",
         )
 
 
@@ -229,6 +273,8 @@ def smoke_on(cluster: Cluster, tag: str, table: Table) -> Iterator[Smoke]:
         tag: Of the images.
         table: Gets the checks.
     """
+    # Before anything is changed: what ends this block would take it away.
+    cluster.check_namespace()
     folder = Path(tempfile.mkdtemp(prefix="fedrisk-cluster-"))
     site = Site(cluster, folder, tag)
     smoke = Smoke(site, table, folder)

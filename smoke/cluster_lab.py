@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from smoke.cluster_site import TOLERATION, Site
 from smoke.cluster_tools import Cluster, checkout
@@ -283,13 +283,16 @@ class Lab:
         return found
 
 
-def lab_settings(site: Site, home: Path, images: str = "") -> Settings:
+def lab_settings(
+    site: Site, home: Path, images: str = "", federation: Literal["run", "standing"] = "run"
+) -> Settings:
     """The settings of an Airflow that starts pods at a site.
 
     Args:
         site: The site.
         home: Airflow's home.
         images: Template of the images; the site's by default.
+        federation: Whether each run has a federation of its own or the release's.
     """
     return Settings(
         home=home,
@@ -301,20 +304,22 @@ def lab_settings(site: Site, home: Path, images: str = "") -> Settings:
         compute="small",
         studies=checkout() / "dags" / "studies",
         step_deadline=900,
+        federation=federation,
     )
 
 
 @contextlib.contextmanager
-def lab_of(site: Site, home: Path) -> Iterator[Lab]:
+def lab_of(site: Site, home: Path, federation: Literal["run", "standing"] = "run") -> Iterator[Lab]:
     """An Airflow for a site, with the consortium's key, until the block is left.
 
     Args:
         site: The site.
         home: Airflow's home.
+        federation: See ``lab_settings``.
     """
     before = dict(os.environ)
     os.environ.update(site.environment())
-    settings = lab_settings(site, home)
+    settings = lab_settings(site, home, federation=federation)
     try:
         with (
             PodWatch(site.cluster) as watch,

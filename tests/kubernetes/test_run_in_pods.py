@@ -55,6 +55,8 @@ HOLDS = {
     ],
     "standing": [
         "4 hospitals by values alone: all SuperNodes are connected",
+        "a run in pods is trained by the standing federation",
+        "all hospitals took part in all its rounds, by the release's own processes",
         "10 hospitals by values alone: all SuperNodes are connected",
     ],
     "uninstall": ["uninstall leaves nothing"],
