@@ -11,17 +11,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import shutil
 import signal
 import sys
 import tempfile
-import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from smoke.cluster_faults import (
@@ -36,13 +33,14 @@ from smoke.cluster_lab import Lab, lab_of
 from smoke.cluster_site import (
     CHART,
     Site,
-    former_chart,
     left_behind,
     mark_node,
     unmark_node,
 )
-from smoke.cluster_tools import Cluster, checkout, ready
+from smoke.cluster_standing import grow_and_train, version_of
+from smoke.cluster_tools import Cluster, checkout
 from smoke.compare import EarlierRun, ProcessRun, check_same
+from smoke.former_chart import NoFormerChart, former_chart
 from smoke.images import BUILT, ready_images
 from smoke.table import Table
 from smoke.waits import until
@@ -53,14 +51,6 @@ S3_IMAGE = "chrislusf/seaweedfs:4.48"
 FIRST = ("hospital-1", "hospital-2", "hospital-3")
 SAME = ["federation.rounds=6", "federation.deadlines.ready=400"]
 """The run that is compared with the launcher ``process``, where there is none yet."""
-TRAINED = 4
-"""Hospitals of the run that the standing federation trains."""
-STANDING = [
-    "federation.rounds=2",
-    "federation.deadlines.ready=400",
-    "hospitals.hospital-4={title: New, share: {rows: 900, positive_rate: 0.06}}",
-]
-ROLE = "fedrisk.io/role"
 LIMIT = 1500.0
 """Seconds for one run on two busy cores; a quiet machine needs a fifth of it."""
 
@@ -125,7 +115,7 @@ def same_run(smoke: Smoke) -> None:
         return
     promoted = run.manifest("promote").figures
     version = str(promoted.get("model_version"))
-    known = _champion(smoke.site)
+    known = str(version_of(smoke.site, "champion")["version"])
     table.check(
         "the champion is in the cluster's MLflow",
         bool(promoted.get("champion")) and known == version,
@@ -137,13 +127,11 @@ def same_run(smoke: Smoke) -> None:
 def faults(smoke: Smoke) -> None:
     """Everything that may go wrong while runs go on."""
     lab, site, table = smoke.the_lab(), smoke.site, smoke.table
-    former = former_chart(smoke.folder / "former")
-    if former is None:
-        table.leave(
-            "the release is upgraded from the former chart",
-            "the history has none of this minor version (a shallow clone has no history)",
-        )
-    chart, commit = former or (CHART, "this checkout")
+    try:
+        chart, commit = former_chart(smoke.folder / "former")
+    except NoFormerChart as reason:
+        table.leave("the release is upgraded from the former chart", str(reason))
+        chart, commit = CHART, "this checkout"
 
     def impossible() -> None:
         # The release goes back to the former chart meanwhile: the disturbed run is there when it
@@ -185,57 +173,8 @@ def isolation(smoke: Smoke) -> None:
 
 
 def standing(smoke: Smoke) -> None:
-    """Four hospitals and then ten with standing SuperNodes, by values alone; four are trained."""
-    site, table = smoke.site, smoke.table
-    superlink = "fedrisk-superlink-0"
-    for count in (4, 10):
-        before = site.cluster.core.read_namespaced_pod(superlink, site.cluster.namespace)
-        site.add(*(f"hospital-{n}" for n in range(len(site.hospitals) + 1, count + 1)))
-        site.put_secrets()
-        site.helm("upgrade", site.values(supernodes=True), 900)
-        found = site.pods_ready("supernode", count, 600)
-        told = until(
-            "all keys are registered",
-            partial(_registered, site, superlink, count),
-            120,
-        )
-        after = site.cluster.core.read_namespaced_pod(superlink, site.cluster.namespace)
-        same = before.metadata.uid == after.metadata.uid and ready(after)
-        table.check(
-            f"{count} hospitals by values alone: all SuperNodes are connected",
-            len(found) == count and same,
-            f"{len(found)} ready, {told} keys registered, SuperLink restarted: {not same}",
-        )
-        if count == TRAINED:
-            _standing_run(smoke, after.metadata.uid)
-
-
-def _standing_run(smoke: Smoke, superlink: str) -> None:
-    """A run in pods that the release's SuperLink and SuperNodes train.
-
-    Args:
-        smoke: What the stages share.
-        superlink: What Kubernetes knows the SuperLink's pod by.
-    """
-    site, table = smoke.site, smoke.table
-    with lab_of(site, smoke.folder / "standing", federation="standing") as lab:
-        run = lab.start("standing", *STANDING, promote=False)
-        state = run.wait(LIMIT)
-        why = "; ".join(f"{e.step}: {e.message}" for e in run.endings() if e.code)
-        table.check("a run in pods is trained by the standing federation", state == "success", why)
-        if state != "success":
-            return
-        federated = run.manifest("federated").figures
-        seen = {pod.step for pod in lab.watch.seen.values() if pod.labels[ROLE] != "step"}
-        now = site.identities("superlink")["superlink"]
-        told = f"run {run.id}: started" in site.cluster.log("fedrisk-superlink-0")
-        rounds = dict.fromkeys(site.hospitals, federated["rounds"])
-        table.check(
-            "all hospitals took part in all its rounds, by the release's own processes",
-            federated["participation"] == rounds and told and now == superlink and not seen,
-            f"{federated['participation']}, started by the SuperLink: {told}, restarted: "
-            f"{now != superlink}, pods of its own: {', '.join(sorted(seen)) or 'none'}",
-        )
+    """More and more hospitals with standing SuperNodes, and a run that these train."""
+    grow_and_train(smoke.site, smoke.table, smoke.folder / "standing", LIMIT)
 
 
 def uninstall(smoke: Smoke) -> None:
@@ -320,24 +259,6 @@ def _tried(smoke: Smoke, name: str) -> None:
         STAGES[name](smoke)
 
 
-def _champion(site: Site) -> str:
-    """Version that MLflow's alias ``champion`` names, asked under the service's name."""
-    path = "/api/2.0/mlflow/registered-models/alias?name=fedrisk-stroke&alias=champion"
-    request = urllib.request.Request(
-        f"http://{site.cluster.address('fedrisk-mlflow')}{path}",
-        headers={"Host": "fedrisk-mlflow:5000"},
-    )
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(request, timeout=30) as answer:
-        return str(json.load(answer)["model_version"]["version"])
-
-
-def _registered(site: Site, pod: str, count: int) -> int:
-    lines = site.cluster.log(pod).splitlines()
-    names = {line.split()[1] for line in lines if line.startswith("registered ")}
-    return len(names) if len(names) >= count else 0
-
-
 @contextlib.contextmanager
 def the_cluster(tag: str) -> Iterator[Cluster]:
     """KUBECONFIG's cluster; without it the tests' own, which is given the images.
@@ -395,7 +316,8 @@ def main() -> int:
     except KeyboardInterrupt:
         table.check("nobody interrupts", False, "Ctrl-C; everything has been put away")
     except Exception as error:  # noqa: BLE001  (the table has it)
-        if table.held:
+        # What a stage raised is in it already; before the first stage nothing is.
+        if all(each.held for each in table.checks):
             table.check("no fault of the command", False, error)
     return table.end(given.json)
 

@@ -23,13 +23,17 @@ from tasks.embedded.pods import GRACE
 from tasks.launch import settings_environment
 
 ROUNDS = 100
-LONG = [
-    *("federation.deadlines.round=15", "federation.deadlines.ready=400"),
-    f"federation.rounds={ROUNDS}",
-    # What is looked at is how it goes on, not whether a model that lost rounds is the best one.
+UNJUDGED = [
     *("gates.min_ratio_to_central=null", "gates.max_drop_to_champion=null"),
     *("gates.calibration_slope=null", "gates.max_calibration_error=null"),
     "gates.beats_reference_by=null",
+]
+"""For a run of which something else is looked at than whether its model is the best one."""
+LONG = [
+    *("federation.deadlines.round=15", "federation.deadlines.ready=400"),
+    f"federation.rounds={ROUNDS}",
+    # It loses rounds.
+    *UNJUDGED,
 ]
 """A run with time for faults in it, whose rounds do not wait long for a hospital that is gone."""
 IMPOSSIBLE = [

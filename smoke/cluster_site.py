@@ -6,13 +6,11 @@ hospital add``.
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import secrets
 import subprocess
 import sys
-import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -187,55 +185,6 @@ class Site:
             "AWS_ALLOW_HTTP": "true",
             **_aws(self.keys[owner]),
         }
-
-
-def former_chart(folder: Path) -> tuple[Path, str] | None:
-    """The chart as it was before its last change that can be upgraded from.
-
-    Charts of one minor version can: what needs more than `helm upgrade` raises it.
-
-    Args:
-        folder: Where to put it.
-
-    Returns:
-        Its folder and commit; None where the history has none.
-    """
-    inside = CHART.relative_to(checkout())
-    changed = _git("status", "--porcelain", "--", str(inside))
-    commits = _git("log", "--format=%h", "--", str(inside)).split()
-    for commit in commits if changed else commits[1:]:
-        text = _git("show", f"{commit}:{inside}/Chart.yaml")
-        if _series(text) != _series((CHART / "Chart.yaml").read_text(encoding="utf-8")):
-            return None
-        done = subprocess.run(
-            ["git", "archive", "--format=tar", commit, str(inside)],
-            cwd=checkout(),
-            capture_output=True,
-            timeout=CALL,
-            check=True,
-        )
-        with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
-            archive.extractall(folder, filter="data")
-        return folder / inside, commit
-    return None
-
-
-def _series(chart: str) -> str:
-    version = str(YAML(typ="safe").load(chart)["version"])
-    return version.rpartition(".")[0]
-
-
-def _git(*arguments: str) -> str:
-    """What git says; nothing where this is no clone or the commit is not in it."""
-    done = subprocess.run(
-        ["git", *arguments],
-        cwd=checkout(),
-        capture_output=True,
-        text=True,
-        timeout=CALL,
-        check=False,
-    )
-    return done.stdout
 
 
 def mark_node(cluster: Cluster) -> str:

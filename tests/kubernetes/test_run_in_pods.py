@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from smoke.former_chart import NoFormerChart, former_chart
 from smoke.table import Table
 
 pytestmark = [
@@ -57,6 +60,7 @@ HOLDS = {
         "4 hospitals by values alone: all SuperNodes are connected",
         "a run in pods is trained by the standing federation",
         "all hospitals took part in all its rounds, by the release's own processes",
+        "the model that it trained is in the cluster's MLflow",
         "10 hospitals by values alone: all SuperNodes are connected",
     ],
     "uninstall": ["uninstall leaves nothing"],
@@ -72,6 +76,17 @@ def test_it_holds_on_the_cluster(table: Table, stage: str, what: str) -> None:
     others = [f"{c.what}: {c.seen}" for c in table.checks if c.stage == stage and not c.held]
     assert made, f"not looked at; what did not hold: {others}"
     assert all(check.held for check in made), made[0].seen
+
+
+def test_the_release_is_upgraded_from_the_chart_before_it(table: Table, tmp_path: Path) -> None:
+    """All is looked at; the first chart of a minor version alone has none before it."""
+    unseen = [f"{each.stage}: {each.what}: {each.why}" for each in table.unseen]
+    first = False
+    try:
+        former_chart(tmp_path)
+    except NoFormerChart as reason:
+        first = reason.first
+    assert len(unseen) == int(first), unseen
 
 
 def test_nothing_else_failed(table: Table) -> None:
