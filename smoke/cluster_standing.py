@@ -1,0 +1,137 @@
+"""Standing SuperNodes: the release grows by values alone, and its federation trains a run."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from smoke.cluster_faults import UNJUDGED
+from smoke.cluster_lab import Lab, Run, lab_of
+from smoke.cluster_site import Site
+from smoke.cluster_tools import CALL, ready
+from smoke.table import Table
+from smoke.waits import until
+from tasks.registry.champion import CHALLENGER
+from tasks.telemetry.tracking import RUN_TAG
+
+SUPERLINK = "fedrisk-superlink-0"
+COUNTS = (4, 10)
+"""Hospitals, one after the other; the first number of them is trained."""
+STUDY = [
+    *("federation.rounds=2", "federation.deadlines.ready=400"),
+    "hospitals.hospital-4={title: New, share: {rows: 900, positive_rate: 0.06}}",
+    # Who trains is looked at, not how good a model of two rounds is beside a champion of six.
+    *UNJUDGED,
+]
+ROLE = "fedrisk.io/role"
+
+
+def grow_and_train(site: Site, table: Table, home: Path, limit: float) -> None:
+    """Give more and more hospitals a standing SuperNode, and train the first of them.
+
+    Args:
+        site: Where; it has a release.
+        table: Gets the checks.
+        home: Of the Airflow that starts the run.
+        limit: Seconds for the run.
+    """
+    for count in COUNTS:
+        before = _superlink(site)
+        site.add(*(f"hospital-{n}" for n in range(len(site.hospitals) + 1, count + 1)))
+        site.put_secrets()
+        site.helm("upgrade", site.values(supernodes=True), 900)
+        found = site.pods_ready("supernode", count, 600)
+        told = until("all keys are registered", partial(_registered, site, count), 120)
+        same = _goes_on(site, before)
+        table.check(
+            f"{count} hospitals by values alone: all SuperNodes are connected",
+            len(found) == count and same,
+            f"{len(found)} ready, {told} keys registered, SuperLink restarted: {not same}",
+        )
+        if count == COUNTS[0]:
+            with lab_of(site, home, federation="standing") as lab:
+                _train(lab, site, table, limit)
+
+
+def version_of(site: Site, alias: str) -> dict[str, Any]:
+    """The version that an alias of the stroke model names, asked of MLflow under its service name.
+
+    Args:
+        site: Where.
+        alias: Such as ``champion``.
+    """
+    path = f"/api/2.0/mlflow/registered-models/alias?name=fedrisk-stroke&alias={alias}"
+    request = urllib.request.Request(
+        f"http://{site.cluster.address('fedrisk-mlflow')}{path}",
+        headers={"Host": "fedrisk-mlflow:5000"},
+    )
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(request, timeout=30) as answer:
+        found: dict[str, Any] = json.load(answer)["model_version"]
+    return found
+
+
+def _train(lab: Lab, site: Site, table: Table, limit: float) -> None:
+    """A run in pods that the release's SuperLink and SuperNodes train."""
+    before = _superlink(site)
+    run = lab.start("standing", *STUDY, promote=False)
+    state = run.wait(limit)
+    why = "; ".join(f"{e.step}: {e.message}" for e in run.endings() if e.code)
+    if not table.check(
+        "a run in pods is trained by the standing federation", state == "success", why
+    ):
+        return
+    federated = run.manifest("federated").figures
+    own = {pod.step for pod in lab.watch.seen.values() if pod.labels.get(ROLE) != "step"}
+    started = f"run {run.id}: started" in site.cluster.log(SUPERLINK)
+    same = _goes_on(site, before)
+    rounds = dict.fromkeys(site.hospitals, federated["rounds"])
+    table.check(
+        "all hospitals took part in all its rounds, by the release's own processes",
+        federated["participation"] == rounds
+        and not federated["lost"]
+        and started
+        and same
+        and not own,
+        f"{federated['participation']}, lost: {federated['lost']}, started by the SuperLink: "
+        f"{started}, restarted: {not same}, pods of its own: {', '.join(sorted(own)) or 'none'}",
+    )
+    _registered_model(run, site, table)
+
+
+def _registered_model(run: Run, site: Site, table: Table) -> None:
+    """See that MLflow has the run's model."""
+    figures, found = run.manifest("promote").figures, version_of(site, CHALLENGER)
+    tags = {tag["key"]: tag["value"] for tag in found.get("tags", ())}
+    table.check(
+        "the model that it trained is in the cluster's MLflow",
+        tags.get(RUN_TAG) == run.id and str(found["version"]) == str(figures["model_version"]),
+        f"alias {CHALLENGER} is version {found['version']} of run {tags.get(RUN_TAG)}, the run's "
+        f"is version {figures['model_version']}",
+    )
+
+
+def _superlink(site: Site) -> set[str]:
+    """What its containers are known by: one that is started again in its pod is another one."""
+    statuses = _superlink_pod(site).status.container_statuses or ()
+    return {str(each.container_id) for each in statuses}
+
+
+def _goes_on(site: Site, before: set[str]) -> bool:
+    """Whether the SuperLink is ready and has not been started again."""
+    return ready(_superlink_pod(site)) and _superlink(site) == before
+
+
+def _superlink_pod(site: Site) -> Any:
+    return site.cluster.core.read_namespaced_pod(
+        SUPERLINK, site.cluster.namespace, _request_timeout=CALL
+    )
+
+
+def _registered(site: Site, count: int) -> int:
+    lines = site.cluster.log(SUPERLINK).splitlines()
+    names = {line.split()[1] for line in lines if line.startswith("registered ")}
+    return len(names) if len(names) >= count else 0
