@@ -14,21 +14,7 @@ from smoke.cluster_tools import CALL, checkout
 
 
 class NoFormerChart(Exception):  # noqa: N818  (it says what is the matter)
-    """There is no chart that this one's release could have been upgraded from.
-
-    Attributes:
-        first: Whether that is so for everybody, and not for want of history.
-    """
-
-    def __init__(self, reason: str, *, first: bool) -> None:
-        """Say why.
-
-        Args:
-            reason: In words.
-            first: See the class.
-        """
-        super().__init__(reason)
-        self.first = first
+    """There is no chart that this one's release could have been upgraded from."""
 
 
 def former_chart(folder: Path, root: Path | None = None) -> tuple[Path, str]:
@@ -52,10 +38,10 @@ def former_chart(folder: Path, root: Path | None = None) -> tuple[Path, str]:
     commits = _git(root, "log", "--format=%h", "--", str(inside)).split()
     commit = next(iter(commits if changed else commits[1:]), None)
     if commit is None:
-        raise NoFormerChart("the history is not there, as in a shallow clone", first=False)
+        raise NoFormerChart("the history is not there, as in a shallow clone")
     series = _series((root / inside / "Chart.yaml").read_text(encoding="utf-8"))
     if _series(_git(root, "show", f"{commit}:{inside}/Chart.yaml")) != series:
-        raise NoFormerChart(f"this is the first chart of version {series}", first=True)
+        raise NoFormerChart(f"this is the first chart of version {series}")
     done = subprocess.run(
         ["git", "archive", "--format=tar", commit, str(inside)],
         cwd=root,

@@ -59,7 +59,7 @@ HOLDS = {
     "standing": [
         "4 hospitals by values alone: all SuperNodes are connected",
         "a run in pods is trained by the standing federation",
-        "all hospitals took part in all its rounds, by the release's own processes",
+        "its hospitals took part in all its rounds, by the release's own processes",
         "the model that it trained is in the cluster's MLflow",
         "10 hospitals by values alone: all SuperNodes are connected",
     ],
@@ -79,14 +79,15 @@ def test_it_holds_on_the_cluster(table: Table, stage: str, what: str) -> None:
 
 
 def test_the_release_is_upgraded_from_the_chart_before_it(table: Table, tmp_path: Path) -> None:
-    """All is looked at; the first chart of a minor version alone has none before it."""
+    """All is looked at, but where no chart of this minor version is in the history."""
     unseen = [f"{each.stage}: {each.what}: {each.why}" for each in table.unseen]
-    first = False
     try:
         former_chart(tmp_path)
     except NoFormerChart as reason:
-        first = reason.first
-    assert len(unseen) == int(first), unseen
+        assert len(unseen) == 1, unseen
+        assert unseen[0].endswith(str(reason))
+    else:
+        assert unseen == []
 
 
 def test_nothing_else_failed(table: Table) -> None:

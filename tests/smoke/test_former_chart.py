@@ -61,9 +61,8 @@ def test_what_is_not_committed_yet_is_the_last_change(root: Path, tmp_path: Path
 def test_the_first_of_a_minor_version_has_none(root: Path, tmp_path: Path) -> None:
     commit(root, "0.2.9", "before")
     commit(root, "0.3.0", "now")
-    with pytest.raises(NoFormerChart, match=r"first chart of version 0\.3") as raised:
+    with pytest.raises(NoFormerChart, match=r"first chart of version 0\.3"):
         former_chart(tmp_path / "former", root)
-    assert raised.value.first
 
 
 @pytest.mark.parametrize("how", ["shallow", "no clone"])
@@ -75,6 +74,5 @@ def test_without_history_it_is_not_known(root: Path, tmp_path: Path, how: str) -
     git(tmp_path, "clone", "--quiet", *depth, str(copy))
     if how == "no clone":
         (copy / ".git").rename(tmp_path / "history")
-    with pytest.raises(NoFormerChart, match="history is not there") as raised:
+    with pytest.raises(NoFormerChart, match="history is not there"):
         former_chart(tmp_path / "former", copy)
-    assert not raised.value.first
