@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from pathlib import Path
 
@@ -77,14 +76,3 @@ def test_without_history_it_is_not_known(root: Path, tmp_path: Path, how: str) -
         (copy / ".git").rename(tmp_path / "history")
     with pytest.raises(NoFormerChart, match="history is not there"):
         former_chart(tmp_path / "former", copy)
-
-
-def test_ci_has_the_history_that_it_takes(tmp_path: Path) -> None:
-    """Without it the upgrade on a cluster would be left out there, and nobody would see it."""
-    if os.environ.get("CI") != "true":
-        pytest.skip("a checkout of somebody's own may be a shallow clone")
-    try:
-        former_chart(tmp_path)
-    except NoFormerChart as reason:
-        if "history is not there" in str(reason):
-            pytest.fail(f"{reason}: check out with all of it")
