@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,12 @@ def shared_data() -> Path:
 def stroke_csv(shared_data: Path) -> Path:
     """The real stroke table."""
     return shared_data / "stroke" / "healthcare-dataset-stroke-data.csv"
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C reach what the tests start, though a shell runs these in its background."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_sessionfinish() -> None:
