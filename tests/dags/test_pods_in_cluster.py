@@ -187,11 +187,12 @@ def running_pod(lab: Lab, run: str) -> Any:
 @contextlib.contextmanager
 def frozen_triggerer() -> Iterator[None]:
     """Let the triggerer see nothing for a moment, as one that is busy or on its way up."""
-    found = [
-        each
-        for each in psutil.Process().children(recursive=True)
-        if "triggerer" in " ".join(each.cmdline())
-    ]
+    found = []
+    for each in psutil.Process().children(recursive=True):
+        # Others end meanwhile, and have no command line then.
+        with contextlib.suppress(psutil.Error):
+            if "triggerer" in " ".join(each.cmdline()):
+                found.append(each)
     assert found, "no triggerer"
     group = {each for p in found for each in (p, *p.children(recursive=True))}
     for each in group:
