@@ -6,7 +6,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -264,29 +264,16 @@ class Lab:
         if not self.quiet:
             self.running.check()
 
-    def start(
-        self,
-        run: str,
-        *overrides: str,
-        study: str = "stroke",
-        hospitals: Sequence[str] = (),
-        promote: bool = True,
-    ) -> Run:
+    def start(self, run: str, *overrides: str, study: str = "stroke", promote: bool = True) -> Run:
         """Plan and trigger a run.
 
         Args:
             run: Its id.
             overrides: Of the study.
             study: The study.
-            hospitals: Those that take part; all of the study by default.
             promote: Whether its model may become champion.
         """
-        request = Request(
-            study=study,
-            hospitals=list(hospitals),
-            overrides=[*OUTSIDE, *overrides],
-            promote=promote,
-        )
+        request = Request(study=study, overrides=[*OUTSIDE, *overrides], promote=promote)
         plan = make_plan(request, run, self.settings)
         found = Run(self, plan)
         self.running.wait_for_dag(found.dag)
