@@ -26,7 +26,7 @@ def sign_in(page: Page, url: str, user: str, password: str) -> None:
     page.fill("input[name=username]", user)
     page.fill("input[name=password]", password)
     page.click("button[type=submit]")
-    until("it is signed in", lambda: "/auth" not in str(page.run("location.pathname")), 60)
+    until("it is signed in", lambda: (at := page.path()) and "/auth" not in at, 60)
 
 
 def open_form(page: Page, url: str, dag: str, title: str) -> None:
@@ -39,10 +39,12 @@ def open_form(page: Page, url: str, dag: str, title: str) -> None:
         title: What its page says.
     """
     page.open(f"{url}/dags/{dag}", title, "Trigger")
-    page.run(
+    button = (
         "[...document.querySelectorAll('button')].find(e => e.innerText.trim() ==="
-        " 'Trigger' || e.getAttribute('aria-label') === 'Trigger Dag').click()"
+        " 'Trigger' || e.getAttribute('aria-label') === 'Trigger Dag')"
     )
+    until("the button for the form is there", lambda: page.run(f"!!{button}"), 60)
+    page.run(f"{button}.click()")
     page.wait_for(*FORM)
     until("the form's button is there", lambda: page.has(f"{SUBMIT}:not([disabled])"), 30)
 

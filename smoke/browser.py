@@ -62,8 +62,17 @@ class Page:
         return self.ask("Runtime.evaluate", expression=script)["result"].get("value")
 
     def text(self) -> str:
-        """What can be read on the page."""
-        return str(self.run("document.body ? document.body.innerText : ''") or "")
+        """What can be read on the page; nothing while it goes to another."""
+        # A page that is left in the middle of a question is no page to ask.
+        with contextlib.suppress(BrowserError):
+            return str(self.run("document.body ? document.body.innerText : ''") or "")
+        return ""
+
+    def path(self) -> str:
+        """The path of its address; nothing while it goes to another."""
+        with contextlib.suppress(BrowserError):
+            return str(self.run("location.pathname") or "")
+        return ""
 
     def open(self, url: str, *words: str, deadline: float = 90.0) -> str:
         """Go to an address and wait until the page says all words.
@@ -159,7 +168,11 @@ def browser_page(width: int = 1400, height: int = 1000) -> Iterator[Page]:
             start_new_session=True,
         )
         try:
-            with connect(_address(Path(folder), process), max_size=None, proxy=None) as socket:
+            address = _address(Path(folder), process)
+            # A browser that has only just started may be slow to say anything.
+            with connect(
+                address, max_size=None, proxy=None, open_timeout=START, ping_interval=None
+            ) as socket:
                 page = Page(socket)
                 page.ask("Page.enable")
                 yield page

@@ -27,7 +27,7 @@ from smoke.ending import attempt, undisturbed
 from smoke.images import ready_images, revision
 from smoke.stack import ROOT, Project, StackError, page_of
 from smoke.table import Table
-from smoke.waits import until
+from smoke.waits import NotReached, until
 from tasks.embedded.home import free_port
 from tasks.embedded.rest import Airflow, AirflowError
 
@@ -151,10 +151,13 @@ class Smoke:
         )
         (self.folder / NEW / "approved.yaml").write_text(APPROVED, encoding="utf-8")
         until("it is registered", lambda: f"registered {NEW}" in self.stack.log("superlink"), 60)
-        self.guest.compose("up", "--detach", "--wait", "--wait-timeout", "90", "gate")
+        self.guest.compose(
+            "up", "--detach", "--wait", "--wait-timeout", "180", "gate", deadline=240
+        )
         checked = self.guest.compose(
             *("run", "--rm", "--no-deps", "--no-TTY", "--volume", f"{self.folder / NEW}:/kit:ro"),
             *("supernode", "fedrisk", "hospital", "check", "--kit", "/kit"),
+            deadline=300,
             check=False,
         )
         self.table.check(
@@ -188,10 +191,15 @@ class Smoke:
             f"one run is triggered {way}", not before and len(found) == 1, ", ".join(found)
         )
         self.run = found[0]
-        known = self.airflow.dag(DAG) or {}
-        self.table.check("its DAG is paused no more", known.get("is_paused") is False)
+        # The form asks for the run and for its DAG to go on in two calls.
+        with contextlib.suppress(NotReached):
+            until("its DAG goes on", lambda: not self._paused(), 30)
+        self.table.check("its DAG is paused no more", not self._paused())
         if not by_hand:
             self._browser_missing("a run is triggered in Airflow's form")
+
+    def _paused(self) -> bool:
+        return (self.airflow.dag(DAG) or {}).get("is_paused") is not False
 
     def _press(self) -> None:
         with browser_page() as page:

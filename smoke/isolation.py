@@ -79,7 +79,7 @@ make_node_key(Path("/tmp/own"))'
 export FEDRISK_IDENTITY=/tmp/own FEDRISK_HOME=/tmp/home
 python -m tasks.federation.standing supernode --hospital stranger >/tmp/said 2>&1 &
 node=$!
-for _ in $(seq 300); do
+for _ in $(seq 600); do
   [ "$(grep -c 'it is started again' /tmp/said)" -ge 2 ] && break
   kill -0 "$node" 2>/dev/null || break
   sleep .5
@@ -145,7 +145,7 @@ def _network(table: Table, stack: Project) -> None:
         return _reach(stack, "gate-hospital-2", address)[address] == "reached"
 
     # It was only just told to listen.
-    until("the gate reaches its hospital", near, 20)
+    until("the gate reaches its hospital", near, 60)
     far = _reach(stack, ONE, address)[address]
     table.check(
         "a hospital cannot reach another's container by its address (its own gate can)",
@@ -241,7 +241,7 @@ def stranger(table: Table, stack: Project) -> None:
     try:
         done = stack.compose(
             *("run", "--rm", "--no-deps", "--no-TTY", "--name", name, ONE, "sh", "-c", STRANGER),
-            deadline=240,
+            deadline=420,
             check=False,
         )
     finally:

@@ -90,7 +90,7 @@ def start_cluster() -> Path:
     with _alone():
         if kubeconfig.exists():
             with contextlib.suppress(RuntimeError, FileNotFoundError):
-                kubectl("get", "--raw", "/readyz", timeout=10)
+                kubectl("get", "--raw", "/readyz", timeout=60)
                 return kubeconfig
         _run([str(CLUSTER / "setup")], timeout=1800)
         # Not piped: what it starts keeps the pipe open.

@@ -70,9 +70,7 @@ def test_an_ending_replaces_that_of_the_try_before(settings: Settings) -> None:
 
 
 def test_a_step_over_its_deadline_is_ended_and_says_so(settings: Settings) -> None:
-    started = time.monotonic()
     ending = launch_step("plan", study="stroke", run="d", settings=settings, deadline=0.01)
-    assert time.monotonic() - started < 10
     assert ending.code == ExitCode.FAILED
     assert "did not end within 0.01 s" in ending.message
 

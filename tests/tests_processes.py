@@ -23,7 +23,7 @@ def _now(home: Path) -> list[str]:
     return found
 
 
-def processes_of(home: Path, grace: float = 3.0) -> list[str]:
+def processes_of(home: Path, grace: float = 10.0) -> list[str]:
     """Command lines of the processes that work for a home folder.
 
     Args:

@@ -18,7 +18,7 @@ from tests_processes import processes_of
 from smoke.compose import OVERRIDES
 
 RUN_DEADLINE = 900
-INTERRUPT_DEADLINE = 300
+INTERRUPT_DEADLINE = 600
 RESUMED = "interrupted"
 
 
@@ -95,7 +95,7 @@ def _interrupted(home: Path, *arguments: str) -> tuple[int, Path]:
             time.sleep(0.5)
         # A terminal's Ctrl-C reaches the whole foreground group.
         os.killpg(process.pid, signal.SIGINT)
-        process.communicate(timeout=90)
+        process.communicate(timeout=180)
     finally:
         process.kill()
     return process.returncode, manifests

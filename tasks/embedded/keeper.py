@@ -25,7 +25,7 @@ from tasks.launch import become_subreaper, end_processes, end_with_parent
 
 GRACE = 6.0
 """Seconds that Airflow gets to end by itself; a running step has ``tasks.launch.GRACE`` of them."""
-LAST = 15.0
+LAST = 40.0
 """Seconds that each request for the end gets."""
 
 

@@ -15,7 +15,7 @@ from tasks.errors import FedriskError
 from tasks.launch import settings_environment
 from tasks.settings import Settings
 
-CLOSING = 30.0
+CLOSING = 60.0
 """Seconds that the keeper gets to end everything before it is killed itself."""
 
 

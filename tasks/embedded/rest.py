@@ -129,13 +129,18 @@ class Airflow:
         self._patiently("PATCH", f"/api/v2/dags/{dag}", {"is_paused": paused})
 
     def trigger(self, dag: str, run: str, conf: dict[str, Any]) -> None:
-        """Start a run.
+        """Start a run, once, however often a busy server has to be asked.
 
         Raises:
             AlreadyThere: There is a run of this id.
         """
+        with contextlib.suppress(NoSuchThing):
+            self.state(dag, run)
+            raise AlreadyThere(f"Airflow has a run {run} of {dag} already.")
         body = {"dag_run_id": run, "logical_date": None, "conf": conf}
-        self._call("POST", f"/api/v2/dags/{dag}/dagRuns", body)
+        # One that is there now is that of a call whose answer did not come.
+        with contextlib.suppress(AlreadyThere):
+            self._patiently("POST", f"/api/v2/dags/{dag}/dagRuns", body)
 
     def resume(self, dag: str, run: str) -> bool:
         """Let every task of a run that has not succeeded run again.

@@ -29,8 +29,8 @@ STEADY = 60.0
 """Seconds after which a SuperNode counts as having worked."""
 SLOWEST = 15.0
 """Longest pause, in seconds, before a SuperNode is started again."""
-LEAVE = 3.0
-"""Seconds that a SuperNode gets to take leave of the SuperLink."""
+LEAVE = 6.0
+"""Seconds that a SuperNode gets to take leave of the SuperLink, the first 3 of them for Flower."""
 CONNECTED = "SuperNode ID:"
 """What Flower logs once the SuperLink has let the SuperNode in."""
 

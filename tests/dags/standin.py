@@ -17,7 +17,7 @@ case "$run" in
 *away*) echo "error: no store at all." >&2; exit 4;;
 *crash*) printf 'Traceback\\n  line\\nKeyError: what\\n' >&2; exit 1;;
 *memory*) exec dd if=/dev/zero of=/dev/null bs=500M count=1;;
-*slow*) trap 'exit 143' TERM; for i in $(seq 600); do sleep 1; done;;
+*slow*) trap 'exit 143' TERM; for i in $(seq 1800); do sleep 1; done;;
 esac
 sleep 3
 echo "step $2 ends"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
@@ -101,8 +103,14 @@ def test_a_step_that_is_killed_leaves_no_manifest_and_the_version_before(house: 
     while set(lake.glob("*.parquet")) == rows_before and process.poll() is None:
         assert time.monotonic() < end
         time.sleep(0.002)
+    # Spark's JVM, which ends by itself once nobody asks it for anything, may still write.
+    below = list[psutil.Process]()
+    with contextlib.suppress(psutil.NoSuchProcess):
+        below = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGKILL)
     process.wait(timeout=120)
+    _, alive = psutil.wait_procs(below, timeout=300)
+    assert not alive
     assert not (house.settings.runs / "killed/manifests/collect.north.json").exists()
     left = DeltaTable(str(lake))
     assert left.version() in (before.version, before.version + 1)

@@ -40,14 +40,14 @@ with kept_processes(settings) as processes:
 
 
 def wait_for(path: Path) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while not path.exists():
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
 
 def check_for_a_while(processes: Processes) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         processes.check("api-server")
         time.sleep(0.05)

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from tasks.embedded import rest
-from tasks.embedded.rest import Airflow, AirflowError
+from tasks.embedded.rest import Airflow, AirflowError, AlreadyThere
 
 LOCKED = {"detail": "database is locked"}
 
@@ -20,6 +20,9 @@ class Busy(ThreadingHTTPServer):
 
     failing = 0
     known = True
+    unfit = False
+    late = False
+    """Does what it is asked for before it fails; what is there is not made again."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Answer)
@@ -38,13 +41,18 @@ class Answer(BaseHTTPRequestHandler):
         self.server.asked.append((self.command, self.path))
         if self.path == "/auth/token":
             self.say(201, {"access_token": "t"})
-        elif self.server.failing:
+        elif self.server.failing and not (self.server.late and self.command == "GET"):
             self.server.failing -= 1
+            self.server.known = self.server.known or self.server.late
             self.say(500, LOCKED)
+        elif self.command == "POST" and self.server.known and self.server.late:
+            self.say(409, {"detail": "is there"})
+        elif self.command == "POST" and self.server.unfit:
+            self.say(400, {"detail": "rounds: 0 is less than 1"})
         elif self.command == "GET" and not self.server.known:
             self.say(404, {"detail": "no such pool"})
         else:
-            self.say(200, {})
+            self.say(200, {"state": "queued"})
 
     do_GET = do_POST = do_PATCH = answer  # noqa: N815  (the library's names)
 
@@ -93,11 +101,23 @@ def test_whoever_cannot_wait_asks_once(busy: Busy, airflow: Airflow) -> None:
     assert busy.calls == ["PATCH"]
 
 
-def test_a_run_is_not_started_twice(busy: Busy, airflow: Airflow) -> None:
-    busy.failing = 1
-    with pytest.raises(AirflowError):
+def test_a_run_that_is_there_is_not_started_again(busy: Busy, airflow: Airflow) -> None:
+    with pytest.raises(AlreadyThere, match="r1 of retrain_stroke"):
         airflow.trigger("retrain_stroke", "r1", {})
-    assert busy.calls == ["POST"]
+    assert busy.calls == ["GET"]
+
+
+def test_a_run_is_started_by_a_busy_server_too(busy: Busy, airflow: Airflow) -> None:
+    busy.known, busy.failing, busy.late = False, 1, True
+    airflow.trigger("retrain_stroke", "r1", {})
+    assert busy.calls == ["GET", "POST", "POST"]
+
+
+def test_a_run_that_is_refused_is_asked_for_once(busy: Busy, airflow: Airflow) -> None:
+    busy.known, busy.unfit = False, True
+    with pytest.raises(AirflowError, match="rounds"):
+        airflow.trigger("retrain_stroke", "r1", {})
+    assert busy.calls == ["GET", "POST"]
 
 
 def test_a_pool_that_is_there_is_not_written(busy: Busy, airflow: Airflow) -> None:

@@ -139,7 +139,7 @@ class Step:
         assert self._process is not None
         self._process.send_signal(number)
 
-    def wait(self, deadline: float = 100) -> int:
+    def wait(self, deadline: float = 240) -> int:
         """Wait for the end; returns the exit code and keeps the output."""
         assert self._process is not None
         try:
@@ -150,7 +150,7 @@ class Step:
             pytest.fail(f"the step did not end: {self._process.communicate()[0]}\n{logs}")
         return self._process.returncode
 
-    def until_round(self, number: int, deadline: float = 60) -> None:
+    def until_round(self, number: int, deadline: float = 180) -> None:
         """Wait until so many rounds are done."""
         end = time.monotonic() + deadline
         while len(self.events()) < number:
@@ -190,6 +190,16 @@ class Step:
 def watch(step: Step) -> None:
     """Look at the processes and keys of a running federation."""
     step.until_round(1)
+    # No round ends without its answer, so that all that is looked at is still there.
+    held = step.supernode("west")
+    held.suspend()
+    try:
+        _look(step)
+    finally:
+        held.resume()
+
+
+def _look(step: Step) -> None:
     step.seen["modes"] = {
         path.name: path.stat().st_mode & 0o777
         for path in (step.folder / "private").rglob("*")

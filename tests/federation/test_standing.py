@@ -97,12 +97,12 @@ class Stand:
     def stop(self, name: str) -> None:
         process = self.processes.pop(name)
         process.terminate()
-        process.wait(30)
+        process.wait(120)
 
     def log(self, name: str) -> str:
         return (self.root / f"{name}.log").read_text()
 
-    def wait_for(self, name: str, words: str, times: int = 1, deadline: float = 90) -> None:
+    def wait_for(self, name: str, words: str, times: int = 1, deadline: float = MINUTES) -> None:
         end = time.monotonic() + deadline
         while self.log(name).count(words) < times:
             assert time.monotonic() < end, f"{name} never said {words!r}:\n{self.log(name)}"
@@ -307,7 +307,7 @@ def test_after_a_restart_hospitals_come_back_and_the_run_goes_on(
         stand.start("superlink")
         stand.wait_for("superlink", "listens on port", times=2)
         for name, count in joined.items():
-            stand.wait_for(name, "has joined", times=count + 1, deadline=150)
+            stand.wait_for(name, "has joined", times=count + 1)
         manifest = running.result(timeout=400)
     assert manifest.figures["rounds"] == 40
     assert any("resumed after round" in note for note in manifest.notes)

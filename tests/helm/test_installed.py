@@ -114,10 +114,10 @@ def state(name: str) -> dict[str, Any]:
     }
 
 
-def is_ready(name: str) -> bool:
-    """Whether a pod is there and ready."""
+def is_now(what: str, name: str) -> bool:
+    """Whether a pod, which may not have been made yet, is ``ready`` or ``running``."""
     try:
-        return bool(state(name)["ready"])
+        return bool(state(name)[what])
     except RuntimeError:
         return False
 
@@ -259,13 +259,13 @@ def test_a_release_from_its_install_to_its_end(
     release.hospitals["hospital-3"] = {"supernode": {"enabled": True}}
     release.put()
     third = "fedrisk-hospital-hospital-3-0"
-    until("the third SuperNode runs", lambda: state(third)["running"], 90)
+    until("the third SuperNode runs", lambda: is_now("running", third), 90)
     # Whoever is known is let in within seconds; a config map takes at most 90 s to arrive.
     with pytest.raises(NotReached):
         until("a stranger is let in", lambda: state(third)["ready"], 30)
     release.hospitals["hospital-3"]["publicKey"] = keys["hospital-3"][1]
     release.put()
-    until("the third SuperNode is let in", lambda: state(third)["ready"], 150)
+    until("the third SuperNode is let in", lambda: state(third)["ready"], 300)
     assert state(third)["restarts"] == 0
     until(
         "the store knows the third hospital",
@@ -279,7 +279,7 @@ def test_a_release_from_its_install_to_its_end(
     release.put("--set", f"images.digests.mlflow={NO_IMAGE}")
     until("MLflow has no image", lambda: waits_for_an_image("fedrisk-mlflow-0"), 90)
     release.put()
-    until("MLflow is back", lambda: is_ready("fedrisk-mlflow-0"), 180)
+    until("MLflow is back", lambda: is_now("ready", "fedrisk-mlflow-0"), 180)
     assert {name: state(name) for name in standing if "mlflow" not in name} == {
         name: each for name, each in before.items() if "mlflow" not in name
     }
@@ -287,12 +287,12 @@ def test_a_release_from_its_install_to_its_end(
     # The SuperLink comes back, and the hospitals with it.
     kubectl("delete", "pod", "fedrisk-superlink-0", namespace=space, timeout=120)
     nodes = [f"fedrisk-hospital-{name}-0" for name in HOSPITALS]
-    until("the SuperLink is back", lambda: state("fedrisk-superlink-0")["ready"], 120)
+    until("the SuperLink is back", lambda: is_now("ready", "fedrisk-superlink-0"), 180)
     log = ["logs", "fedrisk-superlink-0"]
     until(
         "the hospitals are registered again",
         lambda: all(f"registered {n}" in kubectl(*log, namespace=space) for n in HOSPITALS),
-        60,
+        180,
     )
     until("the hospitals are back", lambda: all(state(n)["ready"] for n in nodes), 180)
 

@@ -111,21 +111,22 @@ class S3Server:
             return error.code, error.read()
 
 
-def free_port() -> int:
-    """A port that nothing listens on; SeaweedFS also takes the one 10000 above it."""
-    while True:
-        with contextlib.ExitStack() as stack:
+def free_ports(count: int) -> list[int]:
+    """Ports that nothing listens on; SeaweedFS also takes those 10000 above them."""
+    found = list[int]()
+    # All are held until the last is known, or one might be another's or 10000 above it.
+    with contextlib.ExitStack() as stack:
+        while len(found) < count:
             first = stack.enter_context(socket.socket())
             first.bind(("127.0.0.1", 0))
             port: int = first.getsockname()[1]
             if port + 10000 > 65535:
                 continue
             second = stack.enter_context(socket.socket())
-            try:
+            with contextlib.suppress(OSError):
                 second.bind(("127.0.0.1", port + 10000))
-            except OSError:
-                continue
-            return port
+                found.append(port)
+    return found
 
 
 @contextlib.contextmanager
@@ -142,7 +143,7 @@ def s3_server(folder: Path, hospitals: Sequence[str]) -> Iterator[S3Server]:
     identities = folder / "identities.json"
     identities.write_text(json.dumps(seaweedfs_identities(keys, hospitals)))
     (folder / "data").mkdir()
-    s3, master, volume, filer = (free_port() for _ in range(4))
+    s3, master, volume, filer = free_ports(4)
     command = [
         str(Path(sys.executable).with_name("weed")),
         "server",

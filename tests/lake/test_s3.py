@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lake.s3_server import S3Server, free_port, s3_server
+from lake.s3_server import S3Server, free_ports, s3_server
 
 from tasks.data.fetch import local_copy
 from tasks.errors import DataError, ExitCode
@@ -171,7 +171,7 @@ def test_a_store_that_is_away_ends_a_step_within_a_minute_as_worth_a_retry(
         # It takes connections and says nothing.
         silent.bind(("127.0.0.1", 0))
         silent.listen(8)
-        for port in (free_port(), silent.getsockname()[1]):
+        for port in (free_ports(1)[0], silent.getsockname()[1]):
             before = time.monotonic()
             endpoint = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}
             done = step_of_its_own(settings, {**key, **endpoint})
@@ -184,7 +184,7 @@ def test_a_store_that_is_away_ends_a_step_within_a_minute_as_worth_a_retry(
 def test_a_store_that_goes_away_during_a_step_is_worth_a_retry(
     server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gone = f"http://127.0.0.1:{free_port()}"
+    gone = f"http://127.0.0.1:{free_ports(1)[0]}"
     for name, value in {**server.environment("north"), "AWS_ENDPOINT_URL": gone}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr("tasks.lake.session.await_store", lambda: None)
@@ -209,7 +209,7 @@ def test_a_model_reads_no_other_hospitals_table_and_waits_for_no_absent_store(
         load_rows("s3a://fl-demo-data-north/small/gold", study)
     with pytest.raises(DataError, match="Run the step features first"):
         load_rows("s3a://fl-demo-data-south/small/gold", study)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_ports(1)[0]}")
     before = time.monotonic()
     with pytest.raises(Exception, match="the store does not answer") as error:
         load_rows("s3a://fl-demo-data-south/small/gold", study)

@@ -43,7 +43,7 @@ def started(root: Path, name: str, role: list[str], variables: dict[str, str]) -
     finally:
         process.terminate()
         try:
-            process.wait(30)
+            process.wait(90)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait(10)
