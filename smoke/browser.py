@@ -63,15 +63,16 @@ class Page:
 
     def text(self) -> str:
         """What can be read on the page; nothing while it goes to another."""
-        # A page that is left in the middle of a question is no page to ask.
-        with contextlib.suppress(BrowserError):
-            return str(self.run("document.body ? document.body.innerText : ''") or "")
-        return ""
+        return self._told("document.body ? document.body.innerText : ''")
 
     def path(self) -> str:
         """The path of its address; nothing while it goes to another."""
+        return self._told("location.pathname")
+
+    def _told(self, script: str) -> str:
+        # A page that is left in the middle of a question is no page to ask.
         with contextlib.suppress(BrowserError):
-            return str(self.run("location.pathname") or "")
+            return str(self.run(script) or "")
         return ""
 
     def open(self, url: str, *words: str, deadline: float = 90.0) -> str:

@@ -18,7 +18,7 @@ from smoke.cluster_lab import ENDED, OUTSIDE, STEPS, Lab, Run, lab_settings, sec
 from smoke.cluster_site import Site
 from smoke.cluster_tools import checkout
 from smoke.table import Table
-from smoke.waits import NotReached, until
+from smoke.waits import remaining, until
 from tasks.embedded.pods import GRACE
 from tasks.launch import settings_environment
 
@@ -146,6 +146,7 @@ def _lost_and_back(lab: Lab, name: str, rounds: int, limit: float) -> tuple[Run,
     )
     if run.round() > rounds - REST:
         run.wait(limit)
+        # Says how it has ended.
         _going(run)
     return run, before
 
@@ -167,9 +168,8 @@ def impossible_run(lab: Lab, table: Table) -> None:
             state == "failed" and sign in told and sign in run.log(step) and took < 600,
             f"after {took:.0f} s: {told}",
         )
-    with contextlib.suppress(NotReached):
-        until("its pods are gone", lambda: not run.pods(), 30)
-    table.check("a failed run leaves no pod", not run.pods(), [p.metadata.name for p in run.pods()])
+    left = [pod.metadata.name for pod in remaining(run.pods, 30)]
+    table.check("a failed run leaves no pod", not left, left)
 
 
 def no_image(site: Site, table: Table, home: Path) -> None:
@@ -192,9 +192,7 @@ def no_image(site: Site, table: Table, home: Path) -> None:
         f"{told or done.stderr[-400:]}",
     )
     # Kubernetes lists a pod that it ends until the node has confirmed it.
-    with contextlib.suppress(NotReached):
-        until("its pods are gone", lambda: not _pods_of(site, "unpullable"), 30)
-    left = _pods_of(site, "unpullable")
+    left = remaining(lambda: _pods_of(site, "unpullable"), 30)
     table.check("the command leaves no pod", not left, left)
 
 
@@ -233,11 +231,9 @@ def cancelled_run(lab: Lab, table: Table) -> None:
     began = time.monotonic()
     run.cancel()
     until("none of its pods works", lambda: not _working(run), GONE)
-    with contextlib.suppress(NotReached):
-        until("its pods are gone", lambda: not run.pods(), GRACE + 5)
-    took = seconds_since(began)
     # One that ended by itself at that very moment has nobody who waits for it.
-    left = [pod.metadata.name for pod in run.pods()]
+    left = [pod.metadata.name for pod in remaining(run.pods, GRACE + 5)]
+    took = seconds_since(began)
     if left:
         _sweep(lab, run)
     table.check(

@@ -27,7 +27,7 @@ from smoke.ending import attempt, undisturbed
 from smoke.images import ready_images, revision
 from smoke.stack import ROOT, Project, StackError, page_of
 from smoke.table import Table
-from smoke.waits import NotReached, until
+from smoke.waits import remaining, until
 from tasks.embedded.home import free_port
 from tasks.embedded.rest import Airflow, AirflowError
 
@@ -192,9 +192,7 @@ class Smoke:
         )
         self.run = found[0]
         # The form asks for the run and for its DAG to go on in two calls.
-        with contextlib.suppress(NotReached):
-            until("its DAG goes on", lambda: not self._paused(), 30)
-        self.table.check("its DAG is paused no more", not self._paused())
+        self.table.check("its DAG is paused no more", not remaining(self._paused, 30))
         if not by_hand:
             self._browser_missing("a run is triggered in Airflow's form")
 

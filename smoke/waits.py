@@ -29,3 +29,20 @@ def until(what: str, look: Callable[[], Any], limit: float, every: float = 0.5) 
             raise NotReached(f"after {limit:.0f} s still waiting until {what}")
         time.sleep(every)
     return found
+
+
+def remaining(look: Callable[[], Any], limit: float, every: float = 0.5) -> Any:
+    """Wait for something to go, and return what is left of it for a check to judge.
+
+    Args:
+        look: What there is of it.
+        limit: Seconds.
+        every: Seconds between two looks.
+
+    Returns:
+        What the last look found: nothing as soon as it is gone.
+    """
+    end = time.monotonic() + limit
+    while (found := look()) and time.monotonic() <= end:
+        time.sleep(every)
+    return found

@@ -208,7 +208,7 @@ def ended(lab: Lab) -> Lab:
     for run in sorted(CASES, key=lambda name: name == "done"):
         if run != "slow-at-end":
             lab.start(run)
-    until(lambda: lab.pods("done"), 240)
+    until(lambda: lab.pods("done"))
     manifest = Manifest(step="champion", study="stroke", run="done")
     open_run(lab.settings, "done").write(manifest)
     return lab
@@ -226,12 +226,12 @@ def wait(lab: Lab, run: str) -> dict[str, Any]:
         task = lab.task(run)
         return task if task["state"] in ("success", "failed", "skipped") else None
 
-    found: dict[str, Any] = until(end, 240)
+    found: dict[str, Any] = until(end)
     for lost in range(1, 6):
         if lab.lost(run) < lost:
             return found
         lab.clear(run)
-        found = until(end, 240)
+        found = until(end)
     return found
 
 
