@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -117,7 +116,7 @@ def check_access(site: Site, table: Table) -> None:
         table: Gets the checks.
     """
     own, other = "hospital-1", "hospital-2"
-    with _as_owner(site, other):
+    with site.acting_for(other):
         put(f"s3://fl-demo-data-{other}", "theirs", b"x")
     code = f"OWN, OTHER = {own!r}, {other!r}\n{PROBE}"
     text = _run_pod(site, "fedrisk-smoke-probe", own, ["python", "-c", code], 120)
@@ -177,18 +176,6 @@ def _as_account(site: Site, hospital: str, secret: str) -> int:
     except ApiException as error:
         return int(error.status)
     return 200
-
-
-@contextlib.contextmanager
-def _as_owner(site: Site, owner: str) -> Iterator[None]:
-    """Let this process act for an owner at the store, until the block is left."""
-    before = dict(os.environ)
-    os.environ.update(site.environment(owner))
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
 
 
 def check_taint(site: Site, table: Table) -> None:

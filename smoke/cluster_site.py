@@ -6,12 +6,13 @@ hospital add``.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -185,6 +186,21 @@ class Site:
             "AWS_ALLOW_HTTP": "true",
             **_aws(self.keys[owner]),
         }
+
+    @contextlib.contextmanager
+    def acting_for(self, owner: str) -> Iterator[None]:
+        """Let this process act for an owner at the store, until the block is left.
+
+        Args:
+            owner: A hospital, ``pool`` or ``consortium``.
+        """
+        before = dict(os.environ)
+        os.environ.update(self.environment(owner))
+        try:
+            yield
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
 
 
 def mark_node(cluster: Cluster) -> str:

@@ -14,6 +14,9 @@ from smoke.cluster_site import Site
 from smoke.cluster_tools import CALL, ready
 from smoke.table import Table
 from smoke.waits import until
+from tasks.errors import DataError
+from tasks.lake.identities import LAKE
+from tasks.objects import put
 from tasks.registry.champion import CHALLENGER
 from tasks.telemetry.tracking import RUN_TAG
 
@@ -48,6 +51,8 @@ def grow_and_train(site: Site, table: Table, home: Path, limit: float) -> None:
         site.helm("upgrade", site.values(supernodes=True), 900)
         found = site.pods_ready("supernode", count, 600)
         told = until("all keys are registered", partial(_registered, site, count), 120)
+        # Kubernetes brings the secret of identities at another time than the map of keys.
+        until("the store knows all hospitals", partial(_opened, site), 180)
         same = _goes_on(site, before)
         table.check(
             f"{count} hospitals by values alone: all SuperNodes are connected",
@@ -132,6 +137,18 @@ def _superlink_pod(site: Site) -> Any:
     return site.cluster.core.read_namespaced_pod(
         SUPERLINK, site.cluster.namespace, _request_timeout=CALL
     )
+
+
+def _opened(site: Site) -> bool:
+    """Whether the store has every hospital's bucket, and opens it to its owner and to the pool."""
+    for name in site.hospitals:
+        for owner in (name, "pool"):
+            with site.acting_for(owner):
+                try:
+                    put(LAKE.replace("{hospital}", name), f"smoke/{owner}", b"x")
+                except DataError:
+                    return False
+    return True
 
 
 def _registered(site: Site, count: int) -> int:
