@@ -13,7 +13,7 @@ from smoke.cluster_lab import Lab, Run, lab_of
 from smoke.cluster_site import Site
 from smoke.cluster_tools import CALL, ready
 from smoke.table import Table
-from smoke.waits import until
+from smoke.waits import remaining, until
 from tasks.errors import DataError
 from tasks.lake.identities import LAKE
 from tasks.objects import put
@@ -51,8 +51,6 @@ def grow_and_train(site: Site, table: Table, home: Path, limit: float) -> None:
         site.helm("upgrade", site.values(supernodes=True), 900)
         found = site.pods_ready("supernode", count, 600)
         told = until("all keys are registered", partial(_registered, site, count), 120)
-        # Kubernetes brings the secret of identities at another time than the map of keys.
-        until("the store knows all hospitals", partial(_opened, site), 180)
         same = _goes_on(site, before)
         table.check(
             f"{count} hospitals by values alone: all SuperNodes are connected",
@@ -85,6 +83,12 @@ def version_of(site: Site, alias: str) -> dict[str, Any]:
 def _train(lab: Lab, site: Site, table: Table, limit: float) -> None:
     """A run in pods that the release's SuperLink and SuperNodes train."""
     before = _superlink(site)
+    # Kubernetes brings the secret of identities at another time than the map of keys.
+    refused = remaining(partial(_refused, site), 180)
+    if not table.check(
+        "the store opens each hospital's bucket to it and to the pool", not refused, refused
+    ):
+        return
     run = lab.start("standing", *STUDY, promote=False)
     state = run.wait(limit)
     why = "; ".join(f"{e.step}: {e.message}" for e in run.endings() if e.code)
@@ -139,16 +143,17 @@ def _superlink_pod(site: Site) -> Any:
     )
 
 
-def _opened(site: Site) -> bool:
-    """Whether the store has every hospital's bucket, and opens it to its owner and to the pool."""
+def _refused(site: Site) -> str:
+    """What the store says to the first of a hospital and the pool that it refuses the bucket."""
     for name in site.hospitals:
+        bucket = f"s3://{LAKE.replace('{hospital}', name)}"
         for owner in (name, "pool"):
             with site.acting_for(owner):
                 try:
-                    put(LAKE.replace("{hospital}", name), f"smoke/{owner}", b"x")
-                except DataError:
-                    return False
-    return True
+                    put(bucket, f"smoke/{owner}", b"x")
+                except DataError as error:
+                    return f"{owner}: {error}"
+    return ""
 
 
 def _registered(site: Site, count: int) -> int:

@@ -58,6 +58,7 @@ HOLDS = {
     ],
     "standing": [
         "4 hospitals by values alone: all SuperNodes are connected",
+        "the store opens each hospital's bucket to it and to the pool",
         "a run in pods is trained by the standing federation",
         "its hospitals took part in all its rounds, by the release's own processes",
         "the model that it trained is in the cluster's MLflow",
