@@ -161,7 +161,7 @@ def _telling(store: str, key: str, what: str) -> Iterator[None]:
         raise
     except BaseError as error:
         text, name = str(error), type(error).__name__
-        if name in ("PermissionDeniedError", "UnauthenticatedError") or "AccessDenied" in text:
+        if refuses(error):
             raise DataError(
                 f"{store}: this party's key may not {what} {key}. Check AWS_ACCESS_KEY_ID and "
                 "what docs/deployment.md says its owner may do."
@@ -171,6 +171,20 @@ def _telling(store: str, key: str, what: str) -> Iterator[None]:
         raise StoreUnavailable(
             f"{store}: could not {what} {key} ({name}). Is the store up?"
         ) from None
+
+
+def refuses(error: BaseException) -> bool:
+    """Whether an error of the store's client says that the store refuses the key.
+
+    Listing and deleting have no kind of error of their own for it. The number 403 alone says
+    nothing: ports, durations and request identifiers in the message hold it by chance.
+
+    Args:
+        error: What obstore raised.
+    """
+    if type(error).__name__ in ("PermissionDeniedError", "UnauthenticatedError"):
+        return True
+    return "403 Forbidden" in (text := str(error)) or "AccessDenied" in text
 
 
 def _no_bucket(store: str) -> DataError:

@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tasks.objects import refuses
 from tasks.onboarding.verdict import Verdict, missing, ok, unknown
 
 DEADLINE = 20.0
@@ -84,7 +85,7 @@ def check_lake(
 
 def _own_fault(what: str, own: str, at: str, error: Exception) -> Verdict:
     kind, told = type(error).__name__, str(error)
-    if kind in ("PermissionDeniedError", "UnauthenticatedError") or "403" in told:
+    if refuses(error):
         return missing(
             what,
             f"{own} refuses this key",
@@ -109,7 +110,7 @@ def _refused(other: str, uri: str, settings: Mapping[str, str]) -> Verdict:
             break
     except Exception as error:  # noqa: BLE001  (as above)
         kind = type(error).__name__
-        if kind in ("PermissionDeniedError", "UnauthenticatedError") or "403" in str(error):
+        if refuses(error):
             return ok(what, "refuses this key, as it should")
         if kind == "NotFoundError" or isinstance(error, FileNotFoundError):
             return unknown(what, f"{uri} is not there")

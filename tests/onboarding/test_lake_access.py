@@ -55,6 +55,15 @@ def test_a_bucket_and_a_store_that_are_not_there_are_told_apart(server: S3Server
     assert "does not answer" in judged(silent)["own store"][1]
 
 
+def test_403_within_a_message_is_no_refusal(
+    server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The object's name, as the request's identifier, holds it by chance once in a few hundred.
+    monkeypatch.setattr("tasks.onboarding.lake_access.secrets.token_hex", lambda _: "403")
+    nowhere = {**server.environment("admin"), "FEDRISK_LAKE": "s3a://fl-demo-data-absent"}
+    assert "has no s3a://fl-demo-data-absent" in judged(nowhere)["own store"][1]
+
+
 def test_without_a_key_the_file_to_fill_is_named() -> None:
     [verdict] = check_lake(LAKE, "north")
     assert verdict.state == "missing"
