@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,10 @@ PATIENCE = 30.0
 """Seconds that a store which does not answer is tried again."""
 NO_BUCKET = "<Code>NoSuchBucket</Code>"
 """In S3's answer. The client makes of it what it makes of a missing object: there is none."""
+
+REFUSED = re.compile("AccessDenied|403 Forbidden|InvalidAccessKeyId|SignatureDoesNotMatch")
+"""How obstore and deltalake, which have one client, tell that S3 refuses a key. The number 403
+alone says nothing: ports, durations and request identifiers in a message hold it by chance."""
 
 
 class StoreUnavailable(FedriskError):  # noqa: N818  (it says what is the matter)
@@ -176,15 +181,14 @@ def _telling(store: str, key: str, what: str) -> Iterator[None]:
 def refuses(error: BaseException) -> bool:
     """Whether an error of the store's client says that the store refuses the key.
 
-    Listing and deleting have no kind of error of their own for it. The number 403 alone says
-    nothing: ports, durations and request identifiers in the message hold it by chance.
+    Listing and deleting have no kind of error of their own for it.
 
     Args:
         error: What obstore raised.
     """
     if type(error).__name__ in ("PermissionDeniedError", "UnauthenticatedError"):
         return True
-    return "403 Forbidden" in (text := str(error)) or "AccessDenied" in text
+    return REFUSED.search(str(error)) is not None
 
 
 def _no_bucket(store: str) -> DataError:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.errors import DataError, ExitCode, FedriskError
+from tasks.objects import REFUSED
 from tasks.study import Study
 
 PARTS = ("train", "validation", "test")
@@ -207,7 +208,7 @@ def _store_failure(told: str, uri: str) -> FedriskError | None:
     if not uri.startswith(("s3://", "s3a://")):
         return None
     bucket = uri.split("/")[2]
-    if re.search("AccessDenied|403 Forbidden|InvalidAccessKeyId|SignatureDoesNotMatch", told):
+    if REFUSED.search(told):
         return DataError(
             f"{uri}: bucket {bucket} refuses this step's key. The owner of a hospital's steps may "
             "use that hospital's bucket alone: check whose AWS_ACCESS_KEY_ID this process has."

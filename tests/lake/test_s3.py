@@ -20,6 +20,7 @@ from tasks.lake.s3 import StoreAway, StoreRefuses, s3a_configuration, store_erro
 from tasks.lake.session import close_session
 from tasks.manifest import Manifest
 from tasks.model.rows import load_rows
+from tasks.objects import keys
 from tasks.plan import Request, make_plan
 from tasks.settings import Settings
 from tasks.step import run_step
@@ -215,6 +216,16 @@ def test_a_model_reads_no_other_hospitals_table_and_waits_for_no_absent_store(
         load_rows("s3a://fl-demo-data-south/small/gold", study)
     assert error.value.exit_code == ExitCode.TRANSIENT  # type: ignore[attr-defined]
     assert time.monotonic() - before < 60
+
+
+@pytest.mark.parametrize("wrong", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])
+def test_a_wrong_key_is_a_refusal_for_listing_too(
+    server: S3Server, wrong: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {**server.environment("north"), wrong: "nobodys"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(DataError, match="may not list"):
+        list(keys("s3://fl-demo-data-north", "folder"))
 
 
 def test_spark_is_told_of_a_store_of_ones_own_and_of_aws() -> None:
