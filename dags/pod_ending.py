@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tasks.errors import ExitCode
-from tasks.launch import ERROR, SIGNALLED
+from tasks.launch import SIGNALLED, message_of
 
 PULL = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
 OUT_OF_MEMORY = "OOMKilled"
@@ -68,14 +68,6 @@ def code_and_reason(
         f"the container ended with code {ended.exit_code} ({ended.reason}): "
         + message_of((ended.message or "").splitlines() or lines)
     )
-
-
-def message_of(lines: Sequence[str]) -> str:
-    """A step's error: from its last ``error:`` line on, or the last line of a traceback."""
-    for index in range(len(lines) - 1, -1, -1):
-        if lines[index].startswith(ERROR):
-            return "\n".join(lines[index:]).removeprefix(ERROR).strip()
-    return next((line for line in reversed(lines) if line.strip()), "no message")
 
 
 def seconds_of(pod: Any, container: str) -> float:

@@ -37,6 +37,7 @@ SIGNALLED = 128
 """Exit codes above are 128 and a signal's number, as shells have it."""
 ERROR = "error: "
 """What ``fedrisk`` puts before the message of a failed command on standard error."""
+TRACEBACK = "Traceback (most recent call last):"
 QUIET = {
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
@@ -86,6 +87,26 @@ def read_endings(run: RunFolder) -> list[Ending]:
         with contextlib.suppress(ValidationError, OSError):
             found.append(Ending.model_validate_json(path.read_bytes()))
     return found
+
+
+def message_of(lines: Sequence[str]) -> str:
+    """A failed step's error in words.
+
+    Args:
+        lines: The end of its output.
+
+    Returns:
+        What stands from the last ``error:`` line on; else the first line of the exception that a
+        traceback ends with, for what some libraries add to it (a statement, a link) says less;
+        else the last line.
+    """
+    for index in range(len(lines) - 1, -1, -1):
+        if lines[index].startswith(ERROR):
+            return "\n".join(lines[index:]).removeprefix(ERROR).strip()
+        if lines[index].startswith(TRACEBACK):
+            told = (each for each in lines[index + 1 :] if each.strip() and not each[0].isspace())
+            return next(told, "no message")
+    return next((line for line in reversed(lines) if line.strip()), "no message")
 
 
 def launch_step(
@@ -142,7 +163,7 @@ def launch_step(
         message = f"step {key} was ended by signal {signal.Signals(number).name}"
         code = ExitCode.FAILED
     else:
-        message = _message(lines) if code else ""
+        message = message_of(lines) if code else ""
     ending = Ending(
         step=name,
         hospital=hospital,
@@ -325,11 +346,3 @@ def _lines(process: subprocess.Popen[bytes], until: float) -> Iterator[str | Non
 
 def _text(line: bytes) -> str:
     return line.decode("utf-8", errors="replace").rstrip("\r")
-
-
-def _message(lines: Sequence[str]) -> str:
-    """The error's text: from the last ``error:`` line on, or the last line of a traceback."""
-    for index in range(len(lines) - 1, -1, -1):
-        if lines[index].startswith(ERROR):
-            return "\n".join(lines[index:]).removeprefix(ERROR).strip()
-    return next((line for line in reversed(lines) if line.strip()), "no message")

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from tasks.errors import ExitCode, SettingsError
-from tasks.launch import launch_step, process_tree, read_endings, step_environment
+from tasks.launch import launch_step, message_of, process_tree, read_endings, step_environment
 from tasks.manifest import RunFolder
 from tasks.settings import Settings
 
@@ -67,6 +67,42 @@ def test_an_ending_replaces_that_of_the_try_before(settings: Settings) -> None:
         options = ["--source", source] if source else []
         launch_step("plan", study="stroke", run="c", settings=settings, options=options)
     assert [each.code for each in read_endings(RunFolder(settings.runs, "c"))] == [0]
+
+
+SQLALCHEMY = """\
+Traceback (most recent call last):
+  File "base.py", line 1977, in _exec_single_context
+    self.dialect.do_execute(
+sqlite3.OperationalError: database is locked
+
+The above exception was the direct cause of the following exception:
+
+Traceback (most recent call last):
+  File "default.py", line 1192, in do_execute
+    cursor.execute(statement, parameters)
+sqlalchemy.exc.OperationalError: (sqlite3.OperationalError) database is locked
+[SQL:
+CREATE TABLE secrets (
+]
+(Background on this error at: https://sqlalche.me/e/21/e3q8)"""
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        (
+            SQLALCHEMY,
+            "sqlalchemy.exc.OperationalError: (sqlite3.OperationalError) database is locked",
+        ),
+        ("Traceback (most recent call last):\n  File\n\nKeyError: 'x'\n", "KeyError: 'x'"),
+        (f"{SQLALCHEMY}\nerror: MLflow failed\nCheck it.", "MLflow failed\nCheck it."),
+        ("  cut off\nKeyError: 'x'\n", "KeyError: 'x'"),
+        ("Traceback (most recent call last):\n  File", "no message"),
+        ("", "no message"),
+    ],
+)
+def test_a_failed_step_is_told_by_the_line_that_says_most(output: str, message: str) -> None:
+    assert message_of(output.splitlines()) == message
 
 
 def test_a_step_over_its_deadline_is_ended_and_says_so(settings: Settings) -> None:

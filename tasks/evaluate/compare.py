@@ -27,9 +27,9 @@ from tasks.evaluate.summary import histograms, summarize
 from tasks.model.counted import Metric
 from tasks.model.scores import Scores
 from tasks.step import Context, Result
+from tasks.telemetry.database import TrackingError
 from tasks.telemetry.round_event import RoundEvent, read_events
 from tasks.telemetry.sync import sync
-from tasks.telemetry.tracking import TrackingError
 
 SINGLE = ("central", "federated", "reference", "published", "champion")
 

@@ -20,8 +20,9 @@ from tasks.registry.gates import Gate, failures, judge
 from tasks.registry.packaging import log_model
 from tasks.registry.versions import crown, register
 from tasks.step import Context, Result
+from tasks.telemetry.database import TrackingError
 from tasks.telemetry.sync import log_metrics, sync
-from tasks.telemetry.tracking import TrackingError, answering, client, locked
+from tasks.telemetry.tracking import answering, client, locked
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -6,20 +6,17 @@ Importing MLflow costs some 3 CPU-seconds, so only the steps ``champion``, ``eva
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import re
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 from urllib.parse import urlparse
 
-from tasks.errors import ExitCode, FedriskError
 from tasks.plan import Plan
 from tasks.settings import Settings
+from tasks.telemetry.database import TrackingError, make, only_one
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -29,7 +26,6 @@ PART_TAG = "fedrisk.part"
 WHOLE = "run"
 """The part of the MLflow run that stands for the whole fedrisk run; others are its children."""
 
-_LOCK_DEADLINE = 180.0
 _SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
@@ -40,12 +36,6 @@ _SETTINGS = {
     # Else it takes the working folder's lock file for the model's own.
     "MLFLOW_UV_AUTO_DETECT": "false",
 }
-
-
-class TrackingError(FedriskError):
-    """The tracking server or the registry did not answer, or refused."""
-
-    exit_code = ExitCode.TRANSIENT
 
 
 @contextmanager
@@ -60,10 +50,11 @@ def answering(settings: Settings, doing: str) -> Iterator[None]:
         TrackingError: MLflow raised.
     """
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
     try:
         yield
-    except MlflowException as error:
+    except (MlflowException, SQLAlchemyError) as error:
         first = re.sub(r"//[^/@\s]+@", "//", str(error).splitlines()[0])[:300]
         # Without its cause, whose text repeats the URI with its password.
         raise TrackingError(
@@ -78,8 +69,13 @@ def client(settings: Settings) -> MlflowClient:
     Telemetry is off. The process's MLflow is pointed at the same place, for the functions of
     MLflow that take no client.
 
+    A database in a file is made if it is not there, which takes 10-20 s.
+
     Args:
         settings: Where MLflow is.
+
+    Raises:
+        TrackingError: The database could not be made.
     """
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
@@ -90,15 +86,15 @@ def client(settings: Settings) -> MlflowClient:
         logging.getLogger(name).setLevel(logging.ERROR)
 
     uri = settings.tracking_uri
-    if uri.startswith("sqlite:///"):
-        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+    with answering(settings, "make its database"):
+        make(uri, (settings.home / "mlflow" / "artifacts").as_uri())
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
     return mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
 def prepare(settings: Settings) -> None:
-    """Make the tracking database if there is none, which takes 10-20 s the first time.
+    """Make the tracking database if it is not there, and see that MLflow answers.
 
     Args:
         settings: Where MLflow is.
@@ -106,35 +102,18 @@ def prepare(settings: Settings) -> None:
     Raises:
         TrackingError: MLflow does not answer.
     """
-    with locked(settings):
-        connected = client(settings)
-        with answering(settings, "open its store"):
-            connected.search_experiments(max_results=1)
+    connected = client(settings)
+    with answering(settings, "open its store"):
+        connected.search_experiments(max_results=1)
 
 
-@contextmanager
-def locked(settings: Settings) -> Iterator[None]:
-    """Let one process of this home at a time make the database, an experiment or a run.
+def locked(settings: Settings) -> AbstractContextManager[None]:
+    """Let one process of this home at a time make an experiment, a run or a version.
 
     Raises:
         TrackingError: Another process has held the lock for three minutes.
     """
-    path = settings.home / "mlflow" / ".lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    deadline = time.monotonic() + _LOCK_DEADLINE
-    with path.open("a") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise TrackingError(
-                        f"{path}: another process has held this lock for {_LOCK_DEADLINE:.0f} s. "
-                        "End it, then run the step again."
-                    ) from None
-                time.sleep(0.1)
-        yield
+    return only_one(settings.home / "mlflow" / ".lock")
 
 
 def open_run(connected: MlflowClient, plan: Plan, settings: Settings, part: str = WHOLE) -> str:

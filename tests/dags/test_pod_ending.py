@@ -11,7 +11,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[2] / "dags"))
 
 from kubernetes import client as k8s
-from pod_ending import code_and_reason, message_of, refused
+from pod_ending import code_and_reason, refused
 
 from tasks.errors import ExitCode
 
@@ -99,11 +99,6 @@ def test_without_a_log_the_termination_message_says_why() -> None:
     seen = pod(ended=(2, "Error"))
     seen.status.container_statuses[0].state.terminated.message = "x\nerror: no such study"
     assert code_and_reason(seen, container="step", status=FAILED) == (2, "no such study")
-
-
-def test_a_traceback_is_told_by_its_last_line() -> None:
-    assert message_of(["Traceback", "  File", "KeyError: 'x'", ""]) == "KeyError: 'x'"
-    assert message_of([]) == "no message"
 
 
 @pytest.mark.parametrize(

@@ -326,6 +326,12 @@ def test_mlflow_scales_only_with_a_database_and_artifacts_that_are_shared(render
     assert uri == {"secretKeyRef": {"name": "mlflow-database", "key": "uri"}}
 
 
+def test_mlflow_makes_its_database_whole_before_its_server_starts(render: Render) -> None:
+    (container,) = pods(render())["fedrisk-mlflow"]["containers"]
+    script = " ".join(container["command"][2].split())
+    assert "python -m tasks.telemetry.database mlflow-artifacts:/ && exec mlflow server" in script
+
+
 def test_mlflow_answers_to_its_services_names_alone(render: Render) -> None:
     objects = render(values={"mlflow": {"allowedHosts": ["mlflow.example.org"]}})
     (container,) = pods(objects)["fedrisk-mlflow"]["containers"]

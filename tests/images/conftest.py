@@ -16,7 +16,7 @@ NAMES = ("airflow", "spark", "federation", "mlflow", "worker")
 BUILD_DEADLINE, RUN_DEADLINE = 3000, 1200
 
 
-def docker(*arguments: str, deadline: float = 120) -> subprocess.CompletedProcess[str]:
+def _docker(*arguments: str, deadline: float = 120) -> subprocess.CompletedProcess[str]:
     """Run the docker client."""
     return subprocess.run(
         ["docker", *arguments], capture_output=True, text=True, timeout=deadline, check=False
@@ -24,9 +24,15 @@ def docker(*arguments: str, deadline: float = 120) -> subprocess.CompletedProces
 
 
 @pytest.fixture(scope="session")
+def docker() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """The docker client."""
+    return _docker
+
+
+@pytest.fixture(scope="session")
 def images(checkout: Path) -> dict[str, str]:
     """Every image, by role: those of this checkout, built now, or those of the tag IMAGES_TAG."""
-    if shutil.which("docker") is None or docker("version").returncode != 0:
+    if shutil.which("docker") is None or _docker("version").returncode != 0:
         reason = "no Docker engine answers"
         if os.environ.get("REQUIRE_SHARED_DATA") == "1":
             pytest.fail(f"this must not be skipped here: {reason}")
@@ -71,7 +77,7 @@ def inside(images: dict[str, str]) -> Callable[..., subprocess.CompletedProcess[
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            docker("rm", "--force", container)
+            _docker("rm", "--force", container)
             raise
 
     return run

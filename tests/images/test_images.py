@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 import subprocess
+import time
 import tomllib
 import urllib.parse
 from collections.abc import Callable
@@ -202,6 +204,30 @@ def test_no_layer_tells_a_host_a_secret_or_a_path_of_the_builder(
 def test_an_image_that_serves_has_a_health_check(images: dict[str, str], name: str) -> None:
     check = inspected(images[name])["Config"]["Healthcheck"]
     assert check["Test"][:3] == ["CMD", "python", "/opt/fedrisk/share/health.py"]
+
+
+def test_mlflow_starts_although_its_first_start_was_ended_half_way(
+    images: dict[str, str], docker: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    container = f"fedrisk-test-{secrets.token_hex(6)}"
+    folder = "/var/lib/fedrisk"
+
+    def await_that(*command: str) -> None:
+        deadline = time.monotonic() + 240
+        while (told := docker("exec", container, *command)).returncode != 0:
+            assert time.monotonic() < deadline, told.stderr + docker("logs", container).stderr
+            time.sleep(0.1)
+
+    try:
+        docker("run", "--detach", "--network", "none", "--name", container, images["mlflow"])
+        await_that("test", "-s", f"{folder}/.mlflow.db.making/mlflow.db")
+        docker("kill", container)
+        assert docker("cp", f"{container}:{folder}/mlflow.db", "-").returncode != 0, "it was made"
+        docker("start", container)
+        await_that("python", "/opt/fedrisk/share/health.py", "http://127.0.0.1:5000/health")
+        await_that("test", "-s", f"{folder}/mlflow.db")
+    finally:
+        docker("rm", "--force", "--volumes", container)
 
 
 def test_the_worker_shares_the_federation_s_largest_layer(images: dict[str, str]) -> None:

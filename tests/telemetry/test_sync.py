@@ -11,10 +11,11 @@ from small_run import make_run, settings_at
 
 from tasks.step import run_step
 from tasks.telemetry import live
+from tasks.telemetry.database import TrackingError
 from tasks.telemetry.live import MlflowRounds
 from tasks.telemetry.round_event import read_events
 from tasks.telemetry.sync import sync
-from tasks.telemetry.tracking import TrackingError, client, open_run
+from tasks.telemetry.tracking import client, open_run
 
 
 def children(connected, identifier):

@@ -1,0 +1,85 @@
+"""MLflow's database is there whole, or not at all."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from small_run import settings_at
+
+from tasks.telemetry.database import SQLITE, TrackingError, make, only_one
+from tasks.telemetry.tracking import client, prepare
+
+MAKE = [sys.executable, "-m", "tasks.telemetry.database", "mlflow-artifacts:/"]
+
+
+def experiments(database: Path) -> list[tuple[str, str]]:
+    with closing(sqlite3.connect(database)) as connection:
+        return connection.execute("SELECT name, artifact_location FROM experiments").fetchall()
+
+
+def making(database: Path) -> subprocess.Popen[bytes]:
+    """A process that makes a database, caught in it."""
+    process = subprocess.Popen(
+        MAKE,
+        env={**os.environ, "MLFLOW_BACKEND_STORE_URI": f"{SQLITE}{database}"},
+        stderr=subprocess.DEVNULL,
+    )
+    begun = database.parent / f".{database.name}.making" / database.name
+    deadline = time.monotonic() + 120
+    while not (begun.exists() and begun.stat().st_size):
+        assert process.poll() is None, "it ended before it began"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return process
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_a_process_that_ends_in_it_leaves_what_the_next_can_make(
+    tmp_path: Path, how: signal.Signals
+) -> None:
+    settings = settings_at(tmp_path)
+    database = tmp_path / "mlflow" / "mlflow.db"
+    database.parent.mkdir()
+    process = making(database)
+    process.send_signal(how)
+    assert process.wait(60) != 0
+    assert not database.exists()
+    prepare(settings)
+    assert {path.name for path in database.parent.iterdir()} == {"mlflow.db", ".mlflow.db.lock"}
+    assert client(settings).search_experiments()[0].name == "Default"
+    assert experiments(database) == [("Default", f"{database.parent.as_uri()}/artifacts/0")]
+
+
+def test_a_server_gets_the_place_of_its_artifacts_and_nothing_is_made_twice(tmp_path: Path) -> None:
+    database = tmp_path / "server.db"
+    make(f"{SQLITE}{database}?timeout=20", "mlflow-artifacts:/")
+    assert experiments(database) == [("Default", "mlflow-artifacts:/0")]
+    made = database.stat()
+    make(f"{SQLITE}{database}", "file:///elsewhere")
+    assert database.stat() == made
+
+
+def test_a_database_elsewhere_is_its_servers_own(tmp_path: Path) -> None:
+    before = set(Path().iterdir())
+    make("postgresql://someone@127.0.0.1:9/mlflow", str(tmp_path))
+    assert (set(Path().iterdir()), list(tmp_path.iterdir())) == (before, [])
+
+
+def test_a_lock_that_is_held_too_long_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.telemetry.database.DEADLINE", 0.2)
+    with (
+        only_one(tmp_path / "lock"),
+        pytest.raises(TrackingError, match="lock: another process has held this lock for 0 s"),
+        only_one(tmp_path / "lock"),
+    ):
+        pass
