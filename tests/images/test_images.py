@@ -7,7 +7,6 @@ import os
 import re
 import secrets
 import subprocess
-import time
 import tomllib
 import urllib.parse
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from smoke.waits import until
 from tasks.step import STEPS
 
 Inside = Callable[..., subprocess.CompletedProcess[str]]
@@ -213,10 +213,8 @@ def test_mlflow_starts_although_its_first_start_was_ended_half_way(
     folder = "/var/lib/fedrisk"
 
     def await_that(*command: str) -> None:
-        deadline = time.monotonic() + 240
-        while (told := docker("exec", container, *command)).returncode != 0:
-            assert time.monotonic() < deadline, told.stderr + docker("logs", container).stderr
-            time.sleep(0.1)
+        what = f"{' '.join(command)} succeeds"
+        until(what, lambda: docker("exec", container, *command).returncode == 0, 240, 0.1)
 
     try:
         docker("run", "--detach", "--network", "none", "--name", container, images["mlflow"])
@@ -227,6 +225,7 @@ def test_mlflow_starts_although_its_first_start_was_ended_half_way(
         await_that("python", "/opt/fedrisk/share/health.py", "http://127.0.0.1:5000/health")
         await_that("test", "-s", f"{folder}/mlflow.db")
     finally:
+        print(docker("logs", container).stderr)
         docker("rm", "--force", "--volumes", container)
 
 

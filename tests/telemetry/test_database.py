@@ -7,13 +7,13 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 from small_run import settings_at
 
+from smoke.waits import until
 from tasks.telemetry.database import SQLITE, TrackingError, make, only_one
 from tasks.telemetry.tracking import client, prepare
 
@@ -32,12 +32,13 @@ def making(database: Path) -> subprocess.Popen[bytes]:
         env={**os.environ, "MLFLOW_BACKEND_STORE_URI": f"{SQLITE}{database}"},
         stderr=subprocess.DEVNULL,
     )
-    begun = database.parent / f".{database.name}.making" / database.name
-    deadline = time.monotonic() + 120
-    while not (begun.exists() and begun.stat().st_size):
+    made = database.parent / f".{database.name}.making" / database.name
+
+    def begun() -> bool:
         assert process.poll() is None, "it ended before it began"
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+        return made.exists() and made.stat().st_size > 0
+
+    until("the database is begun", begun, 120, 0.01)
     return process
 
 
