@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from smoke.cluster_tools import checkout
+from smoke.command import ROOT
 from smoke.table import Table
 from tasks.manifest import RunFolder
 
@@ -69,7 +69,7 @@ class ProcessRun:
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tasks.cli", "run", "--json", "--run", run, *settings],
-                cwd=checkout(),
+                cwd=ROOT,
                 env={**kept, "FEDRISK_HOME": str(home)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,

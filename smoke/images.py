@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from smoke.stack import call
+from smoke.command import call
 
 BUILT = "dev"
 """Tag of what was built last."""

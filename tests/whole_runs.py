@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from tests_processes import processes_of
 
-from smoke.compose import OVERRIDES
+from smoke.compose.__main__ import OVERRIDES
 
 RUN_DEADLINE = 900
 INTERRUPT_DEADLINE = 600

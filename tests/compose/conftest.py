@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from smoke.browser import find_browser
 from smoke.compare import EarlierRun
-from smoke.compose import IMAGES, OVERRIDES, smoke
+from smoke.compose.__main__ import IMAGES, OVERRIDES, smoke
+from smoke.compose.browser import find_browser
 from smoke.table import Table
 from tasks.manifest import RunFolder
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from smoke.stack import ROOT
+from smoke.command import ROOT
 
 DOCKER = """\
 #!{python}

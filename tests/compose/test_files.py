@@ -14,7 +14,7 @@ import pytest
 from ruamel.yaml import YAML
 from scripts import load_script
 
-from smoke.stack import ROOT
+from smoke.command import ROOT
 from tasks.onboarding.keys import NAME, TAKEN
 from tasks.onboarding.kit_files import KitFacts, compose
 

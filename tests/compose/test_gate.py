@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 from scripts import load_script
 
-from smoke.stack import ROOT
+from smoke.command import ROOT
 
 DEADLINE = 20.0
 Served = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

@@ -14,7 +14,7 @@ import pytest
 from lake.s3_server import S3Server, s3_server
 from scripts import load_script
 
-from smoke.stack import ROOT
+from smoke.command import ROOT
 from tasks.errors import SettingsError
 from tasks.federation.certificates import make_node_key
 from tasks.lake.identities import Key

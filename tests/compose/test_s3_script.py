@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from smoke.stack import ROOT
+from smoke.command import ROOT
 
 WEED = """\
 #!/bin/sh

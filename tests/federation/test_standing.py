@@ -22,7 +22,7 @@ import pytest
 from small_federation import ROWS, make_context
 from tests_processes import processes_of
 
-from smoke.stack import ROOT
+from smoke.command import ROOT
 from tasks.federation.certificates import make_certificates, make_node_key
 from tasks.federation.deployment import free_ports
 from tasks.launch import settings_environment

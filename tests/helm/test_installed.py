@@ -22,8 +22,8 @@ from kubernetes_cluster import (
 )
 from ruamel.yaml import YAML
 
-from smoke.cluster_site import unmark_node
-from smoke.cluster_tools import Cluster
+from smoke.cluster.site import unmark_node
+from smoke.cluster.tools import Cluster
 from smoke.waits import NotReached, until
 from tasks.federation.certificates import make_node_key
 

@@ -7,7 +7,7 @@ import subprocess
 import pytest
 from kubernetes_cluster import need_cluster
 
-from smoke.cluster import IMAGES, STAGES, go_through, smoke_on, the_cluster
+from smoke.cluster.__main__ import IMAGES, STAGES, go_through, smoke_on, the_cluster
 from smoke.compare import EarlierRun
 from smoke.table import Table
 from tasks.manifest import RunFolder

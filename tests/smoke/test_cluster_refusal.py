@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from smoke.cluster import main
+from smoke.cluster.__main__ import main
 
 NAMESPACE = "fedrisk-smoke"
 

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from smoke.compose import Smoke, smoke
-from smoke.limits import Peak, exceeded
-from smoke.stack import Project, StackError
+from smoke.command import StackError
+from smoke.compose.__main__ import Smoke, smoke
+from smoke.compose.limits import Peak, exceeded
+from smoke.compose.stack import Project
 from smoke.table import Table
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from smoke.former_chart import NoFormerChart, former_chart
+from smoke.cluster.former_chart import NoFormerChart, former_chart
 
 CHART = Path("helm/fedrisk/Chart.yaml")
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from smoke import isolation
-from smoke.stack import StackError
+from smoke.command import StackError
+from smoke.compose import isolation
 from smoke.table import Table
 from smoke.waits import NotReached
 

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from smoke.cluster_site import TOLERATION, Site
-from smoke.cluster_tools import Cluster, checkout
+from smoke.cluster.site import TOLERATION, Site
+from smoke.cluster.tools import Cluster
+from smoke.command import ROOT
 from smoke.waits import NotReached, until
 from tasks.embedded.pods import RUN
 from tasks.embedded.server import Running, airflow_running
@@ -302,7 +303,7 @@ def lab_settings(
         namespace=site.cluster.namespace,
         images=images or f"fedrisk-{{image}}:{site.tag}",
         compute="small",
-        studies=checkout() / "dags" / "studies",
+        studies=ROOT / "dags" / "studies",
         step_deadline=900,
         federation=federation,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from smoke.browser import Page
+from smoke.compose.browser import Page
 from smoke.waits import until
 
 FORM = ("Hospitals", "Strategy", "Rounds", "Overrides")

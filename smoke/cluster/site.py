@@ -20,12 +20,13 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from smoke.cluster_tools import CALL, OURS, Cluster, checkout, ready
+from smoke.cluster.tools import CALL, OURS, Cluster, ready
+from smoke.command import ROOT
 from smoke.waits import until
 from tasks.lake.identities import SHARED, Key, seaweedfs_identities
 
 RELEASE = "fedrisk"
-CHART = checkout() / "helm" / "fedrisk"
+CHART = ROOT / "helm" / "fedrisk"
 SUPERLINK = "fedrisk-superlink:9092"
 POOL_LABEL, TAINT = {"workload": "federated-learning"}, "fl-training"
 ADDED = "fedrisk.io/smoke-added"
@@ -304,7 +305,7 @@ def _lines(variables: Mapping[str, str]) -> str:
 def _fedrisk(*arguments: str, **variables: str) -> str:
     done = subprocess.run(
         [sys.executable, "-m", "tasks.cli", *arguments],
-        cwd=checkout(),
+        cwd=ROOT,
         env={**os.environ, **variables},
         capture_output=True,
         text=True,

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from smoke.cluster_site import CHART
-from smoke.cluster_tools import CALL, checkout
+from smoke.cluster.site import CHART
+from smoke.cluster.tools import CALL
+from smoke.command import ROOT
 
 
 class NoFormerChart(Exception):  # noqa: N818  (it says what is the matter)
@@ -32,8 +33,8 @@ def former_chart(folder: Path, root: Path | None = None) -> tuple[Path, str]:
     Raises:
         NoFormerChart: The history has none.
     """
-    root = root or checkout()
-    inside = CHART.relative_to(checkout())
+    root = root or ROOT
+    inside = CHART.relative_to(ROOT)
     changed = _git(root, "status", "--porcelain", "--", str(inside))
     commits = _git(root, "log", "--format=%h", "--", str(inside)).split()
     commit = next(iter(commits if changed else commits[1:]), None)

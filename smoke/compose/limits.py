@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from smoke.stack import Project
+from smoke.compose.stack import Project
 from smoke.table import Table
 
 

@@ -18,14 +18,15 @@ import urllib.parse
 from pathlib import Path
 from typing import Any
 
-from smoke import isolation
-from smoke.airflow_pages import open_form, press_trigger, sign_in, unpauses
-from smoke.browser import Page, browser_page, find_browser
+from smoke.command import ROOT, StackError
 from smoke.compare import EarlierRun, ProcessRun
-from smoke.compose_run import Trained, over_rest
+from smoke.compose import isolation
+from smoke.compose.airflow_pages import open_form, press_trigger, sign_in, unpauses
+from smoke.compose.browser import Page, browser_page, find_browser
+from smoke.compose.run import Trained, over_rest
+from smoke.compose.stack import Project, page_of
 from smoke.ending import attempt, undisturbed
 from smoke.images import ready_images, revision
-from smoke.stack import ROOT, Project, StackError, page_of
 from smoke.table import Table
 from smoke.waits import remaining, until
 from tasks.embedded.home import free_port

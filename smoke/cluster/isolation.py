@@ -7,9 +7,9 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from smoke.cluster_lab import PodSeen
-from smoke.cluster_site import TOLERATION, Site
-from smoke.cluster_tools import CALL
+from smoke.cluster.lab import PodSeen
+from smoke.cluster.site import TOLERATION, Site
+from smoke.cluster.tools import CALL
 from smoke.table import Table
 from smoke.waits import NotReached, until
 from tasks.objects import put

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from smoke.command import StackError
 from smoke.compare import check_same
-from smoke.limits import Peak
-from smoke.stack import Project, StackError, page_of
+from smoke.compose.limits import Peak
+from smoke.compose.stack import Project, page_of
 from smoke.table import Table
 from tasks.embedded.rest import Airflow, AirflowError
 from tasks.manifest import RunFolder

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
-from smoke.stack import Project, StackError, call
+from smoke.command import StackError, call
+from smoke.compose.stack import Project
 from smoke.table import Table
 from smoke.waits import until
 

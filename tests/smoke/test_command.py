@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from smoke import stack
-from smoke.stack import ROOT, StackError, call
+from smoke import command
+from smoke.command import ROOT, StackError, call
 
 
 def alive(process: int) -> bool:
@@ -40,7 +40,7 @@ def test_what_a_command_has_started_ends_with_it_at_its_deadline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The shell starts it deaf to SIGINT, so it has to be killed.
-    monkeypatch.setattr(stack, "GRACE", 0.3)
+    monkeypatch.setattr(command, "GRACE", 0.3)
     file = tmp_path / "child"
     with pytest.raises(StackError, match="did not end within 3 s"):
         call("sh", "-c", f"sleep 300 & echo $! >{file}; wait", deadline=3)
@@ -50,7 +50,7 @@ def test_what_a_command_has_started_ends_with_it_at_its_deadline(
 def test_what_outlives_its_command_and_holds_its_output_ends_at_the_deadline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stack, "GRACE", 0.3)
+    monkeypatch.setattr(command, "GRACE", 0.3)
     file = tmp_path / "child"
     with pytest.raises(StackError, match="did not end within 3 s"):
         call("sh", "-c", f"sleep 300 & echo $! >{file}", deadline=3)
@@ -69,7 +69,7 @@ def test_a_command_is_asked_before_it_is_killed(tmp_path: Path) -> None:
 def test_a_signal_to_the_program_ends_its_command(tmp_path: Path, number: signal.Signals) -> None:
     file = tmp_path / "child"
     program = (
-        "import os, signal\nfrom smoke.stack import call\n"
+        "import os, signal\nfrom smoke.command import call\n"
         "signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))\n"
         f"call('sh', '-c', 'echo $$ >{file}; exec sleep 300')\n"
     )

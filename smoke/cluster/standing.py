@@ -8,10 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from smoke.cluster_faults import UNJUDGED
-from smoke.cluster_lab import Lab, Run, lab_of
-from smoke.cluster_site import Site
-from smoke.cluster_tools import CALL, ready
+from smoke.cluster.faults import UNJUDGED
+from smoke.cluster.lab import Lab, Run, lab_of
+from smoke.cluster.site import Site
+from smoke.cluster.tools import CALL, ready
 from smoke.table import Table
 from smoke.waits import remaining, until
 from tasks.errors import DataError

@@ -21,26 +21,27 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from smoke.cluster_faults import (
+from smoke.cluster.faults import (
     cancelled_run,
     disturbed_run,
     impossible_run,
     killed_command,
     no_image,
 )
-from smoke.cluster_isolation import check_access, check_pods, check_stranger, check_taint
-from smoke.cluster_lab import Lab, lab_of
-from smoke.cluster_site import (
+from smoke.cluster.former_chart import NoFormerChart, former_chart
+from smoke.cluster.isolation import check_access, check_pods, check_stranger, check_taint
+from smoke.cluster.lab import Lab, lab_of
+from smoke.cluster.site import (
     CHART,
     Site,
     left_behind,
     mark_node,
     unmark_node,
 )
-from smoke.cluster_standing import grow_and_train, version_of
-from smoke.cluster_tools import Cluster, checkout
+from smoke.cluster.standing import grow_and_train, version_of
+from smoke.cluster.tools import Cluster
+from smoke.command import ROOT
 from smoke.compare import EarlierRun, ProcessRun, check_same
-from smoke.former_chart import NoFormerChart, former_chart
 from smoke.images import BUILT, ready_images
 from smoke.table import Table
 from smoke.waits import until
@@ -273,7 +274,7 @@ def the_cluster(tag: str) -> Iterator[Cluster]:
     if os.environ.get("KUBECONFIG"):
         yield Cluster(os.environ["KUBECONFIG"], helm_program=helm)
         return
-    sys.path.insert(0, str(checkout() / "tests"))
+    sys.path.insert(0, str(ROOT / "tests"))
     try:
         import kubernetes_cluster as own
     except ImportError:

@@ -263,8 +263,3 @@ def ready(pod: Any) -> bool:
     conditions = pod.status.conditions or ()
     ends = pod.metadata.deletion_timestamp is not None
     return not ends and any(c.type == "Ready" and c.status == "True" for c in conditions)
-
-
-def checkout() -> Path:
-    """The root of the checkout."""
-    return Path(__file__).resolve().parent.parent

@@ -14,9 +14,9 @@ from typing import Any
 
 import psutil
 
-from smoke.cluster_lab import ENDED, OUTSIDE, STEPS, Lab, Run, lab_settings, seconds_since
-from smoke.cluster_site import Site
-from smoke.cluster_tools import checkout
+from smoke.cluster.lab import ENDED, OUTSIDE, STEPS, Lab, Run, lab_settings, seconds_since
+from smoke.cluster.site import Site
+from smoke.command import ROOT
 from smoke.table import Table
 from smoke.waits import remaining, until
 from tasks.embedded.pods import GRACE
@@ -177,7 +177,7 @@ def no_image(site: Site, table: Table, home: Path) -> None:
     began = time.monotonic()
     done = subprocess.run(
         _fedrisk_run("unpullable"),
-        cwd=checkout(),
+        cwd=ROOT,
         env=_environment(site, home, "nowhere.invalid/fedrisk-{image}:1"),
         capture_output=True,
         text=True,
@@ -203,7 +203,7 @@ def killed_command(site: Site, table: Table, home: Path) -> None:
     with log.open("wb") as file:
         command = subprocess.Popen(
             _fedrisk_run("killed"),
-            cwd=checkout(),
+            cwd=ROOT,
             env=_environment(site, home),
             stdout=file,
             stderr=file,

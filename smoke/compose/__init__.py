@@ -1,0 +1,1 @@
+"""The Docker Compose stack from nothing to a champion (``make compose-smoke``)."""
