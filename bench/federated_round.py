@@ -24,16 +24,18 @@ import pyarrow as pa
 from deltalake import write_deltalake
 
 from bench.figures import fedrisk, figure
-from tasks.federation.certificates import make_certificates
-from tasks.federation.deployment import environment, free_ports
-from tasks.federation.executor import wait_for_port
-from tasks.federation.processes import Processes, tail
-from tasks.manifest import Manifest, RunFolder, TableVersion
+from tasks.federation.deployment.certificates import make_certificates
+from tasks.federation.deployment.commands import environment
+from tasks.federation.deployment.local import free_ports
+from tasks.federation.deployment.processes import Processes, tail
+from tasks.federation.flower.warm_executor import wait_for_port
 from tasks.model.rows import load_rows
 from tasks.model.scaling import Moments, Scaler
-from tasks.plan import Plan, read_plan
+from tasks.run.folder import RunFolder
+from tasks.run.manifest import Manifest, TableVersion
+from tasks.run.plan import Plan, read_plan
+from tasks.run.step import Context
 from tasks.settings import Settings
-from tasks.step import Context
 from tasks.study import Study, find_study, read_study
 from tasks.telemetry.round_event import read_events
 
@@ -204,8 +206,8 @@ def write_arrays(context: Context, folder: Path) -> tuple[dict[str, Path], int]:
 
 def plain(context: Context, folder: Path) -> float:
     """Seconds of the same training in one loop of one process."""
+    from tasks.federation.server.weighting import weigh
     from tasks.federation.strategies.strategy import weighted_mean
-    from tasks.federation.weighting import weigh
     from tasks.model.metrics import log_loss
     from tasks.model.network import build, flatten, unflatten
     from tasks.model.training import train_epochs

@@ -18,8 +18,9 @@ from smoke.cluster.lab import Lab, lab_of
 from smoke.cluster.site import mark_node
 from smoke.compare import ProcessRun
 from smoke.table import Table
-from tasks.manifest import Manifest, RunFolder
-from tasks.store import open_run
+from tasks.run.folder import RunFolder
+from tasks.run.manifest import Manifest
+from tasks.run.stored_run import open_run
 from tasks.telemetry.round_event import read_events
 
 OVERRIDES = ["federation.rounds=20", "federation.deadlines.ready=400"]
@@ -69,7 +70,7 @@ def _measured(run: RunFolder, whole: float) -> dict[str, float]:
     The launch is what an ending counts beyond the step's own work: from the making of the pod or
     process to its end, without the seconds of the manifest.
     """
-    from tasks.launch import read_endings
+    from tasks.run.ending import read_endings
 
     endings = {(each.step, each.hospital): each.seconds for each in read_endings(run)}
     launches = []

@@ -7,9 +7,9 @@ import tempfile
 from pathlib import Path
 
 from bench.figures import fedrisk, figure, measure
-from tasks.manifest import RunFolder
-from tasks.plan import read_plan
-from tasks.step import STEPS
+from tasks.run.folder import RunFolder
+from tasks.run.plan import read_plan
+from tasks.run.steps import STEPS
 
 
 def main() -> None:

@@ -28,12 +28,12 @@ from store_keys import s3_key, tell_store
 from volumes import USER, put, write
 
 from tasks.errors import FedriskError, SettingsError
-from tasks.federation.certificates import make_node_key
+from tasks.federation.deployment.certificates import make_node_key
 from tasks.lake.identities import LAKE
+from tasks.launch.environment import read_credentials
 from tasks.onboarding.authority import init, read_certificate, renew, server_names
 from tasks.onboarding.keys import check_name, read_public_key, registered_keys
 from tasks.onboarding.kit import add_hospital
-from tasks.store import read_credentials
 
 ROOT, KITS = Path("/keys"), Path("/kits")
 OTHERS = ("logs", "s3-data")

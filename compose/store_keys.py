@@ -20,7 +20,7 @@ from cryptography.x509.oid import NameOID
 from volumes import put, write
 
 from tasks.lake.identities import ADMIN, LAKE, RUNS, SHARED, Key, seaweedfs_identities
-from tasks.store import CONSORTIUM
+from tasks.run.steps import CONSORTIUM
 
 
 def tell_store(root: Path, own: list[Path]) -> None:

@@ -11,11 +11,11 @@ from functools import partial
 from pathlib import Path
 
 from airflow.sdk import DAG, TriggerRule, get_parsing_context, task_group
-from step_task import step_task
-from study_form import form, page, plan_options
 
-from tasks.embedded.studies import sound_studies
-from tasks.plan import federation_limit, run_limit
+from fedrisk_airflow.step_task import step_task
+from fedrisk_airflow.study_form import form, page, plan_options
+from tasks.run.known_studies import sound_studies
+from tasks.run.limits import federation_limit, run_limit
 from tasks.settings import Settings
 from tasks.study import Study
 

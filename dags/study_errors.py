@@ -6,8 +6,8 @@ here and not in ``retrain.py``.
 
 from __future__ import annotations
 
-from tasks.embedded.studies import study_faults
 from tasks.errors import StudyError
+from tasks.run.known_studies import study_faults
 from tasks.settings import Settings
 
 _faults = study_faults(Settings.from_environment())

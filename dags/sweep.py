@@ -28,7 +28,7 @@ def outlived(pods: Iterable[Any], ti: Any) -> dict[Any, str]:
     """Which pods are of no use, and why.
 
     Args:
-        pods: This Airflow's pods (``tasks.embedded.pods.Pod``).
+        pods: This Airflow's pods (``tasks.launch.pods.Pod``).
         ti: The task instance that asks Airflow.
     """
     found = {}
@@ -52,7 +52,7 @@ def deserted(pods: Iterable[Any], ti: Any) -> list[str]:
     """Runs whose hospitals wait for a server that will not come: a marked task says nothing.
 
     Args:
-        pods: This Airflow's pods (``tasks.embedded.pods.Pod``).
+        pods: This Airflow's pods (``tasks.launch.pods.Pod``).
         ti: The task instance that asks Airflow.
 
     Returns:
@@ -77,10 +77,9 @@ def swept(settings: Settings, ti: Any) -> int:
     Returns:
         How many pods were ended.
     """
-    from step_task import this_airflow
-
-    from tasks.embedded.pods import end_pods, pods_of
-    from tasks.federation.ended import mark_ended
+    from fedrisk_airflow.step_outcome import this_airflow
+    from tasks.federation.server_status import mark_ended
+    from tasks.launch.pods import end_pods, pods_of
 
     space, airflow = settings.namespace, this_airflow()
     pods = pods_of(space, airflow)

@@ -15,8 +15,8 @@ import zipfile
 from pathlib import Path
 
 from tasks.errors import FedriskError
-from tasks.lake import classes
-from tasks.lake.jars import cache_folder
+from tasks.lake.jvm import class_archive as classes
+from tasks.lake.jvm.jars import cache_folder
 from tasks.lake.setup import prepare
 from tasks.settings import Settings
 

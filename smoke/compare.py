@@ -13,7 +13,7 @@ from typing import Any
 
 from smoke.command import ROOT
 from smoke.table import Table
-from tasks.manifest import RunFolder
+from tasks.run.folder import RunFolder
 
 TOLERANCE = 1e-6
 """Largest difference of two figures. Both launchers run the same code on the same rows; what is

@@ -75,3 +75,9 @@ class GateFailed(FedriskError):  # noqa: N818  (the project's word)
     """A model did not meet a condition for promotion."""
 
     exit_code = ExitCode.REFUSED
+
+
+class StoreUnavailable(FedriskError):  # noqa: N818  (it says what is the matter)
+    """The store did not answer in time: retry."""
+
+    exit_code = ExitCode.TRANSIENT

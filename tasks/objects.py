@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from tasks.errors import DataError, ExitCode, FedriskError, SettingsError
+from tasks.errors import DataError, SettingsError, StoreUnavailable
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -26,12 +26,6 @@ NO_BUCKET = "<Code>NoSuchBucket</Code>"
 REFUSED = re.compile("AccessDenied|403 Forbidden|InvalidAccessKeyId|SignatureDoesNotMatch")
 """How obstore and deltalake, which have one client, tell that S3 refuses a key. The number 403
 alone says nothing: ports, durations and request identifiers in a message hold it by chance."""
-
-
-class StoreUnavailable(FedriskError):  # noqa: N818  (it says what is the matter)
-    """The store did not answer in time: retry."""
-
-    exit_code = ExitCode.TRANSIENT
 
 
 def get(store: str, key: str) -> bytes | None:

@@ -96,7 +96,8 @@ def test_modules_are_short_enough_to_read(checkout: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["tasks.plan", "tasks.step", "tasks.launch", "tasks.cli", "tasks.telemetry"]
+    "module",
+    ["tasks.run.plan", "tasks.run.step", "tasks.launch.process", "tasks.cli", "tasks.telemetry"],
 )
 def test_a_light_module_loads_no_heavy_library(module: str) -> None:
     code = (

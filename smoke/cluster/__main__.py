@@ -45,7 +45,7 @@ from smoke.compare import EarlierRun, ProcessRun, check_same
 from smoke.images import BUILT, ready_images
 from smoke.table import Table
 from smoke.waits import until
-from tasks.store import open_run
+from tasks.run.stored_run import open_run
 
 IMAGES = ("spark", "federation", "mlflow")
 S3_IMAGE = "chrislusf/seaweedfs:4.48"

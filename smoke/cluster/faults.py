@@ -19,8 +19,8 @@ from smoke.cluster.site import Site
 from smoke.command import ROOT
 from smoke.table import Table
 from smoke.waits import remaining, until
-from tasks.embedded.pods import GRACE
-from tasks.launch import settings_environment
+from tasks.launch.environment import settings_environment
+from tasks.launch.pods import GRACE
 
 ROUNDS, REST = 100, 20
 """Of a run with faults, and how many of them must be left once a hospital is back."""

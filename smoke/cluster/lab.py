@@ -15,14 +15,15 @@ from smoke.cluster.site import TOLERATION, Site
 from smoke.cluster.tools import Cluster
 from smoke.command import ROOT
 from smoke.waits import NotReached, until
-from tasks.embedded.pods import RUN
-from tasks.embedded.server import Running, airflow_running
-from tasks.launch import Ending, read_endings
-from tasks.manifest import Manifest
+from tasks.launch.pods import RUN
+from tasks.local_airflow.server import Running, airflow_running
 from tasks.objects import get
-from tasks.plan import Plan, Request, make_plan
+from tasks.run.ending import Ending, read_endings
+from tasks.run.manifest import Manifest
+from tasks.run.plan import Plan, Request, make_plan
+from tasks.run.steps import CONSORTIUM
+from tasks.run.stored_run import open_run
 from tasks.settings import Settings
-from tasks.store import CONSORTIUM, open_run
 from tasks.telemetry.round_event import RoundEvent
 
 DAG = "retrain_{study}"

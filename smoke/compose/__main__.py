@@ -29,8 +29,8 @@ from smoke.ending import attempt, undisturbed
 from smoke.images import ready_images, revision
 from smoke.table import Table
 from smoke.waits import remaining, until
-from tasks.embedded.home import free_port
-from tasks.embedded.rest import Airflow, AirflowError
+from tasks.local_airflow.api_client import Airflow, AirflowError
+from tasks.local_airflow.home import free_port
 
 DAG, ADMIN, NEW = "retrain_stroke", "admin", "hospital-4"
 IMAGES = ("airflow", "federation", "mlflow", "worker")

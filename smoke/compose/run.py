@@ -13,8 +13,8 @@ from smoke.compare import check_same
 from smoke.compose.limits import Peak
 from smoke.compose.stack import Project, page_of
 from smoke.table import Table
-from tasks.embedded.rest import Airflow, AirflowError
-from tasks.manifest import RunFolder
+from tasks.local_airflow.api_client import Airflow, AirflowError
+from tasks.run.folder import RunFolder
 from tasks.telemetry.tracking import RUN_TAG
 
 DAG, MODEL = "retrain_stroke", "fedrisk-stroke"

@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser().parse_args(arguments)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _terminate)
-    from tasks.cli.place import settings_here
+    from tasks.cli.settings import settings_here
 
     try:
         command = importlib.import_module(f"tasks.cli.{args.command}")

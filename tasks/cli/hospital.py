@@ -69,9 +69,9 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
 
 
 def _add(args: argparse.Namespace, settings: Settings, registered: Path) -> int:
+    from tasks.launch.environment import read_credentials
     from tasks.onboarding.kit import add_hospital
     from tasks.onboarding.kit_files import registered_values
-    from tasks.store import read_credentials
 
     superlink = args.superlink or settings.superlink
     authority = args.authority or (
@@ -108,7 +108,7 @@ def _add(args: argparse.Namespace, settings: Settings, registered: Path) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
-    from tasks.onboarding.check import check_hospital
+    from tasks.onboarding.checks.hospital import check_hospital
 
     checks = check_hospital(args.kit, args.study, args.source)
     if args.json:

@@ -23,7 +23,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         DataError: The run has made no report.
     """
     from tasks.errors import DataError, SettingsError
-    from tasks.store import open_run
+    from tasks.run.stored_run import open_run
 
     folder = open_run(settings, args.run_id)
     if not folder.have("plan.json").exists():

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from tasks.cli.request import add_request_options, request_of
+from tasks.cli.run_options import add_request_options, request_of
 from tasks.errors import SettingsError
 
 if TYPE_CHECKING:
-    from tasks.embedded.server import Running
-    from tasks.plan import Plan, Request
+    from tasks.local_airflow.server import Running
+    from tasks.run.plan import Plan, Request
     from tasks.settings import Settings
 
 
@@ -47,12 +47,14 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     Raises:
         FedriskError: The study or a choice is not sound, or Airflow could not run it.
     """
-    from tasks.cli.outcome import outcome_of, show
-    from tasks.embedded.server import airflow_running
-    from tasks.embedded.studies import find_known_study, register_study
-    from tasks.manifest import RunFolder
-    from tasks.plan import make_plan, run_limit, run_of
-    from tasks.store import open_run
+    from tasks.cli.run_summary import outcome_of, show
+    from tasks.local_airflow.server import airflow_running
+    from tasks.run.folder import RunFolder
+    from tasks.run.known_studies import find_known_study, register_study
+    from tasks.run.limits import run_limit
+    from tasks.run.plan import make_plan
+    from tasks.run.run_id import run_of
+    from tasks.run.stored_run import open_run
     from tasks.study import read_study
 
     started = time.monotonic()
@@ -137,8 +139,8 @@ def _conf(request: Request) -> dict[str, Any]:
 def _through_airflow(
     running: Running, plan: Plan, asked: _Asked, say: Callable[[str], None]
 ) -> str:
-    from tasks.cli.progress import follow
-    from tasks.embedded.rest import AirflowError, AlreadyThere
+    from tasks.cli.follow import follow
+    from tasks.local_airflow.api_client import AirflowError, AlreadyThere
 
     airflow, dag = running.airflow, f"retrain_{plan.study.name}"
     if running.processes is not None:

@@ -34,10 +34,10 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
 
 
 def _row(name: str, settings: Settings) -> tuple[str, ...]:
-    from tasks.cli.outcome import failed_step
-    from tasks.launch import read_endings
-    from tasks.plan import read_plan
-    from tasks.store import open_run
+    from tasks.cli.run_summary import failed_step
+    from tasks.run.ending import read_endings
+    from tasks.run.plan import read_plan
+    from tasks.run.stored_run import open_run
 
     folder = open_run(settings, name)
     plan = read_plan(folder)

@@ -24,8 +24,8 @@ def run(_args: argparse.Namespace, settings: Settings) -> int:
     Raises:
         FedriskError: One of them could not be made.
     """
-    from tasks.embedded.server import prepare as prepare_airflow
     from tasks.lake.setup import prepare as prepare_lake
+    from tasks.local_airflow.server import prepare as prepare_airflow
     from tasks.telemetry.tracking import prepare as prepare_tracking
 
     steps: dict[str, Callable[[Settings], None]] = {

@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
-from tasks.cli.request import add_request_options, request_of
+from tasks.cli.run_options import add_request_options, request_of
 
 if TYPE_CHECKING:
     from tasks.settings import Settings
@@ -36,9 +36,10 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     if args.name == "plan":
         return _plan(args, settings)
     from tasks.errors import SettingsError
-    from tasks.plan import read_plan
-    from tasks.step import STEPS, run_step
-    from tasks.store import open_run
+    from tasks.run.plan import read_plan
+    from tasks.run.step import run_step
+    from tasks.run.steps import STEPS
+    from tasks.run.stored_run import open_run
 
     if args.name in STEPS:
         plan = read_plan(open_run(settings, args.run_id))
@@ -53,9 +54,9 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
 
 
 def _plan(args: argparse.Namespace, settings: Settings) -> int:
-    from tasks.embedded.studies import find_known_study
     from tasks.errors import SettingsError
-    from tasks.plan import make_plan
+    from tasks.run.known_studies import find_known_study
+    from tasks.run.plan import make_plan
 
     if args.hospital is not None:
         raise SettingsError("step plan takes no --hospital; --hospitals names those of the run.")

@@ -28,7 +28,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     Raises:
         StudyError: The study is unknown or not sound.
     """
-    from tasks.embedded.studies import find_known_study
+    from tasks.run.known_studies import find_known_study
     from tasks.study import Study, read_study
 
     if args.action == "schema":

@@ -42,7 +42,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         SettingsError: The folder is not empty or cannot be made, or a number is out of range.
         StudyError: There is no such study, or it has no synthetic cohort.
     """
-    from tasks.data.synthetic import cohort
+    from tasks.data.synthetic.cohort import cohort
     from tasks.study import find_study, read_study
 
     out: Path = args.out.absolute()

@@ -9,7 +9,7 @@ import urllib.request
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tasks.embedded.server import Running
+    from tasks.local_airflow.server import Running
     from tasks.settings import Settings
 
 MLFLOW_PORT = 5000
@@ -32,8 +32,8 @@ def run(_args: argparse.Namespace, settings: Settings) -> int:
     Raises:
         FedriskError: Something did not start, or ended.
     """
-    from tasks.embedded.home import USER
-    from tasks.embedded.server import airflow_running
+    from tasks.local_airflow.home import USER
+    from tasks.local_airflow.server import airflow_running
 
     def say(text: str) -> None:
         print(text, flush=True)
@@ -55,9 +55,9 @@ def run(_args: argparse.Namespace, settings: Settings) -> int:
 
 
 def _mlflow(running: Running, settings: Settings) -> str:
-    from tasks.embedded.home import free_port
-    from tasks.embedded.processes import ProcessDied
     from tasks.errors import FedriskError
+    from tasks.local_airflow.home import free_port
+    from tasks.local_airflow.supervisor_client import ProcessDied
     from tasks.telemetry.tracking import prepare
 
     if settings.mlflow_uri.startswith(("http://", "https://")):

@@ -19,8 +19,8 @@ from tasks.errors import DataError
 from tasks.lake.s3 import s3a_address
 from tasks.lake.session import spark_session, tune
 from tasks.lake.tables import local_path, overwrite, spark_errors, store_failure
-from tasks.plan import hospital_source
-from tasks.step import Context, Result
+from tasks.run.plan import hospital_source
+from tasks.run.step import Context, Result
 from tasks.study import Study
 
 if TYPE_CHECKING:

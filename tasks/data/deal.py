@@ -13,12 +13,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from tasks.data.cohort_files import deal_cohort
 from tasks.data.fetch import local_copy, public_name
 from tasks.data.one_table import OneTable, open_table
 from tasks.data.sharing import Deal, Patients, columns_of_interest, share_out
+from tasks.data.synthetic.cohort_files import deal_cohort
 from tasks.errors import DataError
-from tasks.step import Context, Result
+from tasks.run.step import Context, Result
 from tasks.study import Study, canonical
 
 

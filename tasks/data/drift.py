@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.data.fetch import public_name
 from tasks.lake.tables import commits
-from tasks.plan import Plan
+from tasks.run.plan import Plan
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -20,7 +20,7 @@ from tasks.data.values import literal, quoted
 from tasks.errors import DataError
 from tasks.lake.session import spark_session, tune
 from tasks.lake.tables import overwrite, read_version
-from tasks.step import Context, Result
+from tasks.run.step import Context, Result
 from tasks.study import Feature, Study
 
 if TYPE_CHECKING:

@@ -30,8 +30,8 @@ from tasks.data.values import any_of, literal, quoted
 from tasks.errors import DataError
 from tasks.lake.session import spark_session, tune
 from tasks.lake.tables import commits, define, overwrite, read_version
-from tasks.manifest import TableVersion
-from tasks.step import Context, Result
+from tasks.run.manifest import TableVersion
+from tasks.run.step import Context, Result
 from tasks.study import Study
 
 if TYPE_CHECKING:

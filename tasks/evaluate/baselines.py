@@ -9,7 +9,7 @@ from __future__ import annotations
 from tasks.errors import DataError
 from tasks.model.importance import permutation_importance
 from tasks.model.rows import PARTS, Rows, concatenate, load_rows
-from tasks.step import Context, Result
+from tasks.run.step import Context, Result
 
 LEARNING = ("train", "validation")
 """The parts that a model is made of; test rows are read by the step score alone."""

@@ -18,7 +18,7 @@ from tasks.model.counted import Counted, Metric
 from tasks.model.forward import sigmoid
 from tasks.model.metrics import choose_threshold
 from tasks.model.scaling import Scaler
-from tasks.step import Context, Result
+from tasks.run.step import Context, Result
 from tasks.study import Feature, Study
 
 RIDGE = 1.0

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.evaluate.comparison import Interval
+from tasks.evaluate.results import Interval
 from tasks.model.counted import Counted, Metric
 from tasks.model.histogram import CENTRES, ScoreHistogram
 

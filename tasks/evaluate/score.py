@@ -10,10 +10,10 @@ from pathlib import Path
 
 from tasks.errors import DataError
 from tasks.evaluate.baselines import gold_rows
-from tasks.manifest import Manifest
 from tasks.model.artifact import RiskModel
 from tasks.model.scores import score as judged
-from tasks.step import Context, Result
+from tasks.run.manifest import Manifest
+from tasks.run.step import Context, Result
 
 
 def score(context: Context) -> Result:

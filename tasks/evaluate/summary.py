@@ -10,14 +10,14 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from tasks.evaluate.comparison import (
+from tasks.evaluate.resampling import Resamples, interval
+from tasks.evaluate.results import (
     CalibrationFigures,
     ConfusionCounts,
     ModelSummary,
     StratumFigures,
     TestFigures,
 )
-from tasks.evaluate.resampling import Resamples, interval
 from tasks.model.counted import Metric
 from tasks.model.forward import sigmoid
 from tasks.model.histogram import CENTRES, ScoreHistogram, summed

@@ -13,17 +13,16 @@ import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from tasks.errors import FedriskError
-from tasks.federation.certificates import write_private
-from tasks.federation.ended import ServerEnded, is_ended
-from tasks.federation.hospital import check_approved, hospital_config
-from tasks.federation.standing_rows import CONFIG, REFUSED
-from tasks.federation.supernode import SuperNode, serve
-from tasks.federation.termination import interruptible
-from tasks.manifest import RunFolder
-from tasks.objects import StoreUnavailable, remove
-from tasks.step import Context, Result
-from tasks.store import lake_store, open_run
+from tasks.errors import FedriskError, StoreUnavailable
+from tasks.federation.deployment.certificates import write_private
+from tasks.federation.deployment.supernode import SuperNode, serve
+from tasks.federation.deployment.termination import interruptible
+from tasks.federation.hospital.config import CONFIG, REFUSED, check_approved, hospital_config
+from tasks.federation.server_status import ServerEnded, is_ended
+from tasks.objects import remove
+from tasks.run.folder import RunFolder
+from tasks.run.step import Context, Result
+from tasks.run.stored_run import lake_store, open_run
 
 LASTS = timedelta(days=7)
 """How long, beyond the run's deadlines, a run may use the table: it may be resumed days later."""

@@ -15,7 +15,7 @@ import time
 import urllib.parse
 from collections.abc import Mapping
 
-from tasks.errors import DataError, ExitCode, FedriskError, SettingsError
+from tasks.errors import DataError, FedriskError, SettingsError, StoreUnavailable
 
 TRIES, PATIENCE = 3, 10.0
 """How often a store is asked for a sign of life, and for how many seconds each time."""
@@ -27,12 +27,6 @@ _AWAY = re.compile(
 )
 _REFUSED = re.compile(r"AccessDenied|Status Code: 403|InvalidAccessKeyId|SignatureDoesNotMatch")
 _NO_KEY = re.compile(r"NoAuthWithAWS|NoAwsCredentials|Unable to load credentials")
-
-
-class StoreAway(FedriskError):  # noqa: N818  (it says what is the matter)
-    """The store does not answer: retry."""
-
-    exit_code = ExitCode.TRANSIENT
 
 
 class StoreRefuses(DataError):  # noqa: N818  (it says what is the matter)
@@ -108,7 +102,7 @@ def await_store(environment: Mapping[str, str] | None = None) -> None:
 
     Raises:
         SettingsError: The address is not one.
-        StoreAway: No answer within 35 s.
+        StoreUnavailable: No answer within 35 s.
     """
     address = endpoint(os.environ if environment is None else environment)
     if not address:
@@ -132,7 +126,7 @@ def await_store(environment: Mapping[str, str] | None = None) -> None:
             return
         if attempt < TRIES - 1:
             time.sleep(2)
-    raise StoreAway(
+    raise StoreUnavailable(
         f"the store at {address} does not answer. Check AWS_ENDPOINT_URL and the network, and "
         "retry."
     )
@@ -171,7 +165,7 @@ def store_error(told: str, uri: str, owner: str) -> FedriskError | None:
             "AWS_ENDPOINT_URL."
         )
     if _AWAY.search(told):
-        return StoreAway(
+        return StoreUnavailable(
             f"{uri}: the store at {at} does not answer. Check AWS_ENDPOINT_URL and the network, "
             "and retry."
         )

@@ -18,10 +18,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.lake.classes import archive_for
-from tasks.lake.jars import ensure_jars, ensure_s3_jars
-from tasks.lake.java import find_java
-from tasks.lake.java_options import java_environment
+from tasks.lake.jvm.class_archive import archive_for
+from tasks.lake.jvm.find_java import find_java
+from tasks.lake.jvm.jars import ensure_jars, ensure_s3_jars
+from tasks.lake.jvm.options import java_environment
 from tasks.lake.s3 import await_store, is_s3, s3a_configuration
 from tasks.settings import Settings
 

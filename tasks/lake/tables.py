@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.errors import DataError, ExitCode, FedriskError
 from tasks.lake.s3 import is_s3, store_error
-from tasks.manifest import TableVersion
+from tasks.run.manifest import TableVersion
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from tasks.errors import DataError
-from tasks.manifest import write_atomically
+from tasks.files import write_atomically
 from tasks.model.forward import logits as network_logits
 from tasks.model.forward import parameter_count, sigmoid
 from tasks.model.scaling import Scaler

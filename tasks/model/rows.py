@@ -14,17 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.errors import DataError, ExitCode, FedriskError
+from tasks.errors import DataError, FedriskError, StoreUnavailable
 from tasks.objects import REFUSED
 from tasks.study import Study
 
 PARTS = ("train", "validation", "test")
-
-
-class StoreAway(FedriskError):  # noqa: N818  (it says what is the matter)
-    """The store of the tables does not answer: retry."""
-
-    exit_code = ExitCode.TRANSIENT
 
 
 @dataclass(frozen=True)
@@ -216,7 +210,9 @@ def _store_failure(told: str, uri: str) -> FedriskError | None:
     if re.search("NoSuchBucket", told):
         return DataError(f"{uri}: there is no bucket {bucket}. Make it, or check the address.")
     if re.search("error sending request|timed out|connect|status 5|dns error", told):
-        return StoreAway(f"{uri}: the store does not answer. Check AWS_ENDPOINT_URL and retry.")
+        return StoreUnavailable(
+            f"{uri}: the store does not answer. Check AWS_ENDPOINT_URL and retry."
+        )
     return None
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.errors import SettingsError
-from tasks.manifest import write_atomically
+from tasks.files import write_atomically
 from tasks.onboarding.folders import new_folder
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def init(out: Path, names: tuple[str, ...]) -> bool:
     """
     from cryptography.hazmat.primitives.serialization import Encoding
 
-    from tasks.federation import certificates
+    from tasks.federation.deployment import certificates
 
     if all((out / name).is_file() for name in FILES):
         held = set(certificates.names_of(read_certificate(out / "tls.crt")))
@@ -116,7 +116,7 @@ def renew(folder: Path, further: tuple[str, ...] = ()) -> datetime:
     """
     from cryptography.hazmat.primitives.serialization import Encoding
 
-    from tasks.federation import certificates
+    from tasks.federation.deployment import certificates
 
     authority = read_certificate(folder / "ca.crt")
     authority_key = _read_key(folder / AUTHORITY_KEY)

@@ -50,7 +50,7 @@ def add_hospital(
     Raises:
         SettingsError: An argument is not sound, or the hospital or its key is registered.
     """
-    from tasks.federation.certificates import make_node_key, write_private
+    from tasks.federation.deployment.certificates import make_node_key, write_private
 
     host, _, port = superlink.rpartition(":")
     if not host.strip("[]") or not port.isdigit() or not 0 < int(port) < 65536:
@@ -93,7 +93,7 @@ def add_hospital(
 
 
 def _fill(folder: Path, facts: KitFacts) -> None:
-    from tasks.federation.certificates import write_private
+    from tasks.federation.deployment.certificates import write_private
 
     texts = {
         "node.pub": f"{facts.public} {facts.name}\n",

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.errors import DataError
-from tasks.manifest import write_atomically
+from tasks.files import write_atomically
 from tasks.model.artifact import RiskModel
-from tasks.step import Context, Result
+from tasks.run.step import Context, Result
 from tasks.telemetry.sync import describe
 from tasks.telemetry.tracking import answering, client, open_run
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
-from tasks.evaluate.comparison import Comparison, Difference, Interval
+from tasks.evaluate.results import Comparison, Difference, Interval
 from tasks.study import Gates
 
 

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.errors import GateFailed
-from tasks.evaluate.comparison import Comparison
-from tasks.evaluate.report import write_report
-from tasks.manifest import write_atomically
+from tasks.evaluate.report.report import write_report
+from tasks.evaluate.results import Comparison
+from tasks.files import write_atomically
 from tasks.registry.champion import CHALLENGER, CHAMPION, PREVIOUS, aliased, registered_name
 from tasks.registry.gates import Gate, failures, judge
 from tasks.registry.packaging import log_model
 from tasks.registry.versions import crown, register
-from tasks.step import Context, Result
+from tasks.run.step import Context, Result
 from tasks.telemetry.database import TrackingError
 from tasks.telemetry.sync import log_metrics, sync
 from tasks.telemetry.tracking import answering, client, locked

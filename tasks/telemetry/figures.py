@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from tasks.manifest import Manifest
+from tasks.run.manifest import Manifest
 from tasks.telemetry.round_event import RoundEvent
 
 TRAINED = ("reference", "central", "local", "federated")

@@ -12,7 +12,7 @@ import threading
 from datetime import UTC, datetime
 from typing import Protocol
 
-from tasks.plan import Plan
+from tasks.run.plan import Plan
 from tasks.settings import Settings
 from tasks.telemetry.round_event import RoundEvent
 from tasks.telemetry.sync import log_rounds

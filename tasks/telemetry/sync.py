@@ -12,8 +12,9 @@ import logging
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from tasks.manifest import Manifest, RunFolder
-from tasks.plan import Plan, read_plan
+from tasks.run.folder import RunFolder
+from tasks.run.manifest import Manifest
+from tasks.run.plan import Plan, read_plan
 from tasks.settings import Settings
 from tasks.telemetry.figures import metrics_of, part_of, round_metrics, test_metrics
 from tasks.telemetry.round_event import RoundEvent, read_events

@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 from urllib.parse import urlparse
 
-from tasks.plan import Plan
+from tasks.run.plan import Plan
 from tasks.settings import Settings
 from tasks.telemetry.database import TrackingError, make, only_one
 

@@ -16,7 +16,7 @@ from smoke.compare import EarlierRun
 from smoke.compose.__main__ import IMAGES, OVERRIDES, smoke
 from smoke.compose.browser import find_browser
 from smoke.table import Table
-from tasks.manifest import RunFolder
+from tasks.run.folder import RunFolder
 
 
 def _answers(*command: str) -> bool:

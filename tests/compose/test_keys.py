@@ -16,9 +16,9 @@ from scripts import load_script
 
 from smoke.command import ROOT
 from tasks.errors import SettingsError
-from tasks.federation.certificates import make_node_key
+from tasks.federation.deployment.certificates import make_node_key
 from tasks.lake.identities import Key
-from tasks.store import read_credentials
+from tasks.launch.environment import read_credentials
 
 VOLUMES = (
     *("airflow", "credentials", "federation", "logs", "mlflow", "postgres", "registered", "s3"),

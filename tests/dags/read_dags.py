@@ -77,8 +77,7 @@ def main() -> None:
         "heavy": sorted(HEAVY & set(sys.modules)),
     }
     if question:
-        from study_form import plan_options
-
+        from fedrisk_airflow.study_form import plan_options
         from tasks.study import read_study
 
         dag = bag.dags["retrain_stroke"]
@@ -103,9 +102,8 @@ class Try(NamedTuple):
 
 def outcome(code: int, soft: Try | None = None) -> str:
     """The exception that an exit code becomes."""
-    from step_task import raise_for
-
-    from tasks.launch import Ending
+    from fedrisk_airflow.step_outcome import raise_for
+    from tasks.run.ending import Ending
 
     try:
         raise_for(Ending(step="deal", code=code, message="why", log="/log", seconds=1), soft)

@@ -18,14 +18,15 @@ from kubernetes_cluster import namespace as own_namespace
 from lake.s3_server import s3_server
 from standin import load_standin
 
-from tasks.embedded.home import AirflowHome
-from tasks.embedded.rest import NoSuchThing
-from tasks.embedded.server import Running, airflow_running
-from tasks.launch import Ending, read_endings
-from tasks.manifest import Manifest, RunFolder
-from tasks.plan import Request, make_plan
+from tasks.local_airflow.api_client import NoSuchThing
+from tasks.local_airflow.home import AirflowHome
+from tasks.local_airflow.server import Running, airflow_running
+from tasks.run.ending import Ending, read_endings
+from tasks.run.folder import RunFolder
+from tasks.run.manifest import Manifest
+from tasks.run.plan import Request, make_plan
+from tasks.run.stored_run import open_run
 from tasks.settings import Settings
-from tasks.store import open_run
 
 pytestmark = [pytest.mark.slow, pytest.mark.shared]
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from tasks.embedded.home import AirflowHome
-from tasks.plan import run_limit
+from tasks.local_airflow.home import AirflowHome
+from tasks.run.limits import run_limit
+from tasks.run.steps import STEPS
 from tasks.settings import Settings
-from tasks.step import STEPS
 from tasks.study import read_study
 
 pytestmark = pytest.mark.slow

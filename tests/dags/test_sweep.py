@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,13 +9,10 @@ from typing import Any
 import pytest
 from pod_api import NAMESPACE, PodApi
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "dags"))
-
-from step_task import this_airflow
+from fedrisk_airflow.step_outcome import this_airflow
 from sweep import swept
-
-from tasks.embedded.pods import AIRFLOW, DAG, FOLDER, INDEX, LOST_AFTER, MARKS, RUN, TASK
-from tasks.federation.ended import is_ended
+from tasks.federation.server_status import is_ended
+from tasks.launch.pods import AIRFLOW, DAG, FOLDER, INDEX, LOST_AFTER, MARKS, RUN, TASK
 from tasks.settings import Settings
 
 

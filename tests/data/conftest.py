@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from deltalake import DeltaTable
 
-from tasks.manifest import Manifest, TableVersion
-from tasks.plan import Request, make_plan
+from tasks.run.manifest import Manifest, TableVersion
+from tasks.run.plan import Request, make_plan
+from tasks.run.step import run_step
 from tasks.settings import Settings
-from tasks.step import run_step
 
 HEADER = ["id", "age", "sex", "smoker", "bmi", "visits", "stroke"]
 STUDY = """

@@ -90,7 +90,7 @@ def test_a_step_that_is_killed_leaves_no_manifest_and_the_version_before(house: 
     house.plan("killed")
     program = (
         "import sys; from pathlib import Path; from tasks.settings import Settings;"
-        "from tasks.step import run_step;"
+        "from tasks.run.step import run_step;"
         "run_step('collect', 'killed', Settings(home=Path(sys.argv[1])), 'north')"
     )
     process = subprocess.Popen(

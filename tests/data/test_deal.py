@@ -11,9 +11,9 @@ import pytest
 
 from tasks.data.sharing import largest_remainder, sizes
 from tasks.errors import DataError
-from tasks.plan import Request, make_plan
+from tasks.run.plan import Request, make_plan
+from tasks.run.step import run_step
 from tasks.settings import Settings
-from tasks.step import run_step
 from tasks.study import Share
 from tests.data.conftest import House, Rows, patients, text_of
 

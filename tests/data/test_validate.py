@@ -9,9 +9,9 @@ import pytest
 
 from tasks.data.drift import Outcome, bounds, remark
 from tasks.errors import DataError
-from tasks.plan import Request, make_plan
+from tasks.run.plan import Request, make_plan
+from tasks.run.step import run_step
 from tasks.settings import Settings
-from tasks.step import run_step
 from tests.data.conftest import House, patients, read, text_of
 
 

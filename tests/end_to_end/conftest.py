@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from whole_runs import FinishedRun, fedrisk
 
-from tasks.manifest import RunFolder
-from tasks.plan import Plan, Request, make_plan
+from tasks.run.folder import RunFolder
+from tasks.run.plan import Plan, Request, make_plan
+from tasks.run.step import run_step
+from tasks.run.steps import STEPS
 from tasks.settings import Settings
-from tasks.step import STEPS, run_step
 
 
 @pytest.fixture(scope="session")

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from small_run import SmallRun, make_run
 
-from tasks.evaluate.compare import compare, read_scores
-from tasks.evaluate.comparison import Comparison
+from tasks.evaluate.evaluation import compare, read_scores
+from tasks.evaluate.results import Comparison
 
 
 @pytest.fixture(scope="session")

@@ -10,10 +10,11 @@ import pyarrow as pa
 from deltalake import write_deltalake
 
 from tasks.data.profile import BINS, ColumnProfile, Group, Profile, merge_bins, merge_categories
-from tasks.manifest import Manifest, RunFolder, TableVersion
-from tasks.plan import Request, make_plan
+from tasks.run.folder import RunFolder
+from tasks.run.manifest import Manifest, TableVersion
+from tasks.run.plan import Request, make_plan
+from tasks.run.step import Context
 from tasks.settings import Settings
-from tasks.step import Context
 from tasks.study import Study
 
 STUDIES = Path(__file__).parents[2] / "dags" / "studies"

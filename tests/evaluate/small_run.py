@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from tasks.manifest import Manifest, RunFolder, TableVersion
 from tasks.model.artifact import RiskModel
 from tasks.model.scaling import Scaler
 from tasks.model.scores import score
-from tasks.plan import Plan, Request, make_plan
+from tasks.run.folder import RunFolder
+from tasks.run.manifest import Manifest, TableVersion
+from tasks.run.plan import Plan, Request, make_plan
+from tasks.run.step import Context
 from tasks.settings import Settings
-from tasks.step import Context
 from tasks.telemetry.round_event import RoundEvent, append_event
 
 STUDIES = Path(__file__).parents[2] / "dags" / "studies"

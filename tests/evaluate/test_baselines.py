@@ -13,7 +13,7 @@ from tasks.errors import DataError
 from tasks.evaluate.baselines import central, gold_rows, local
 from tasks.model.artifact import RiskModel
 from tasks.model.metrics import auroc
-from tasks.step import Context, Result
+from tasks.run.step import Context, Result
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from tasks.evaluate.reference import candidate, reference
 from tasks.model.artifact import RiskModel
 from tasks.model.metrics import auroc
 from tasks.model.rows import concatenate
-from tasks.step import Context
+from tasks.run.step import Context
 
 PUBLISHED = (
     "evaluation.published={name: Textbook, source: a book, intercept: -7, "

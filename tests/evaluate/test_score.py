@@ -11,11 +11,11 @@ from gold_run import at, gold_run
 from tasks.errors import DataError
 from tasks.evaluate.baselines import gold_rows
 from tasks.evaluate.score import score
-from tasks.manifest import Manifest
 from tasks.model.artifact import RiskModel
 from tasks.model.metrics import auroc
 from tasks.model.scores import Scores
-from tasks.step import Context, run_step
+from tasks.run.manifest import Manifest
+from tasks.run.step import Context, run_step
 
 
 def trained(home: Path, overrides: tuple[str, ...] = ()) -> Context:

@@ -8,9 +8,12 @@ from typing import Any
 import numpy as np
 from small_federation import ROWS, gold_table
 
-from tasks.federation.hospital import Hospital, HospitalConfig, TrainingRows
-from tasks.federation.link import Answers
-from tasks.federation.messages import Refusal, Wire, size_of
+from tasks.federation.hospital.client import Hospital
+from tasks.federation.hospital.config import HospitalConfig
+from tasks.federation.hospital.training_rows import TrainingRows
+from tasks.federation.messages import Refusal
+from tasks.federation.server.transport import Answers
+from tasks.federation.wire import Wire, size_of
 from tasks.study import Study
 
 

@@ -19,10 +19,11 @@ import pytest
 from deltalake import write_deltalake
 from tests_processes import processes_of
 
-from tasks.manifest import Manifest, RunFolder, TableVersion
-from tasks.plan import Plan, read_plan
+from tasks.run.folder import RunFolder
+from tasks.run.manifest import Manifest, TableVersion
+from tasks.run.plan import Plan, read_plan
+from tasks.run.step import Context
 from tasks.settings import Settings
-from tasks.step import Context
 from tasks.study import Study
 from tasks.telemetry.round_event import RoundEvent, read_events
 

@@ -11,12 +11,12 @@ import pytest
 from deltalake import write_deltalake
 from small_federation import ROWS, Step, gold_table, make_context
 
-from tasks.manifest import Manifest, TableVersion
 from tasks.model.artifact import RiskModel
 from tasks.model.metrics import auroc, log_loss
 from tasks.model.rows import load_rows
 from tasks.model.scaling import Moments, Scaler
-from tasks.step import run_step
+from tasks.run.manifest import Manifest, TableVersion
+from tasks.run.step import run_step
 
 pytestmark = pytest.mark.slow
 

@@ -13,10 +13,11 @@ import pytest
 from deltalake import write_deltalake
 from small_federation import Step, gold_table, make_context
 
-from tasks.federation.certificates import make_node_key
-from tasks.federation.deployment import environment, free_ports
-from tasks.manifest import Manifest, TableVersion
+from tasks.federation.deployment.certificates import make_node_key
+from tasks.federation.deployment.commands import environment
+from tasks.federation.deployment.local import free_ports
 from tasks.model.artifact import RiskModel
+from tasks.run.manifest import Manifest, TableVersion
 
 pytestmark = pytest.mark.slow
 

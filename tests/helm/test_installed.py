@@ -25,7 +25,7 @@ from ruamel.yaml import YAML
 from smoke.cluster.site import unmark_node
 from smoke.cluster.tools import Cluster
 from smoke.waits import NotReached, until
-from tasks.federation.certificates import make_node_key
+from tasks.federation.deployment.certificates import make_node_key
 
 SPACE, RELEASE = "chart-test", "fedrisk"
 TAG = os.environ.get("FEDRISK_TEST_TAG", "dev")

@@ -559,7 +559,7 @@ def test_the_pods_of_a_runs_federation_are_not_evicted(
     render: Render, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(str(CHART.parents[1] / "dags"))
-    from pod_manifest import PodOf
+    from fedrisk_airflow.kubernetes.pod_spec import PodOf
 
     objects = render(values=hospitals(1, supernode={"enabled": True}))
     spec = budgets(objects)["fedrisk-run"]

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from smoke.waits import until
-from tasks.step import STEPS
+from tasks.run.steps import STEPS
 
 Inside = Callable[..., subprocess.CompletedProcess[str]]
 pytestmark = [pytest.mark.slow, pytest.mark.end_to_end, pytest.mark.timeout(3600)]
@@ -275,8 +275,8 @@ def test_spark_maps_the_archive_of_its_classes(inside: Inside) -> None:
         "spark",
         "from pathlib import Path\n"
         "import os, subprocess\n"
-        "from tasks.lake.classes import archive_for\n"
-        "from tasks.lake.jars import jars_folder, s3_jars_folder\n"
+        "from tasks.lake.jvm.class_archive import archive_for\n"
+        "from tasks.lake.jvm.jars import jars_folder, s3_jars_folder\n"
         "home = Path('/var/lib/fedrisk')\n"
         "java = Path(os.environ['JAVA_HOME'])\n"
         "print(archive_for(home, java, jars_folder(home), s3_jars_folder(home)))\n"

@@ -10,7 +10,7 @@ from kubernetes_cluster import need_cluster
 from smoke.cluster.__main__ import IMAGES, STAGES, go_through, smoke_on, the_cluster
 from smoke.compare import EarlierRun
 from smoke.table import Table
-from tasks.manifest import RunFolder
+from tasks.run.folder import RunFolder
 
 
 def image(name: str) -> None:

@@ -16,14 +16,14 @@ from lake.s3_server import S3Server, free_ports, s3_server
 
 from tasks.data.fetch import local_copy
 from tasks.errors import DataError, ExitCode
-from tasks.lake.s3 import StoreAway, StoreRefuses, s3a_configuration, store_error
+from tasks.lake.s3 import StoreRefuses, StoreUnavailable, s3a_configuration, store_error
 from tasks.lake.session import close_session
-from tasks.manifest import Manifest
 from tasks.model.rows import load_rows
 from tasks.objects import keys
-from tasks.plan import Request, make_plan
+from tasks.run.manifest import Manifest
+from tasks.run.plan import Request, make_plan
+from tasks.run.step import run_step
 from tasks.settings import Settings
-from tasks.step import run_step
 from tasks.study import Study, read_study
 
 HOSPITALS = ["north", "south"]
@@ -192,7 +192,7 @@ def test_a_store_that_goes_away_during_a_step_is_worth_a_retry(
     close_session()
     before = time.monotonic()
     try:
-        with pytest.raises(StoreAway, match="does not answer"):
+        with pytest.raises(StoreUnavailable, match="does not answer"):
             local_copy("s3a://fl-demo-data-north/x", tmp_path, settings_of(tmp_path), "hospital n")
     finally:
         close_session()
@@ -264,4 +264,4 @@ def test_a_stores_failures_are_told_apart(told: str, code: int, words: str) -> N
 def test_other_failures_are_not_laid_upon_the_store() -> None:
     assert store_error("java.net.ConnectException", "/home/lake/gold", "") is None
     assert store_error("DELTA_VERSION_NOT_FOUND", "s3a://b/gold", "") is None
-    assert isinstance(store_error("Connect to s3:1 failed", "s3a://b/x", ""), StoreAway)
+    assert isinstance(store_error("Connect to s3:1 failed", "s3a://b/x", ""), StoreUnavailable)

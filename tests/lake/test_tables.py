@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from tasks.errors import DataError, SettingsError
-from tasks.lake.java import OLDEST, find_java, java_version
+from tasks.lake.jvm.find_java import OLDEST, find_java, java_version
 from tasks.lake.setup import prepare
 from tasks.lake.tables import local_path
-from tasks.manifest import TableVersion
+from tasks.run.manifest import TableVersion
 from tasks.settings import Settings
 
 

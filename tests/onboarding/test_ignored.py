@@ -39,7 +39,11 @@ def test_what_is_of_the_project_is_not_taken_for_a_key(checkout: Path) -> None:
     ).stdout.split("\n")
     for path in (".env.example", "tasks/federation/app/new.py", "tests/federation/new.py"):
         assert not ignored(checkout, path)
-    for path in ("tasks/federation/desk.py", "tests/federation/conftest.py", ".env.example"):
+    for path in (
+        "tasks/federation/standing/dispatcher.py",
+        "tests/federation/conftest.py",
+        ".env.example",
+    ):
         assert path in listed
     taken = subprocess.run(
         ["git", "ls-files", "--cached", "--ignored", "--exclude-standard"],

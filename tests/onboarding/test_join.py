@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.federation.deployment import free_ports
+from tasks.federation.deployment.local import free_ports
+from tasks.onboarding.checks.superlink import check_link
 from tasks.onboarding.keys import unregister
-from tasks.onboarding.link import check_link
 from tests.onboarding.conftest import Consortium
 
 pytestmark = pytest.mark.slow

@@ -17,9 +17,9 @@ from ruamel.yaml import YAML
 
 from tasks.cli import main
 from tasks.errors import SettingsError
-from tasks.federation.certificates import make_node_key
-from tasks.federation.renewal import LOOK
-from tasks.onboarding.check import check_hospital
+from tasks.federation.deployment.certificates import make_node_key
+from tasks.federation.standing.certificate_watch import LOOK
+from tasks.onboarding.checks.hospital import check_hospital
 from tasks.onboarding.keys import read_private_key, registered_keys
 from tests.onboarding.conftest import Consortium
 

@@ -13,7 +13,7 @@ from airflow.executors.local_executor import LocalExecutor
 from airflow.utils.state import TaskInstanceState
 from ordered_executor import OrderedLocalExecutor
 
-from tasks.embedded.home import EXECUTOR
+from tasks.local_airflow.home import EXECUTOR
 
 SUCCESS, FAILED = TaskInstanceState.SUCCESS, TaskInstanceState.FAILED
 KEY = ("retrain_stroke", "champion", "run", 1, -1)

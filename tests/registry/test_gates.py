@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from small_run import make_run
 
-from tasks.evaluate.compare import compare, read_scores
-from tasks.evaluate.comparison import Difference
+from tasks.evaluate.evaluation import compare, read_scores
+from tasks.evaluate.results import Difference
 from tasks.registry.gates import failures, judge
 from tasks.study import Gates
 

@@ -16,7 +16,7 @@ from tasks.model.artifact import RiskModel
 from tasks.model.raw import raw_to_features
 from tasks.registry.champion import aliased
 from tasks.registry.rollback import rollback
-from tasks.step import run_step
+from tasks.run.step import run_step
 
 NAME = "fedrisk-stroke"
 FRESH = """

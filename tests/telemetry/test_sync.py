@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from small_run import make_run, settings_at
 
-from tasks.step import run_step
+from tasks.run.step import run_step
 from tasks.telemetry import live
 from tasks.telemetry.database import TrackingError
 from tasks.telemetry.live import MlflowRounds

@@ -5,16 +5,12 @@ The run's id says how: the stand-in for fedrisk's image looks at it.
 
 from __future__ import annotations
 
-import sys
 from datetime import timedelta
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[3] / "dags"))
 
 from airflow.sdk import DAG
-from step_task import step_task
-from sweep import fedrisk_sweep
 
+from fedrisk_airflow.step_task import step_task
+from sweep import fedrisk_sweep
 from tasks.settings import Settings
 from tasks.study import read_study
 

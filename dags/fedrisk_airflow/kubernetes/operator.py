@@ -1,0 +1,403 @@
+"""The operator of the launcher ``kubernetes``: one step of a run as one pod.
+
+A thin ``KubernetesPodOperator`` with the house's defaults. It hands the pod's description over,
+waits without a worker's slot, and turns the pod's end into what the launcher ``process`` leaves as
+well: the step's log, how it ended (``ends/<step>.json``) and an exception that says why.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC
+from functools import cached_property
+from typing import Any
+
+from airflow.providers.cncf.kubernetes.operators.pod import (
+    FoundMoreThanOnePodFailure,
+    KubernetesPodOperator,
+)
+from airflow.sdk.exceptions import AirflowException, AirflowSkipException, AirflowTaskTimeout
+from kubernetes.client import V1ObjectMeta, V1Pod
+from kubernetes.client.exceptions import ApiException
+
+from fedrisk_airflow.kubernetes.api_errors import (
+    UNREACHABLE,
+    is_lost,
+    is_over,
+    meaning_of,
+    never_starts,
+    patiently,
+    words_of,
+)
+from fedrisk_airflow.kubernetes.pod_outcome import code_and_reason, refused, seconds_of
+from fedrisk_airflow.kubernetes.pod_spec import (
+    CONTAINER,
+    PodOf,
+    annotations_of,
+    limits_of,
+    manifest_of,
+)
+from fedrisk_airflow.kubernetes.server_wait import release_hospitals, why_no_server
+from fedrisk_airflow.step_outcome import NO_RETRY, raise_for, tell_assets, this_airflow
+from tasks.errors import ExitCode, FedriskError, StudyError
+from tasks.launch.pods import AIRFLOW, GRACE, in_cluster, kubeconfig
+from tasks.run.ending import Ending, StepRecord
+from tasks.run.folder import RunFolder
+from tasks.run.plan import Plan, read_plan
+from tasks.run.run_id import run_of
+from tasks.run.steps import STEPS
+from tasks.run.stored_run import open_run
+from tasks.settings import Settings
+
+
+def given_up(context: Any) -> None:
+    """Airflow's call once a task has failed for good, also where its process could not say so.
+
+    Args:
+        context: Airflow's.
+    """
+    task = context["task"]
+    if not isinstance(task, PodStep):
+        return
+    if isinstance(task.hospital, str | None) and not (record := task.record(context)).file.exists():
+        said = context.get("exception") or "it gave no reason; look at the scheduler's log"
+        record.write(ExitCode.FAILED, f"Airflow has failed the task: {said}")
+    task.release_hospitals(context)
+
+
+HOUSE: dict[str, Any] = {
+    # A waiting task takes no worker's slot, and a killed scheduler leaves the pod at work.
+    "deferrable": True,
+    # Deferred tasks lose what the sidecar would hand over; the step's manifest is the result.
+    "do_xcom_push": False,
+    "on_finish_action": "delete_pod",
+    "on_kill_action": "delete_pod",
+    "termination_message_policy": "FallbackToLogsOnError",
+    "termination_grace_period": GRACE,
+    "log_events_on_failure": True,
+    # The whole of a pod's description hides the one line that says what happened.
+    "log_pod_spec_on_failure": False,
+    "base_container_name": CONTAINER,
+    "startup_check_interval_seconds": 2,
+    "poll_interval": 2,
+    # The step's lines reach the task's log while it works, so nobody waits for the pod's log to
+    # end, which a pod that hangs never lets it.
+    "logging_interval": 10,
+    # In a cluster its service account, elsewhere KUBECONFIG; no connection has to be made.
+    "kubernetes_conn_id": None,
+    "on_failure_callback": given_up,
+}
+"""What every pod's operator has in common."""
+LOG_LINES = 20_000
+"""The end of a step's output that is kept."""
+FIRST_CALL = 120.0
+"""Seconds that a cluster which does not answer is asked before a pod is started."""
+LOOK = 30.0
+"""Seconds that it is asked for a pod that was waited for, in a worker's slot."""
+WATCH_AGAIN = 600.0
+"""Seconds for which a pod that cannot be watched is waited for all the same."""
+STEADY = 300.0
+"""Seconds after which a watch that ends counts as one that had worked."""
+
+
+class PodStep(KubernetesPodOperator):
+    """Run one step as a pod.
+
+    Args:
+        step: A key of ``tasks.run.steps.STEPS``.
+        study: The study's name.
+        hospital: The hospital, for a step that runs once a hospital.
+        skip_if: Says, from the frozen study, why the step does not apply; None if it does.
+        soft: Whether the run can do without this step: its last failure is a skipped task.
+        work_within: Seconds that the step itself gets once its pod runs.
+        kwargs: What the operator takes.
+    """
+
+    template_fields = ("hospital",)
+    ui_color = "#e8f1f8"
+
+    def __init__(
+        self,
+        *,
+        step: str,
+        study: str,
+        hospital: str | None = None,
+        skip_if: Callable[[Any], str | None] | None = None,
+        soft: bool = False,
+        work_within: float = 3600,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**{**HOUSE, **kwargs})
+        self.step = step
+        self.study = study
+        self.hospital = hospital
+        self.skip_if = skip_if
+        self.soft = soft
+        self.work_within = work_within
+        self.seen: Any = None
+        self.ending: Ending | None = None
+        self.warnings: list[str] = []
+        self.lines: list[str] = []
+
+    @cached_property
+    def settings(self) -> Settings:
+        """Those of the process that runs the task."""
+        return Settings.from_environment()
+
+    @property
+    def which(self) -> PodOf:
+        """The pod that the step needs."""
+        return PodOf(self.step, self.hospital, self.settings.federation == "standing")
+
+    def execute(self, context: Any) -> None:
+        """Start the pod and wait for it in the triggerer."""
+        with self._recording(context):
+            folder = self._folder(context)
+            plan = self._plan(folder)
+            if self.skip_if is not None and (reason := self.skip_if(plan.study)):
+                raise AirflowSkipException(reason)
+            self._know_pods(plan)
+            patiently(lambda: self._end_former(context), FIRST_CALL)
+            if (done := folder.find(self.step, self.hospital)) is not None:
+                self.log.info("step %s is done already; its manifest is kept", self.step)
+                # In place of what an earlier try may have told.
+                self.record(context).write(ExitCode.DONE, "", done.seconds)
+                tell_assets(self, folder, context)
+                return
+            pod = self.which
+            if why := why_no_server(pod, self.settings, folder.run, context["ti"]):
+                self._end(context, ExitCode.REFUSED, why)
+            self.namespace, self.name = self.settings.namespace, pod.name
+            self.pod_template_dict = manifest_of(
+                pod,
+                plan,
+                self.settings,
+                study=self.study,
+                annotations=annotations_of(context, folder.run),
+            )
+            # The last bound, kept by the cluster alone: for a pod that everybody has forgotten.
+            self.active_deadline_seconds = int(plan.study.compute.start_within + self.work_within)
+            try:
+                super().execute(context)
+            except ApiException as error:
+                self._end(context, *refused(error.status or 0, words_of(error)))
+
+    def trigger_reentry(self, context: Any, event: dict[str, Any]) -> None:
+        """Go on once the pod has ended, was given up, or could not be watched.
+
+        Raises:
+            AirflowFailException: The step ended with an exit code after which no retry helps.
+            AirflowException: It ended otherwise, and is tried again.
+            AirflowSkipException: The run can do without it.
+            TaskDeferred: The pod is still there, and is waited for again.
+        """
+        with self._recording(context):
+            plan = self._plan(self._folder(context))
+            self._know_pods(plan)
+            event, trouble = self._look(context, event)
+            if self.seen is None or not is_lost(self.seen):
+                # Its own count of tries knows nothing of how long they took.
+                given = {**event, "_redefer_count": self.MAX_REDEFER_ATTEMPTS}
+                try:
+                    super().trigger_reentry(context, given)
+                except (AirflowException, *UNREACHABLE) as error:
+                    self.log.debug("the pod's operator says: %s", error)
+            code, why = code_and_reason(
+                self.seen,
+                container=CONTAINER,
+                status=event["status"],
+                limit=limits_of(self.which, plan.study, self.settings),
+                warnings=self.warnings,
+                lines=self.lines,
+            )
+            if trouble:
+                code, why = ExitCode.TRANSIENT, trouble
+                self._end_own(context)
+            self._end(context, code, why)
+
+    def resume_execution(self, next_method: str, next_kwargs: Any, context: Any) -> Any:
+        """See that a pod whose trigger has failed does not stay, and that this is told."""
+        with self._recording(context):
+            return super().resume_execution(next_method, next_kwargs, context)
+
+    def _look(self, context: Any, event: dict[str, Any]) -> tuple[dict[str, Any], str]:
+        """See the pod as it is now, and go back to waiting where it could not be watched.
+
+        Returns:
+            The event, and why the pod is given up although it may be at work; empty if it is not.
+        """
+        name, namespace = event["name"], event["namespace"]
+        try:
+            self.seen = patiently(lambda: self.hook.get_pod(name, namespace), LOOK)
+        except UNREACHABLE as error:
+            if isinstance(error, ApiException) and error.status == 404:
+                return event, ""
+            trouble = f"Kubernetes does not answer as it should: {words_of(error)}"
+        else:
+            # The trigger tells of a pod that cannot start in the same word.
+            hopeless = is_over(self.seen, CONTAINER) or never_starts(self.seen)
+            away = event["status"] == "error" and not hopeless
+            if not away or is_lost(self.seen):
+                return event, ""
+            # The trigger's client puts the answer's headers into its message.
+            said = event.get("message", "").partition("HTTP response headers")[0]
+            trouble = f"the pod could not be watched to its end: {' '.join(said.split())}"
+        self._watch_again(context, event, trouble)
+        # As after a timeout, so that nobody waits here for the pod's end.
+        return {**event, "status": "timeout", "message": trouble}, trouble
+
+    def _watch_again(self, context: Any, event: dict[str, Any], trouble: str) -> None:
+        """Wait for the pod in the triggerer again, unless that was of no use for too long."""
+        now = time.time()
+        again = now - event.get("_watched_again", 0.0) < STEADY
+        since = event["_trouble_since"] if again else now
+        if now - since > WATCH_AGAIN:
+            return
+        self.log.warning("%s; the pod %s is waited for again", trouble, event["name"])
+        self.trigger_kwargs = {"_watched_again": now, "_trouble_since": since}
+        self.pod = V1Pod(metadata=V1ObjectMeta(name=event["name"], namespace=event["namespace"]))
+        self.invoke_defer_method(last_log_time=event.get("last_log_time"), context=context)
+
+    def _plan(self, folder: RunFolder) -> Plan:
+        plan = read_plan(folder)
+        if plan.study.name != self.study:
+            raise StudyError(
+                f"run {folder.run} is of study {plan.study.name}, not of {self.study}: start "
+                "another run."
+            )
+        return plan
+
+    def _know_pods(self, plan: Plan | None = None) -> None:
+        """Say which pods are this task's, where they are, and how long one may take to start."""
+        self.labels = {**self.which.labels, AIRFLOW: this_airflow()}
+        self.in_cluster, self.config_file = in_cluster(), kubeconfig()
+        if plan is not None:
+            self.schedule_timeout_seconds = int(plan.study.compute.place_within)
+            self.startup_timeout_seconds = int(plan.study.compute.start_within)
+
+    @contextlib.contextmanager
+    def _recording(self, context: Any) -> Iterator[None]:
+        """Let no failure go untold: whatever is raised becomes the step's ending."""
+        try:
+            yield
+        except AirflowSkipException:
+            raise
+        except (Exception, AirflowTaskTimeout) as error:
+            if self.ending is not None and self.ending.code != ExitCode.DONE:
+                raise
+            self.log.warning("what ends the step", exc_info=True)
+            self._end_own(context)
+            self._end(context, *meaning_of(error))
+
+    def _end_own(self, context: Any) -> None:
+        """End the pod of this try, if there is one and the cluster lets us."""
+        try:
+            self._know_pods()
+            self._end_former(context, own=True)
+        except Exception as error:  # noqa: BLE001  (the step's own failure is to be told, not this one)
+            self.log.warning("its pod may be left, to the next try or the sweep: %s", error)
+
+    def _end_former(self, context: Any, own: bool = False) -> None:
+        """End what earlier tries have left.
+
+        The operator would go on with such a pod. But where a waiting task was cleared the
+        triggerer is about to end it, and steps go on by themselves from where they were.
+
+        Args:
+            context: Airflow's.
+            own: Whether the pod of this try is ended too.
+        """
+        selector = self._build_find_pod_label_selector(context, exclude_checked=False)
+        found = self.client.list_namespaced_pod(self.settings.namespace, label_selector=selector)
+        for pod in found.items:
+            former = pod.metadata.labels["try_number"] != str(context["ti"].try_number)
+            if own or former:
+                self.log.info("ending pod %s of try %s", pod.metadata.name, pod.metadata.labels)
+                self.pod_manager.delete_pod(pod)
+
+    def find_pod(self, namespace: str, context: Any, *, exclude_checked: bool = True) -> Any:
+        """Find this task's pod, but none that is already ending: on a lost node one stays so."""
+        selector = self._build_find_pod_label_selector(context, exclude_checked=exclude_checked)
+        listed = patiently(
+            lambda: self.client.list_namespaced_pod(namespace, label_selector=selector), LOOK
+        )
+        found = [pod for pod in listed.items if pod.metadata.deletion_timestamp is None]
+        if len(found) > 1:
+            raise FoundMoreThanOnePodFailure(", ".join(pod.metadata.name for pod in found))
+        return found[0] if found else None
+
+    def cleanup(
+        self, pod: Any, remote_pod: Any, xcom_result: Any = None, context: Any = None
+    ) -> None:
+        """Keep what Kubernetes knows of the pod before it is deleted."""
+        self.seen = remote_pod
+        try:
+            events = self.pod_manager.read_pod_events(remote_pod).items
+            self.warnings = [each.message for each in events if each.type == "Warning"]
+        except UNREACHABLE as error:
+            self.log.warning("the pod's events cannot be read: %s", words_of(error))
+        super().cleanup(pod, remote_pod, xcom_result, context)
+
+    def _write_logs(self, pod: Any, follow: bool = False, since_time: Any = None) -> None:  # noqa: ARG002
+        """Keep the step's output; Airflow's log gets what the trigger has not written yet.
+
+        The log is never followed: a pod that was given up may hang for ever.
+        """
+        answer = self.client.read_namespaced_pod_log(
+            name=pod.metadata.name,
+            namespace=pod.metadata.namespace,
+            container=CONTAINER,
+            timestamps=True,
+            tail_lines=LOG_LINES,
+            # Otherwise the client hands out Python's spelling of the bytes.
+            _preload_content=False,
+        )
+        text = answer.data.decode("utf-8", errors="replace")
+        # The trigger leaves out the second in which it reads, so that one is written here.
+        since = f"{since_time.astimezone(UTC):%Y-%m-%dT%H:%M:%S}" if since_time else ""
+        for line in text.splitlines():
+            when, _, words = line.partition(" ")
+            self.lines.append(words)
+            if when[: len(since)] >= since:
+                self.log.info("[%s] %s", CONTAINER, words)
+
+    def _end(self, context: Any, code: int, why: str) -> None:
+        """Leave what a launched step leaves, and tell Airflow how it ended."""
+        record, ti = self.record(context), context["ti"]
+        if code == ExitCode.DONE:
+            code, why = self._handed_over(record.folder)
+        record.write_log(self.lines)
+        self.ending = record.write(code, why, seconds_of(self.seen, CONTAINER))
+        if code in NO_RETRY or (code != ExitCode.DONE and ti.try_number > ti.max_tries):
+            self.release_hospitals(context)
+        raise_for(self.ending, ti if self.soft else None)
+        tell_assets(self, record.folder, context)
+
+    def release_hospitals(self, context: Any) -> None:
+        """Once the run's server will not come (again): let no hospital's pod wait for it."""
+        try:
+            release_hospitals(self.step, self.settings, self._folder(context).run)
+        except FedriskError as error:
+            self.log.warning("hospitals wait until the sweep tells them: %s", error)
+
+    def record(self, context: Any) -> StepRecord:
+        """Where the step tells how it ended."""
+        return StepRecord(self._folder(context), self.step, self.hospital)
+
+    def _handed_over(self, folder: RunFolder) -> tuple[int, str]:
+        """Fetch what the pod has left; a pod that leaves no manifest has not done its step."""
+        try:
+            if not STEPS[self.step].private:
+                folder.fetch(self.step, self.hospital)
+            if folder.find(self.step, self.hospital) is None:
+                return ExitCode.FAILED, (
+                    f"the pod ended well, but the step's manifest is not in {self.settings.store}"
+                )
+        except FedriskError as error:
+            return error.exit_code, str(error)
+        return ExitCode.DONE, ""
+
+    def _folder(self, context: Any) -> RunFolder:
+        return open_run(self.settings, run_of(context["run_id"], self.study))

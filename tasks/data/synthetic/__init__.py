@@ -1,0 +1,1 @@
+"""A synthetic cohort from published aggregates."""

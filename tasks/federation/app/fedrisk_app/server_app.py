@@ -1,5 +1,0 @@
-"""The ServerApp's name in the bundle; Flower looks for an assignment."""
-
-from tasks.federation import server_app
-
-app = server_app.app

@@ -1,0 +1,1 @@
+"""A federation of one run's own: processes, keys, certificates, ports."""

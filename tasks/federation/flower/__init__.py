@@ -1,0 +1,1 @@
+"""All code that touches Flower; its private API is used here and nowhere else."""

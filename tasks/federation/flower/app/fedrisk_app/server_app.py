@@ -1,0 +1,5 @@
+"""The ServerApp's name in the bundle; Flower looks for an assignment."""
+
+from tasks.federation.flower import server_app
+
+app = server_app.app

@@ -1,0 +1,1 @@
+"""A hospital's side of training: configuration, rows, answers."""

@@ -1,0 +1,1 @@
+"""The server of one run: rounds, checkpoint, final model."""

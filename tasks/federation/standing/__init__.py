@@ -1,0 +1,1 @@
+"""Long-running services: the SuperLink's dispatcher and what submits runs to it."""

@@ -1,0 +1,52 @@
+"""Encoding of messages: typed fields, arrays as bytes, with checks on the way in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.errors import DataError
+
+Wire = dict[str, Any]
+"""Fields of a Flower ``ConfigRecord``: int, float, str, bytes."""
+
+
+Floats = NDArray[np.float32]
+
+
+def size_of(wire: Mapping[str, Any]) -> int:
+    """Payload of a message in bytes: its arrays, 8 a number, and its texts."""
+    return sum(len(v) if isinstance(v, bytes | str) else 8 for v in wire.values())
+
+
+def _packed(array: NDArray[Any], dtype: type) -> bytes:
+    return np.ascontiguousarray(array, dtype=dtype).tobytes()
+
+
+def _unpacked(wire: Mapping[str, Any], name: str, dtype: type, count: int) -> NDArray[Any]:
+    content = wire.get(name)
+    wanted = count * np.dtype(dtype).itemsize
+    if not isinstance(content, bytes) or len(content) != wanted:
+        got = f"{len(content)} bytes" if isinstance(content, bytes) else type(content).__name__
+        raise DataError(f"field {name} must be {count} numbers in {wanted} bytes, not {got}.")
+    array: NDArray[Any] = np.frombuffer(content, dtype=dtype)
+    if not np.isfinite(array).all():
+        raise DataError(f"field {name} holds numbers that are not finite.")
+    return array
+
+
+def _number(wire: Mapping[str, Any], name: str) -> float:
+    value = wire.get(name)
+    if not isinstance(value, int | float) or not np.isfinite(value):
+        raise DataError(f"field {name} must be a finite number.")
+    return float(value)
+
+
+def _whole(wire: Mapping[str, Any], name: str) -> int:
+    value = wire.get(name)
+    if not isinstance(value, int) or value < 0:
+        raise DataError(f"field {name} must be a whole number of 0 or more.")
+    return value

@@ -1,0 +1,1 @@
+"""The Java side of Spark: runtime, options, jars, class archive."""

@@ -1,0 +1,1 @@
+"""How a step is started: as a process or as a pod."""

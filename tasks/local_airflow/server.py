@@ -1,0 +1,271 @@
+"""Start the embedded Airflow for one command, or use the one that ``fedrisk up`` has started."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Literal
+
+from tasks.files import write_atomically
+from tasks.local_airflow.api_client import Airflow, AirflowBusy, AirflowError
+from tasks.local_airflow.home import CHECKOUT, POOLS, USER, AirflowHome, free_port
+from tasks.local_airflow.sqlite_triggers import never_reuse_triggers
+from tasks.local_airflow.supervisor_client import Processes, kept_processes
+from tasks.settings import Settings
+
+PORT = 8080
+MIGRATION_DEADLINE = 240.0
+START_DEADLINE = 180.0
+DAG_DEADLINE = 120.0
+PODS_DEADLINE = 60.0
+POLL = 0.2
+
+Purpose = Literal["run", "up"]
+
+
+@dataclass(frozen=True)
+class Running:
+    """A running Airflow.
+
+    Attributes:
+        airflow: Its REST interface.
+        home: Its folder.
+        processes: Its processes; None where another command owns them.
+        watched: Names of the processes that must stay alive.
+    """
+
+    airflow: Airflow
+    home: AirflowHome
+    processes: Processes | None
+    watched: tuple[str, ...] = ()
+
+    def check(self) -> None:
+        """Raise if one of Airflow's processes has died.
+
+        Raises:
+            ProcessDied: One has.
+        """
+        if self.processes is not None:
+            self.processes.check(*self.watched)
+
+    def wait_for_dag(self, dag: str) -> None:
+        """Wait until Airflow has read a DAG.
+
+        Raises:
+            AirflowError: It has not in time; the message has the import errors.
+        """
+        deadline = time.monotonic() + DAG_DEADLINE
+        while time.monotonic() < deadline:
+            self.check()
+            found = self.airflow.dag(dag)
+            if found is not None and not found["has_import_errors"]:
+                return
+            if errors := [e for e in self.airflow.import_errors() if e.startswith("retrain.py")]:
+                raise AirflowError("Airflow cannot read its DAGs:\n" + "\n".join(errors))
+            time.sleep(POLL)
+        errors = self.airflow.import_errors()
+        raise AirflowError(
+            f"Airflow has not read DAG {dag} within {DAG_DEADLINE:g} s. "
+            + ("Import errors:\n" + "\n".join(errors) if errors else "It told no import error.")
+        )
+
+
+def prepare(settings: Settings) -> None:
+    """Make or update Airflow's database.
+
+    Raises:
+        AirflowBusy: A command is using it.
+        AirflowError: It took too long.
+        ProcessDied: Airflow's migration failed.
+    """
+    home = AirflowHome(settings)
+    with _lock(home, "run"), kept_processes(settings) as processes:
+        home.configure(PORT, schedules=False)
+        _migrate(home, processes)
+
+
+@contextlib.contextmanager
+def airflow_running(
+    settings: Settings, purpose: Purpose, say: Callable[[str], None]
+) -> Iterator[Running]:
+    """Have an Airflow until the block is left.
+
+    Args:
+        settings: Where it lives.
+        purpose: ``run`` starts an API server and a scheduler that follows no schedule (and, for
+            pods, a triggerer), or uses the Airflow of an ``up`` on the same home; ``up`` starts
+            everything.
+        say: Told what is being waited for.
+
+    Raises:
+        AirflowBusy: Another command uses this home.
+        AirflowError: Airflow did not come up in time.
+        ProcessDied: One of its processes ended while it came up.
+    """
+    home = AirflowHome(settings)
+    with contextlib.ExitStack() as stack:
+        try:
+            lock = stack.enter_context(_lock(home, purpose))
+        except _Shared as shared:
+            say(f"using the Airflow that `fedrisk up` has started at {shared.url}")
+            yield Running(Airflow(shared.url, USER, home.password()), home, None)
+            return
+        processes = stack.enter_context(kept_processes(settings))
+        # Two runs that start at once must not find the same port free.
+        port = free_port(PORT if purpose == "up" else 0)
+        url = home.configure(port, schedules=purpose == "up")
+        if home.prepared.exists() is False:
+            say("making Airflow's database (once)")
+        _migrate(home, processes)
+        watched = _start(home, processes, purpose)
+        running = Running(Airflow(url, USER, home.password()), home, processes, watched)
+        _await_start(running)
+        _tell(lock, purpose, url)
+        yield running
+
+
+def _start(home: AirflowHome, processes: Processes, purpose: Purpose) -> tuple[str, ...]:
+    commands = {
+        "api-server": ["api-server"],
+        # Logs are on this machine's disk: no process is needed that serves them.
+        "scheduler": ["scheduler", "--skip-serve-logs"],
+    }
+    pods = home.settings.launcher == "kubernetes"
+    if pods:
+        _end_pods_with(home, processes, purpose)
+    if purpose == "up":
+        commands["dag-processor"] = ["dag-processor"]
+    if purpose == "up" or pods:
+        # It waits for deferred tasks, as those are that run in a pod.
+        commands["triggerer"] = ["triggerer", "--skip-serve-logs"]
+    for name, command in commands.items():
+        _launch(home, processes, name, *command)
+    if purpose == "run":
+        # Reading the DAGs once costs less than a DAG processor, and nothing if nothing changed.
+        mark = home.fingerprint()
+        if not home.mark.exists() or home.mark.read_text(encoding="utf-8") != mark:
+            home.mark.unlink(missing_ok=True)
+            _launch(home, processes, "reading DAGs", "dags", "reserialize")
+            _await(processes, "reading DAGs", DAG_DEADLINE)
+            write_atomically(home.mark, mark.encode())
+    else:
+        home.mark.unlink(missing_ok=True)
+    return tuple(commands)
+
+
+def _end_pods_with(home: AirflowHome, processes: Processes, purpose: Purpose) -> None:
+    """Let no pod outlive this Airflow, and end those of a ``run`` before that was killed."""
+    command = [sys.executable, "-m", "tasks.launch.pods", home.settings.namespace]
+    command += [home.airflow_id()]
+    log = home.logs / "pods-left.log"
+    if purpose == "run":
+        # Whatever they work for is about to be marked as failed.
+        processes.start("ending pods", command, home.environment(), log, CHECKOUT)
+        _await(processes, "ending pods", PODS_DEADLINE)
+    log = home.logs / "pods-at-end.log"
+    processes.start("pods", command, home.environment(), log, CHECKOUT, last=True)
+
+
+def _await_start(running: Running) -> None:
+    deadline = time.monotonic() + START_DEADLINE
+    while not running.airflow.healthy():
+        running.check()
+        if time.monotonic() > deadline:
+            raise AirflowError(
+                f"Airflow has not come up within {START_DEADLINE:g} s; its logs are in "
+                f"{running.home.logs}."
+            )
+        time.sleep(POLL)
+    for name, (slots, description) in POOLS.items():
+        running.airflow.ensure_pool(name, slots, description)
+
+
+def _migrate(home: AirflowHome, processes: Processes) -> None:
+    import importlib.metadata
+
+    version = importlib.metadata.version("apache-airflow")
+    known = home.prepared.read_text(encoding="utf-8") if home.prepared.exists() else ""
+    if known != version or not home.database.exists():
+        home.mark.unlink(missing_ok=True)
+        _launch(home, processes, "database", "db", "migrate")
+        _await(processes, "database", MIGRATION_DEADLINE)
+        write_atomically(home.prepared, version.encode())
+    never_reuse_triggers(home.database)
+
+
+def _launch(home: AirflowHome, processes: Processes, name: str, *command: str) -> None:
+    log = home.logs / f"{name.replace(' ', '-').lower()}.log"
+    processes.start(name, home.command(*command), home.environment(), log, home.path)
+
+
+def _await(processes: Processes, name: str, limit: float) -> None:
+    deadline = time.monotonic() + limit
+    while not processes.done(name):
+        processes.check()
+        if time.monotonic() > deadline:
+            raise AirflowError(f"Airflow's {name} took more than {limit:g} s.")
+        time.sleep(0.05)
+
+
+class _Shared(Exception):  # noqa: N818  (a way out, not an error)
+    """Another command has an Airflow that can be used."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.url = url
+
+
+@contextlib.contextmanager
+def _lock(home: AirflowHome, purpose: Purpose) -> Iterator[IO[str]]:
+    """Hold the home's lock; its file says who holds it and how to reach that one's Airflow."""
+    home.path.mkdir(parents=True, exist_ok=True)
+    with (home.path / "lock").open("a+", encoding="utf-8") as file:
+        os.fchmod(file.fileno(), 0o600)
+        deadline = time.monotonic() + START_DEADLINE
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                holder = _holder(home.path / "lock")
+            other, who = holder.get("purpose"), f"process {holder.get('pid', '?')}"
+            if purpose == "up" or other == "run" or time.monotonic() > deadline:
+                raise AirflowBusy(
+                    f"{home.settings.home} is in use by `fedrisk {other or 'run'}` ({who}). Wait "
+                    "for it, use another FEDRISK_HOME, or start `fedrisk up` and let runs share "
+                    "its Airflow."
+                )
+            if holder.get("url"):
+                raise _Shared(str(holder["url"]))
+            time.sleep(POLL)
+        _tell(file, purpose, "")
+        try:
+            yield file
+        finally:
+            _write(file, "")
+
+
+def _tell(file: IO[str], purpose: Purpose, url: str) -> None:
+    _write(file, json.dumps({"pid": os.getpid(), "purpose": purpose, "url": url}))
+
+
+def _write(file: IO[str], text: str) -> None:
+    file.seek(0)
+    file.truncate()
+    file.write(text)
+    file.flush()
+
+
+def _holder(path: Path) -> dict[str, object]:
+    try:
+        found: dict[str, object] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return {}
+    return found

@@ -1,0 +1,1 @@
+"""What ``fedrisk hospital check`` looks at, one subject a module."""

@@ -1,0 +1,178 @@
+"""``fedrisk hospital check``: everything that a hospital needs, one verdict each.
+
+Read-only but for one object that is written to the hospital's own store and deleted again; no row
+and no value leaves the machine.
+"""
+
+from __future__ import annotations
+
+import base64
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from tasks.errors import FedriskError, SettingsError
+from tasks.onboarding.authority import read_certificate
+from tasks.onboarding.checks.lake import check_lake
+from tasks.onboarding.checks.result import Verdict, missing, ok, unknown
+from tasks.onboarding.checks.superlink import check_link
+from tasks.onboarding.checks.table import check_table
+from tasks.onboarding.keys import fingerprint, public_text, read_private_key, read_public_key
+from tasks.study import Study, read_study
+from tasks.study.approval import read_approved, terms_digest
+
+PRIVATE = ("node.key", "credentials.env")
+SOON = timedelta(days=30)
+
+
+def check_hospital(
+    kit: Path, study_file: Path | None = None, source: Path | None = None
+) -> list[Verdict]:
+    """Run all checks; one that fails stops only those that build on it.
+
+    Args:
+        kit: The kit's folder.
+        study_file: A study, to check approval and table against.
+        source: The hospital's table.
+    """
+    found: list[Verdict] = []
+    settings = _variables(kit / "hospital.env", found, needed=True)
+    settings |= _variables(kit / "credentials.env", found, needed=False)
+    found += [*_private_files(kit), _key_pair(kit), _authority(kit)]
+    name = _own_name(kit)
+    study: Study | None = None
+    if study_file is not None:
+        try:
+            study = read_study(study_file)
+            found.append(ok("study", f"{study.name} in {study_file} is sound"))
+        except FedriskError as error:
+            found.append(missing("study", str(error), "Ask the consortium for the study file."))
+    found.append(_approved(kit / "approved.yaml", study))
+    found += check_link(settings.get("FEDRISK_SUPERLINK", ""), kit)
+    found += check_lake(settings, name, sorted(study.hospitals) if study else [])
+    if study is not None:
+        found.append(_takes_part(name, study))
+    if study is not None and source is not None:
+        found += check_table(source, study, name)
+    elif source is not None and study_file is None:
+        found.append(unknown("table", "needs a study to be checked against", "Give --study too."))
+    return found
+
+
+def _variables(path: Path, found: list[Verdict], *, needed: bool) -> dict[str, str]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        if needed:
+            why = getattr(error, "strerror", None) or "not UTF-8"
+            found.append(missing(path.name, f"cannot be read ({why})", "Take it from the kit."))
+        return {}
+    pairs: dict[str, str] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        key, sign, value = line.partition("=")
+        if not sign or not key.startswith(("AWS_", "FEDRISK_")):
+            found.append(
+                missing(path.name, f"line {number} is not NAME=value", "Correct the line.")
+            )
+            return pairs
+        pairs[key.strip()] = value.strip()
+    if needed:
+        found.append(ok(path.name, f"{len(pairs)} settings"))
+    return pairs
+
+
+def _private_files(kit: Path) -> list[Verdict]:
+    found = []
+    for name in PRIVATE:
+        path = kit / name
+        if path.exists():
+            mode = path.stat().st_mode & 0o777
+            found.append(
+                ok(f"{name}, access", "for its owner alone")
+                if not mode & 0o077
+                else missing(
+                    f"{name}, access", f"others may read it (mode {mode:o})", f"chmod 600 {path}"
+                )
+            )
+    return found
+
+
+def _key_pair(kit: Path) -> Verdict:
+    what = "node key"
+    try:
+        public = public_text(read_private_key(kit / "node.key").public_key())
+    except SettingsError as error:
+        return missing(what, str(error), "Put the private key of node.pub here as node.key.")
+    try:
+        told = read_public_key(kit / "node.pub")
+    except SettingsError as error:
+        return missing(what, str(error), "Take node.pub from the kit.")
+    if told != public:
+        return missing(
+            what,
+            "node.key and node.pub are no pair",
+            f"The consortium registered {fingerprint(told)}: use its private key, or send the "
+            "consortium the public key of this one.",
+        )
+    return ok(what, f"pair {fingerprint(public)}")
+
+
+def _authority(kit: Path) -> Verdict:
+    what = "ca.crt"
+    try:
+        certificate = read_certificate(kit / what)
+    except SettingsError as error:
+        return missing(what, str(error), "Take ca.crt from the kit, or ask the consortium for it.")
+    now = datetime.now(UTC)
+    begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    valid = f"valid {begin:%Y-%m-%d} to {end:%Y-%m-%d}"
+    if not begin <= now <= end:
+        return missing(
+            what,
+            f"{valid}, and this machine's clock says {now:%Y-%m-%d}",
+            "Set the clock, if it is wrong; else ask the consortium for its new ca.crt.",
+        )
+    if end - now < SOON:
+        return Verdict(what, "ok", valid, "It ends soon: ask the consortium for the next one.")
+    return ok(what, valid)
+
+
+def _own_name(kit: Path) -> str:
+    """The hospital's name, which stands beside its public key."""
+    try:
+        words = (kit / "node.pub").read_text(encoding="utf-8").split()
+        base64.b64decode(words[1])
+        return words[2]
+    except (OSError, UnicodeDecodeError, ValueError, IndexError):
+        return ""
+
+
+def _approved(path: Path, study: Study | None) -> Verdict:
+    what = "approved studies"
+    try:
+        approved = read_approved(path)
+    except SettingsError as error:
+        return missing(what, str(error), "Correct the file; `studies: []` approves none.")
+    reason = approved.refusal(study) if study else None
+    if study and reason:
+        return missing(
+            what,
+            reason,
+            f"To approve these terms, put into {path} below studies:\n"
+            f"{'':<10}     - name: {study.name}\n{'':<10}       digest: {terms_digest(study)}",
+        )
+    if not approved.studies:
+        return missing(what, "none is approved yet", f"Name one in {path}.")
+    return ok(what, ", ".join(each.name for each in approved.studies))
+
+
+def _takes_part(name: str, study: Study) -> Verdict:
+    what = "hospital in the study"
+    if not name:
+        return unknown(what, "the kit does not say this hospital's name (third word of node.pub)")
+    if name in study.hospitals:
+        return ok(what, f"{name} takes part in {study.name}")
+    return missing(
+        what, f"study {study.name} does not name {name}", "Ask the consortium to add the hospital."
+    )

@@ -1,0 +1,144 @@
+"""Whether a hospital's key opens its own store, and no other hospital's."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tasks.objects import refuses
+from tasks.onboarding.checks.result import Verdict, missing, ok, unknown
+
+DEADLINE = 20.0
+"""Seconds for one question to the store, its repetitions included."""
+WHERE = "fedrisk-check"
+KEY = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+ROLES = (
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+)
+"""Variables by which a pod or task is given a role instead of a key."""
+
+
+def check_lake(
+    settings: Mapping[str, str], name: str, hospitals: Sequence[str] = ()
+) -> list[Verdict]:
+    """Write, read and delete one small object; look into the other hospitals' stores.
+
+    Args:
+        settings: The kit's: ``FEDRISK_LAKE`` and ``AWS_*``.
+        name: The hospital's.
+        hospitals: Those of the study.
+    """
+    what, lake = "own store", settings.get("FEDRISK_LAKE", "")
+    own = lake.replace("{hospital}", name)
+    if not own.startswith(("s3a://", "s3://")):
+        return [unknown(what, f"FEDRISK_LAKE is {lake!r}, not s3a://", "Set it in hospital.env.")]
+    if not all(settings.get(name) for name in KEY) and not any(map(os.environ.get, ROLES)):
+        return [
+            missing(
+                what,
+                "there is no key, and no role is given to this process",
+                "Put AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY into credentials.env, or run the "
+                "check where the SuperNode runs, if that has a role.",
+            )
+        ]
+    try:
+        import obstore
+    except ImportError:
+        return [unknown(what, "needs fedrisk with its extra store")]
+    key = f"{WHERE}/{secrets.token_hex(8)}"
+    at = settings.get("AWS_ENDPOINT_URL") or "AWS"
+    try:
+        store = _open(own, settings)
+        obstore.put(store, key, b"check")
+        try:
+            same = bytes(obstore.get(store, key).bytes()) == b"check"
+        except BaseException:
+            with contextlib.suppress(Exception):
+                obstore.delete(store, key)
+            raise
+        obstore.delete(store, key)
+    except Exception as error:  # noqa: BLE001  (obstore raises many kinds; none may end the check)
+        return [_own_fault(what, own, at, error)]
+    if not same:
+        return [missing(what, f"{own} gives back something else", "Tell the store's people.")]
+    found = [ok(what, f"{own} can be written, read and deleted from")]
+    bucket = own.split("/")[2]
+    # The kit's lake bears the hospital's own name; another's is the same with that one's.
+    others = {
+        other: lake.replace("{hospital}", other)
+        if "{hospital}" in lake
+        else own.replace(name, other)
+        for other in hospitals
+        if other != name and name and (name in bucket or "{hospital}" in lake)
+    }
+    if not others:
+        found.append(unknown("others' stores", "which they are is not known", "Give --study."))
+    for other, uri in others.items():
+        found.append(_refused(other, uri, settings))
+    return found
+
+
+def _own_fault(what: str, own: str, at: str, error: Exception) -> Verdict:
+    kind, told = type(error).__name__, str(error)
+    if refuses(error):
+        return missing(
+            what,
+            f"{own} refuses this key",
+            "Ask for a key that may read and write it, and put it into credentials.env.",
+        )
+    if kind == "NotFoundError" or isinstance(error, FileNotFoundError) or "NoSuchBucket" in told:
+        return missing(what, f"{at} has no {own}", "Have the bucket made, or correct FEDRISK_LAKE.")
+    return missing(
+        what,
+        f"the store at {at} does not answer ({kind})",
+        "Check AWS_ENDPOINT_URL, AWS_REGION and the firewall.",
+    )
+
+
+def _refused(other: str, uri: str, settings: Mapping[str, str]) -> Verdict:
+    import obstore
+
+    what = f"store of {other}"
+    try:
+        for page in obstore.list(_open(uri, settings), chunk_size=1):
+            del page
+            break
+    except Exception as error:  # noqa: BLE001  (as above)
+        kind = type(error).__name__
+        if refuses(error):
+            return ok(what, "refuses this key, as it should")
+        if kind == "NotFoundError" or isinstance(error, FileNotFoundError):
+            return unknown(what, f"{uri} is not there")
+        return unknown(what, f"does not answer ({kind})")
+    return missing(
+        what,
+        f"this key can look into {uri}",
+        "It may do more than it should: ask for a key for this hospital's own store alone.",
+    )
+
+
+def _open(uri: str, settings: Mapping[str, str]) -> Any:
+    from datetime import timedelta
+
+    from obstore.store import S3Store
+
+    endpoint = settings.get("AWS_ENDPOINT_URL_S3") or settings.get("AWS_ENDPOINT_URL", "")
+    config: Any = {"region": settings.get("AWS_REGION") or "us-east-1"}
+    if all(settings.get(name) for name in KEY):
+        access, secret = (settings[name] for name in KEY)
+        config |= {"access_key_id": access, "secret_access_key": secret}
+    if token := settings.get("AWS_SESSION_TOKEN"):
+        config["session_token"] = token
+    if endpoint:
+        config["endpoint"] = endpoint
+    client: Any = {"timeout": timedelta(seconds=DEADLINE), "connect_timeout": timedelta(seconds=5)}
+    if endpoint.startswith("http://"):
+        client["allow_http"] = True
+    retry: Any = {"max_retries": 1, "retry_timeout": timedelta(seconds=DEADLINE)}
+    url = uri.replace("s3a://", "s3://", 1)
+    return S3Store.from_url(url, config=config, client_options=client, retry_config=retry)

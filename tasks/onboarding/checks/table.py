@@ -1,0 +1,198 @@
+"""Whether a hospital's table is what a study says: one pass, no Spark, counts and never a value.
+
+The rules and bounds are those of the step ``validate`` (``tasks/data/rules.py``, ``quality.py``),
+said in Python: a row that breaks one goes to quarantine, too many mean that the table is another.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from tasks.data.csv_table import inspect_csv, is_blank, open_rows
+from tasks.data.quality import MAX_BROKEN, MAX_UNKNOWN_TARGET
+from tasks.data.rules import check_names
+from tasks.data.values import NUMBER
+from tasks.errors import FedriskError
+from tasks.onboarding.checks.result import Verdict, missing, ok, unknown
+from tasks.study import Column, Study, canonical
+
+_NUMBER = re.compile(NUMBER)
+LEAST = 20
+"""Reasons that are listed at most."""
+
+
+def check_table(path: Path, study: Study, hospital: str) -> list[Verdict]:
+    """Check columns, values and outcome.
+
+    Args:
+        path: The hospital's table.
+        study: What it should be.
+        hospital: Whose it is; empty where that is not known.
+    """
+    if study.source.format != "csv":
+        what = f"is {study.source.format}: seen only by the step validate"
+        return [unknown("table", what)]
+    try:
+        check_names(study)
+        table = inspect_csv(path, study, f"table {path.name}", hospital or None)
+    except FedriskError as error:
+        return [missing("table", str(error), "Correct the table, or ask for the study's change.")]
+    found = [ok("table", f"{path.name} has the study's columns and {table.rows} rows")]
+    with open_rows(path, study.source) as lines:
+        rows = (row for row in lines if not is_blank(row))
+        if study.source.header:
+            next(rows)
+        counted = count(rows, table.fields, study, hospital)
+    return [*found, *_judge(counted, study, hospital)]
+
+
+class Counted:
+    """Counts over a table.
+
+    Attributes:
+        rows: All rows.
+        quarantined: Rows that break a rule.
+        broken: Rows by broken rule.
+        known: Rows whose value is known, by column.
+        positives: Kept rows with a positive outcome.
+        negatives: Kept rows with a negative outcome.
+    """
+
+    def __init__(self) -> None:
+        """Count nothing yet."""
+        self.rows = self.quarantined = self.positives = self.negatives = 0
+        self.broken: Counter[str] = Counter()
+        self.known: Counter[str] = Counter()
+
+
+def count(rows: Iterable[list[str]], fields: list[str], study: Study, hospital: str) -> Counted:
+    """Count what each rule says of each row.
+
+    Args:
+        rows: Fields of each row.
+        fields: Their names.
+        study: The rules.
+        hospital: At some hospitals a column may be missing.
+    """
+    found, seen = Counted(), set[str]()
+    target = study.target.column
+    positive = set(map(canonical, study.target.positive))
+    negative = set(map(canonical, study.target.negative))
+    for values in rows:
+        found.rows += 1
+        row = dict(zip(fields, values, strict=True))
+        broken = []
+        if study.id:
+            own = row.get(study.id, "").strip(" ")
+            if not own:
+                broken.append(f"{study.id}: missing")
+            elif own in seen:
+                broken.append(f"{study.id}: duplicate")
+            seen.add(own)
+        for name, column in study.columns.items():
+            text = canonical(row.get(name, ""))
+            if text in {"", *map(canonical, column.missing)}:
+                if column.max_missing == 0 and hospital not in column.optional_at:
+                    broken.append(f"{name}: missing")
+                continue
+            found.known[name] += 1
+            if rule := _broken(column, text):
+                broken.append(f"{name}: {rule}")
+        outcome = canonical(row.get(target, ""))
+        if not outcome:
+            broken.append(f"{target}: missing")
+        elif outcome not in positive | negative:
+            broken.append(f"{target}: value")
+        found.broken.update(broken)
+        if broken:
+            found.quarantined += 1
+        elif outcome in positive:
+            found.positives += 1
+        else:
+            found.negatives += 1
+    return found
+
+
+def _broken(column: Column, text: str) -> str | None:
+    """The rule that a known value breaks."""
+    if column.type == "category":
+        return None if text in set(map(canonical, column.categories)) else "category"
+    if column.type == "flag":
+        return None if text in ("0", "1") else "type"
+    if not _NUMBER.match(text):
+        return "type"
+    value = float(text)
+    if column.type == "integer" and value != value // 1:
+        return "type"
+    low, high = column.range or (float("-inf"), float("inf"))
+    return None if low <= value <= high else "range"
+
+
+def _judge(counted: Counted, study: Study, hospital: str) -> list[Verdict]:
+    found, rows, target = [], counted.rows, study.target.column
+    for rule, number in counted.broken.most_common(LEAST):
+        about, _, kind = rule.rpartition(": ")
+        of = rows if kind in ("missing", "duplicate") else counted.known.get(about, rows)
+        most = MAX_UNKNOWN_TARGET if rule == f"{target}: value" else MAX_BROKEN
+        if number > most * of:
+            found.append(
+                missing(
+                    f"values, {rule}",
+                    f"{number} of {of}, at most {most:.0%} may",
+                    f"Expected {_expected(about, study)}: check units, spelling and markers.",
+                )
+            )
+    for name, column in study.columns.items():
+        lacking = rows - counted.known[name]
+        if hospital not in column.optional_at and lacking > (column.max_missing or 1) * rows:
+            found.append(
+                missing(
+                    f"values, {name}: missing",
+                    f"{lacking} of {rows} rows lack it, at most {column.max_missing:.0%} may",
+                    "Check the markers in missing, or ask for the study's change.",
+                )
+            )
+    if counted.quarantined > MAX_BROKEN * rows:
+        found.append(
+            missing(
+                "quarantine",
+                f"{counted.quarantined} of {rows} rows break a rule, more than half",
+                "Look at " + _listed(counted),
+            )
+        )
+    else:
+        note = f" ({_listed(counted)})" if counted.quarantined else ""
+        found.append(
+            ok("quarantine", f"{counted.quarantined} of {rows} rows would be set aside{note}")
+        )
+    held: Mapping[str, int] = {"positive": counted.positives, "negative": counted.negatives}
+    lack = [kind for kind, number in held.items() if number == 0]
+    if lack:
+        found.append(
+            missing(
+                "outcome",
+                f"no usable row is {' or '.join(lack)}",
+                f"Expected both at every hospital: check column {target} against the study.",
+            )
+        )
+    else:
+        found.append(ok("outcome", "both outcomes are there"))
+    return found
+
+
+def _listed(counted: Counted) -> str:
+    return ", ".join(f"{rule} {number}" for rule, number in counted.broken.most_common(LEAST))
+
+
+def _expected(name: str, study: Study) -> str:
+    if name == study.target.column:
+        return ", ".join([*study.target.positive, *study.target.negative])
+    column = study.columns.get(name)
+    if column is None:
+        return "one row a patient"
+    if column.range is not None:
+        return f"{column.range[0]:g} to {column.range[1]:g} {column.unit}".strip()
+    return "0 or 1" if column.type == "flag" else ", ".join(column.categories)

@@ -1,0 +1,1 @@
+"""What a run is: plan, folder, manifests, endings and the table of steps."""

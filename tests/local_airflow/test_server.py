@@ -1,0 +1,117 @@
+"""A real embedded Airflow: it runs the DAG, refuses a second command, and leaves nothing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tests_processes import processes_of
+
+from tasks.errors import FedriskError
+from tasks.local_airflow.api_client import AirflowError, AlreadyThere
+from tasks.local_airflow.server import Running, airflow_running
+from tasks.run.ending import read_endings
+from tasks.run.folder import RunFolder
+from tasks.settings import Settings
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+DAG = "retrain_stroke"
+
+
+def run_of(running: Running, run: str, conf: dict[str, object], within: float = 120) -> str:
+    """Trigger a run and wait for its end."""
+    running.wait_for_dag(DAG)
+    running.airflow.set_paused(DAG, False)
+    running.airflow.trigger(DAG, run, conf)
+    deadline = time.monotonic() + within
+    while (state := running.airflow.state(DAG, run)) not in ("success", "failed"):
+        assert time.monotonic() < deadline, state
+        time.sleep(0.5)
+    return state
+
+
+def test_the_dags_are_read_without_an_import_error(running: Running) -> None:
+    for study in ("stroke", "heart"):
+        running.wait_for_dag(f"retrain_{study}")
+    assert running.airflow.import_errors() == []
+
+
+def test_bad_input_fails_a_run_at_once_and_is_not_retried(running: Running) -> None:
+    assert run_of(running, "bad-source", {"source": "/nowhere/table.csv"}) == "failed"
+    plan = next(t for t in running.airflow.tasks(DAG, "bad-source") if t["task_id"] == "plan")
+    assert (plan["state"], plan["try_number"]) == ("failed", 1)
+    endings = read_endings(RunFolder(running.home.settings.runs, "bad-source"))
+    assert [(each.step, each.code) for each in endings] == [("plan", 2)]
+    assert "/nowhere/table.csv" in endings[0].message
+
+
+def test_the_trigger_form_is_enforced(running: Running) -> None:
+    running.wait_for_dag(DAG)
+    with pytest.raises(AirflowError, match="rounds"):
+        running.airflow.trigger(DAG, "bad-rounds", {"rounds": 0})
+
+
+def test_a_run_of_the_same_id_is_not_started_twice(running: Running) -> None:
+    running.wait_for_dag(DAG)
+    running.airflow.set_paused(DAG, True)
+    running.airflow.trigger(DAG, "twice", {})
+    with pytest.raises(AlreadyThere):
+        running.airflow.trigger(DAG, "twice", {})
+    assert (DAG, "twice") in running.airflow.active_runs()
+    running.airflow.fail(DAG, "twice")
+    assert running.airflow.active_runs(DAG) == []
+
+
+def test_a_run_that_was_marked_as_failed_goes_on_with_all_that_is_not_done(
+    running: Running,
+) -> None:
+    running.wait_for_dag(DAG)
+    running.airflow.set_paused(DAG, True)
+    running.airflow.trigger(DAG, "cut", {})
+    running.airflow.fail(DAG, "cut")
+    assert running.airflow.resume(DAG, "cut")
+    assert running.airflow.state(DAG, "cut") in ("queued", "running")
+    assert {task["state"] for task in running.airflow.tasks(DAG, "cut")} == {None}
+    running.airflow.fail(DAG, "cut")
+
+
+def test_the_pool_for_spark_is_there(running: Running) -> None:
+    with pytest.raises(AlreadyThere):
+        running.airflow._call("POST", "/api/v2/pools", {"name": "spark", "slots": 1})
+
+
+def test_a_second_run_in_the_same_home_is_refused_with_exit_code_4(running: Running) -> None:
+    home = running.home.settings.home
+    done = subprocess.run(
+        [sys.executable, "-m", "tasks.cli", "run"],
+        env={**os.environ, "FEDRISK_HOME": str(home)},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 4
+    assert f"process {os.getpid()}" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def fail_inside(settings: Settings) -> None:
+    with airflow_running(settings, "run", print):
+        assert processes_of(settings.home, grace=0)
+        raise FedriskError("on purpose")
+
+
+def test_an_error_inside_the_block_leaves_no_process(running: Running, tmp_path: Path) -> None:
+    settings = running.home.settings.model_copy(update={"home": tmp_path / "other"})
+    with pytest.raises(FedriskError, match="on purpose"):
+        fail_inside(settings)
+    assert processes_of(settings.home) == []
+    logs = running.home.logs.relative_to(running.home.settings.home)
+    made = [settings.home / logs / name for name in ("database.log", "reading-dags.log")]
+    before = [path.stat().st_mtime_ns for path in made]
+    with airflow_running(settings, "run", print) as again:
+        again.wait_for_dag(DAG)
+    # The home is made by now, which takes most of a first start.
+    assert [path.stat().st_mtime_ns for path in made] == before
