@@ -47,7 +47,7 @@ print("PROBE" + json.dumps({
 """
 STRANGER = """
 import os, pathlib, shutil, subprocess, sys, time
-from tasks.federation.certificates import make_node_key
+from tasks.federation.deployment.certificates import make_node_key
 own = pathlib.Path("/tmp/own"); own.mkdir(mode=0o700)
 key, _ = make_node_key(own)
 if key.name != "node.key":

@@ -75,7 +75,8 @@ tried("runs-write", lambda: put("s3://fedrisk-runs", "consortium/requests/x.json
 STRANGER = """
 set -u
 mkdir /tmp/own; cp /run/identity/ca.crt /tmp/own
-python -c 'from pathlib import Path; from tasks.federation.deployment.certificates import make_node_key
+python -c 'from pathlib import Path
+from tasks.federation.deployment.certificates import make_node_key
 make_node_key(Path("/tmp/own"))'
 export FEDRISK_IDENTITY=/tmp/own FEDRISK_HOME=/tmp/home
 python -m tasks.federation.standing supernode --hospital stranger >/tmp/said 2>&1 &

@@ -26,7 +26,7 @@ open(sys.argv[1], "w").close()
 COMMAND = """
 import os, sys, time
 from pathlib import Path
-from tasks.embedded.processes import kept_processes
+from tasks.local_airflow.supervisor_client import kept_processes
 from tasks.settings import Settings
 settings = Settings.from_environment()
 with kept_processes(settings) as processes:

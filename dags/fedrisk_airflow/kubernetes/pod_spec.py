@@ -59,7 +59,7 @@ class PodOf:
         own = {"federated": "server", "join": "hospital"}
         if not self.standing and self.step in own:
             return "server" if self.step == "federated" else "hospital"
-        return "training" if STEPS[self.step].role == "training" else "step"
+        return "training" if STEPS[self.step].training_nodes else "step"
 
     @property
     def role(self) -> Role:

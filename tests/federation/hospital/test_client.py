@@ -121,7 +121,7 @@ def test_an_unexpected_error_leaves_its_type_and_place_but_not_its_text() -> Non
 
     reason = refused(guarded(fail))
     assert reason is not None
-    assert "ValueError at test_hospital.py:" in reason
+    assert "ValueError at test_client.py:" in reason
     assert "4711" not in reason
     assert "228" not in reason
 

@@ -14,8 +14,8 @@ from small_federation import ROWS, gold_table, make_context
 from tasks.errors import DataError, NotApproved, StoreUnavailable
 from tasks.federation.flower import warm_executor as executor
 from tasks.federation.hospital import client as hospital
-from tasks.federation.hospital import joined_run as standing_rows
-from tasks.federation.hospital.config import HospitalConfig, config_of
+from tasks.federation.hospital import joined_run, training_rows
+from tasks.federation.hospital.config import OWN, HospitalConfig, config_of
 from tasks.federation.hospital.joined_run import answer_of_run
 from tasks.federation.hospital.row_cache import forget_rows
 from tasks.federation.hospital.training_rows import TrainingRows
@@ -63,7 +63,7 @@ class Site:
         put(lake_store(self.settings, name), key, config.model_dump_json().encode())
 
     def ask(self, name: str, run: str = "r1", question: str = "statistics") -> Wire:
-        self._patch.setenv(standing_rows.OWN, name)
+        self._patch.setenv(OWN, name)
         return answer_of_run(run, question, {"features": len(self.study.features)})
 
     def rows(self, name: str) -> int:
@@ -94,13 +94,13 @@ def test_two_supernodes_of_one_user_answer_from_their_own_rows(site: Site) -> No
 @pytest.fixture
 def read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The versions whose rows were read."""
-    real, versions = standing_rows.read_training_rows, list[int]()
+    real, versions = joined_run.read_training_rows, list[int]()
 
     def reading(config: HospitalConfig) -> TrainingRows:
         versions.append(config.version)
         return real(config)
 
-    monkeypatch.setattr(standing_rows, "read_training_rows", reading)
+    monkeypatch.setattr(joined_run, "read_training_rows", reading)
     return versions
 
 
@@ -143,7 +143,7 @@ def test_a_round_is_answered_without_asking_the_hospitals_bucket(
     def away(*_: object) -> None:
         raise StoreUnavailable("away")
 
-    monkeypatch.setattr(standing_rows, "get", away)
+    monkeypatch.setattr("tasks.federation.hospital.config.get", away)
     assert site.refused("north").later
     refusal = Refusal.decode(site.ask("north", question="train"))
     assert refusal is not None
@@ -237,16 +237,16 @@ def test_rows_that_could_not_be_read_for_now_are_read_at_the_next_question(
     config = HospitalConfig(hospital="north", gold=table.uri, version=0, study=site.study)
     path.write_text(config.model_dump_json())
     monkeypatch.setattr(hospital, "_ready", {})
-    real = hospital.read_training_rows
 
     def away(_: HospitalConfig) -> None:
         raise StoreUnavailable("the store does not answer")
 
-    monkeypatch.setattr(hospital, "read_training_rows", away)
-    executor._rows_without_threads(path)
-    said = Refusal.decode(hospital.answer(str(path), "statistics", {}))
+    with monkeypatch.context() as patch:
+        patch.setattr(training_rows, "read_training_rows", away)
+        patch.setattr(hospital, "read_training_rows", away)
+        executor._rows_without_threads(path)
+        said = Refusal.decode(hospital.answer(str(path), "statistics", {}))
     assert said == Refusal("StoreUnavailable: the store does not answer", later=True)
-    monkeypatch.setattr(hospital, "read_training_rows", real)
     found = hospital.answer(str(path), "statistics", {})
     assert Statistics.decode(found, len(site.study.features)).rows == 180
     assert ROWS["north"] == 300
