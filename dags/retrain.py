@@ -13,6 +13,7 @@ from pathlib import Path
 from airflow.sdk import DAG, TriggerRule, get_parsing_context, task_group
 from step_task import step_task
 from study_form import form, page, plan_options
+from upcoming_timetable import upcoming
 
 from tasks.embedded.studies import sound_studies
 from tasks.plan import federation_limit, run_limit
@@ -43,9 +44,9 @@ def retrain(file: Path, study: Study) -> DAG:
         dag_display_name=f"Retrain: {study.title}",
         description=" ".join(study.description.split())[:200] or study.title,
         doc_md=page(study),
-        schedule=study.schedule,
-        # Without a start date a DAG that is switched on waits for its next hour instead of making
-        # up for the last one at once.
+        # A DAG that is switched on waits for its next scheduled time instead of making up for the
+        # last one at once.
+        schedule=upcoming(study.schedule),
         catchup=False,
         max_active_runs=1,
         dagrun_timeout=timedelta(seconds=run_limit(study, SETTINGS)),

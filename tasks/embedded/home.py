@@ -175,7 +175,8 @@ class AirflowHome:
         digest.update(json.dumps(settings_environment(self.settings)).encode())
         folders = [self.dags, self.settings.studies, self.settings.home / "studies"]
         files = {p for folder in folders if folder.is_dir() for p in folder.glob("*.*")}
-        files |= set((CHECKOUT / "tasks" / "study").glob("*.py")) | {Path(tasks.__file__)}
+        files |= {p for at in ("plugins", "tasks/study") for p in (CHECKOUT / at).glob("*.py")}
+        files |= {Path(tasks.__file__)}
         files |= {CHECKOUT / "tasks" / f"{name}.py" for name in ("launch", "settings", "plan")}
         for path in sorted(path for path in files if path.is_file()):
             digest.update(str(path).encode() + path.read_bytes())
