@@ -79,7 +79,7 @@ def _measured(run: RunFolder, whole: float) -> dict[str, float]:
         if manifest is not None and (step, None) in endings:
             launches.append(endings[step, None] - manifest.seconds)
     federated = run.read("federated")
-    events = read_events(run.have(federated.files["rounds"]))
+    events = read_events(run.fetch(federated.files["rounds"]))
     return {
         "launch": median(launches),
         "round": median(event.seconds for event in events[1:]),

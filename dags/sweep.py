@@ -24,7 +24,7 @@ ALIVE = ["queued", "running"]
 ENDED = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
 
 
-def outlived(pods: Iterable[Any], ti: Any) -> dict[Any, str]:
+def orphaned_pods(pods: Iterable[Any], ti: Any) -> dict[Any, str]:
     """Which pods are of no use, and why.
 
     Args:
@@ -48,7 +48,7 @@ def outlived(pods: Iterable[Any], ti: Any) -> dict[Any, str]:
     return found
 
 
-def deserted(pods: Iterable[Any], ti: Any) -> list[str]:
+def runs_without_server(pods: Iterable[Any], ti: Any) -> list[str]:
     """Runs whose hospitals wait for a server that will not come: a marked task says nothing.
 
     Args:
@@ -83,11 +83,11 @@ def swept(settings: Settings, ti: Any) -> int:
 
     space, airflow = settings.namespace, this_airflow()
     pods = pods_of(space, airflow)
-    found = outlived(pods, ti)
+    found = orphaned_pods(pods, ti)
     for pod, why in found.items():
         print(f"{pod.name} of {pod.dag}, run {pod.run}, task {pod.task}: {why}")
     end_pods(space, found)
-    for run in deserted([pod for pod in pods if pod not in found], ti):
+    for run in runs_without_server([pod for pod in pods if pod not in found], ti):
         print(f"run {run}: its server will not come, which its hospitals are told")
         mark_ended(settings, run)
     lost = pods_of(space, airflow, lost=True)

@@ -10,7 +10,7 @@ from airflow.sdk.exceptions import (
     AirflowSkipException,
 )
 
-from fedrisk_airflow.step_outcome import raise_for, tell_assets
+from fedrisk_airflow.step_outcome import emit_assets, raise_for
 from tasks.launch.process import launch_step
 from tasks.launch.process_tree import GRACE
 from tasks.run.plan import read_plan
@@ -76,5 +76,5 @@ class FedriskStep(BaseOperator):
             deadline=self.execution_timeout.total_seconds() - 2 * GRACE,
         )
         raise_for(ending, context["ti"] if self.soft else None)
-        tell_assets(self, folder, context)
+        emit_assets(self, folder, context)
         return read_plan(folder).hospitals if self.step == "plan" else None

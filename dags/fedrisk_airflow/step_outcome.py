@@ -26,7 +26,7 @@ def this_airflow() -> str:
     return airflow_id(conf.get("core", "fernet_key", fallback=""))
 
 
-def tell_assets(task: Any, folder: RunFolder, context: Any) -> None:
+def emit_assets(task: Any, folder: RunFolder, context: Any) -> None:
     """Emit the table or model that a step has made, with its version and counts only.
 
     Args:

@@ -47,7 +47,7 @@ def federated(context: Context) -> Result:
     standing = context.settings.federation == "standing"
     if not standing:
         # What a standing federation has left is the desk's to go on from, and none of this step's.
-        context.run.fetch("federated")
+        context.run.fetch_step("federated")
     folder = context.run.folder("federated")
     sink = MlflowRounds(context.plan, context.settings)
     # An earlier try's, which may have been fetched with its checkpoint.
@@ -145,7 +145,7 @@ class _Shared:
         self._next = time.monotonic() + SHARE_EVERY
         if self._checkpoint.exists() and self._checkpoint.stat().st_mtime != self._known:
             self._known = self._checkpoint.stat().st_mtime
-            self._context.run.share("federated")
+            self._context.run.upload_step("federated")
 
 
 def _failure(deployment: Deployment) -> FedriskError:

@@ -24,7 +24,7 @@ from tasks.launch.environment import (
 from tasks.launch.process_tree import (
     process_tree,
 )
-from tasks.run.ending import Ending, StepRecord, error_text
+from tasks.run.ending import Ending, StepRecord, error_message
 from tasks.run.folder import RunFolder
 from tasks.run.steps import owner_of
 from tasks.settings import Settings
@@ -86,7 +86,7 @@ def launch_step(
         message = f"step {key} was ended by signal {signal.Signals(number).name}"
         code = ExitCode.FAILED
     else:
-        message = error_text(lines) if code else ""
+        message = error_message(lines) if code else ""
     return record.write(code, message, round(time.monotonic() - started, 3))
 
 

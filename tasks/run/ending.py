@@ -110,7 +110,7 @@ def read_endings(run: RunFolder) -> list[Ending]:
     return found
 
 
-def error_text(lines: Sequence[str]) -> str:
+def error_message(lines: Sequence[str]) -> str:
     """A failed step's error in words.
 
     Args:

@@ -116,7 +116,7 @@ def make_plan(request: Request, run: str, settings: Settings) -> Plan:
         DataError: The source does not exist, or the study has none.
     """
     folder = open_run(settings, run)
-    path = folder.have(PLAN)
+    path = folder.fetch(PLAN)
     if path.exists():
         return _same_study(Plan.model_validate_json(path.read_bytes()), request, settings)
     file = find_study(request.study, settings.studies)
@@ -143,7 +143,7 @@ def make_plan(request: Request, run: str, settings: Settings) -> Plan:
     )
     text = json.dumps(plan.model_dump(mode="json"), indent=2)
     write_atomically(path, text.encode() + b"\n")
-    folder.put(PLAN)
+    folder.upload(PLAN)
     return plan
 
 
@@ -153,7 +153,7 @@ def read_plan(run: RunFolder) -> Plan:
     Raises:
         DataError: The run has no plan.
     """
-    path = run.have(PLAN)
+    path = run.fetch(PLAN)
     if not path.exists():
         raise DataError(
             f"run {run.run}: no plan at {path}. Start with `fedrisk step plan --study S --run "

@@ -100,9 +100,9 @@ def run_step(name: str, run: str, settings: Settings, hospital: str | None = Non
     except BaseException:
         # A checkpoint, or the gates that were not met: whoever comes next should find it.
         with contextlib.suppress(FedriskError):
-            folder.share(name, hospital)
+            folder.upload_step(name, hospital)
         raise
-    folder.share(name, hospital)
+    folder.upload_step(name, hospital)
     manifest = Manifest(
         step=name,
         study=plan.study.name,

@@ -22,7 +22,7 @@ from airflow.sdk.exceptions import (
 from pod_api import NAMESPACE, PodApi
 
 from fedrisk_airflow.kubernetes import api_errors, operator, server_wait
-from fedrisk_airflow.kubernetes.operator import PodStep, given_up
+from fedrisk_airflow.kubernetes.operator import PodStep, on_failure
 from tasks import objects
 from tasks.errors import ExitCode
 from tasks.federation.server_status import is_ended, mark_ended
@@ -359,7 +359,7 @@ def test_on_a_standing_federation_nobody_waits_for_a_mark(lab: Lab) -> None:
 def test_a_task_that_airflow_itself_has_failed_is_told_and_releases_the_hospitals(lab: Lab) -> None:
     task = lab.step("federated")
     (callback,) = task.on_failure_callback
-    assert callback is given_up
+    assert callback is on_failure
     callback(lab.context(task, exception="lost by its worker"))
     assert "lost by its worker" in lab.ending().message
     assert is_ended(lab.settings, RUN)
@@ -370,7 +370,7 @@ def test_what_the_step_itself_has_told_is_not_told_over(lab: Lab) -> None:
     task = lab.step("federated")
     with pytest.raises(AirflowFailException):
         lab.resume(task, lab.event("failed"))
-    given_up(lab.context(task, exception="worse words"))
+    on_failure(lab.context(task, exception="worse words"))
     assert (lab.ending().code, lab.ending().message) == (2, "why")
 
 

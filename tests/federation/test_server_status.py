@@ -25,7 +25,7 @@ def stored(tmp_path: Path, **federation: str) -> Context:
         update={"store": f"file://{tmp_path / 'store'}", "superlink": "127.0.0.1:9"}
     )
     run = open_run(settings, made.run.run)
-    run.put("plan.json")
+    run.upload("plan.json")
     for name in made.plan.hospitals:
         found = made.run.read("features", name)
         open_run(settings, made.run.run, name).write(found)
@@ -103,7 +103,7 @@ def test_a_new_try_of_the_server_takes_the_mark_away_for_good(
 
     def train(context: Context, folder: Path, sink: object) -> None:
         assert folder.is_dir()
-        context.run.share("federated")
+        context.run.upload_step("federated")
         seen.append(is_ended(context.settings, context.run.run))
         raise KeyboardInterrupt
 

@@ -32,7 +32,7 @@ PAUSE = 3.0
 T = TypeVar("T")
 
 
-def patiently(call: Callable[[], T], patience: float) -> T:
+def retry(call: Callable[[], T], patience: float) -> T:
     """Call Kubernetes until it answers.
 
     Args:
@@ -57,7 +57,7 @@ def passing(error: BaseException) -> bool:
     return not isinstance(error, ApiException) or (error.status or 0) in PASSING
 
 
-def words_of(error: BaseException) -> str:
+def error_text(error: BaseException) -> str:
     """What Kubernetes' answer says, without headers; or why there is none."""
     if not isinstance(error, ApiException):
         return str(error)
@@ -67,7 +67,7 @@ def words_of(error: BaseException) -> str:
         return str(error.reason)
 
 
-def meaning_of(error: BaseException) -> tuple[int, str]:
+def classify_error(error: BaseException) -> tuple[int, str]:
     """The exit code of a step that an exception has ended, and the reason.
 
     Args:
@@ -76,7 +76,7 @@ def meaning_of(error: BaseException) -> tuple[int, str]:
     if isinstance(error, FedriskError):
         return error.exit_code, str(error)
     if isinstance(error, UNREACHABLE):
-        return ExitCode.TRANSIENT, f"Kubernetes does not answer as it should: {words_of(error)}"
+        return ExitCode.TRANSIENT, f"Kubernetes does not answer as it should: {error_text(error)}"
     if isinstance(error, FoundMoreThanOnePodFailure):
         return ExitCode.TRANSIENT, "the step had more than one pod; all of them were ended"
     if isinstance(error, AirflowTaskTimeout | TaskDeferralTimeout):

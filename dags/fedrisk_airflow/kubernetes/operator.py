@@ -24,12 +24,12 @@ from kubernetes.client.exceptions import ApiException
 
 from fedrisk_airflow.kubernetes.api_errors import (
     UNREACHABLE,
+    classify_error,
+    error_text,
     is_lost,
     is_over,
-    meaning_of,
     never_starts,
-    patiently,
-    words_of,
+    retry,
 )
 from fedrisk_airflow.kubernetes.pod_outcome import code_and_reason, refused, seconds_of
 from fedrisk_airflow.kubernetes.pod_spec import (
@@ -39,8 +39,8 @@ from fedrisk_airflow.kubernetes.pod_spec import (
     limits_of,
     manifest_of,
 )
-from fedrisk_airflow.kubernetes.server_wait import release_hospitals, why_no_server
-from fedrisk_airflow.step_outcome import NO_RETRY, raise_for, tell_assets, this_airflow
+from fedrisk_airflow.kubernetes.server_wait import no_server_reason, release_hospitals
+from fedrisk_airflow.step_outcome import NO_RETRY, emit_assets, raise_for, this_airflow
 from tasks.errors import ExitCode, FedriskError, StudyError
 from tasks.launch.pods import AIRFLOW, GRACE, in_cluster, kubeconfig
 from tasks.run.ending import Ending, StepRecord
@@ -52,7 +52,7 @@ from tasks.run.stored_run import open_run
 from tasks.settings import Settings
 
 
-def given_up(context: Any) -> None:
+def on_failure(context: Any) -> None:
     """Airflow's call once a task has failed for good, also where its process could not say so.
 
     Args:
@@ -87,7 +87,7 @@ HOUSE: dict[str, Any] = {
     "logging_interval": 10,
     # In a cluster its service account, elsewhere KUBECONFIG; no connection has to be made.
     "kubernetes_conn_id": None,
-    "on_failure_callback": given_up,
+    "on_failure_callback": on_failure,
 }
 """What every pod's operator has in common."""
 LOG_LINES = 20_000
@@ -159,15 +159,15 @@ class PodStep(KubernetesPodOperator):
             if self.skip_if is not None and (reason := self.skip_if(plan.study)):
                 raise AirflowSkipException(reason)
             self._know_pods(plan)
-            patiently(lambda: self._end_former(context), FIRST_CALL)
+            retry(lambda: self._end_former(context), FIRST_CALL)
             if (done := folder.find(self.step, self.hospital)) is not None:
                 self.log.info("step %s is done already; its manifest is kept", self.step)
                 # In place of what an earlier try may have told.
                 self.record(context).write(ExitCode.DONE, "", done.seconds)
-                tell_assets(self, folder, context)
+                emit_assets(self, folder, context)
                 return
             pod = self.which
-            if why := why_no_server(pod, self.settings, folder.run, context["ti"]):
+            if why := no_server_reason(pod, self.settings, folder.run, context["ti"]):
                 self._end(context, ExitCode.REFUSED, why)
             self.namespace, self.name = self.settings.namespace, pod.name
             self.pod_template_dict = manifest_of(
@@ -182,7 +182,7 @@ class PodStep(KubernetesPodOperator):
             try:
                 super().execute(context)
             except ApiException as error:
-                self._end(context, *refused(error.status or 0, words_of(error)))
+                self._end(context, *refused(error.status or 0, error_text(error)))
 
     def trigger_reentry(self, context: Any, event: dict[str, Any]) -> None:
         """Go on once the pod has ended, was given up, or could not be watched.
@@ -230,11 +230,11 @@ class PodStep(KubernetesPodOperator):
         """
         name, namespace = event["name"], event["namespace"]
         try:
-            self.seen = patiently(lambda: self.hook.get_pod(name, namespace), LOOK)
+            self.seen = retry(lambda: self.hook.get_pod(name, namespace), LOOK)
         except UNREACHABLE as error:
             if isinstance(error, ApiException) and error.status == 404:
                 return event, ""
-            trouble = f"Kubernetes does not answer as it should: {words_of(error)}"
+            trouble = f"Kubernetes does not answer as it should: {error_text(error)}"
         else:
             # The trigger tells of a pod that cannot start in the same word.
             hopeless = is_over(self.seen, CONTAINER) or never_starts(self.seen)
@@ -289,7 +289,7 @@ class PodStep(KubernetesPodOperator):
                 raise
             self.log.warning("what ends the step", exc_info=True)
             self._end_own(context)
-            self._end(context, *meaning_of(error))
+            self._end(context, *classify_error(error))
 
     def _end_own(self, context: Any) -> None:
         """End the pod of this try, if there is one and the cluster lets us."""
@@ -320,7 +320,7 @@ class PodStep(KubernetesPodOperator):
     def find_pod(self, namespace: str, context: Any, *, exclude_checked: bool = True) -> Any:
         """Find this task's pod, but none that is already ending: on a lost node one stays so."""
         selector = self._build_find_pod_label_selector(context, exclude_checked=exclude_checked)
-        listed = patiently(
+        listed = retry(
             lambda: self.client.list_namespaced_pod(namespace, label_selector=selector), LOOK
         )
         found = [pod for pod in listed.items if pod.metadata.deletion_timestamp is None]
@@ -337,7 +337,7 @@ class PodStep(KubernetesPodOperator):
             events = self.pod_manager.read_pod_events(remote_pod).items
             self.warnings = [each.message for each in events if each.type == "Warning"]
         except UNREACHABLE as error:
-            self.log.warning("the pod's events cannot be read: %s", words_of(error))
+            self.log.warning("the pod's events cannot be read: %s", error_text(error))
         super().cleanup(pod, remote_pod, xcom_result, context)
 
     def _write_logs(self, pod: Any, follow: bool = False, since_time: Any = None) -> None:  # noqa: ARG002
@@ -373,7 +373,7 @@ class PodStep(KubernetesPodOperator):
         if code in NO_RETRY or (code != ExitCode.DONE and ti.try_number > ti.max_tries):
             self.release_hospitals(context)
         raise_for(self.ending, ti if self.soft else None)
-        tell_assets(self, record.folder, context)
+        emit_assets(self, record.folder, context)
 
     def release_hospitals(self, context: Any) -> None:
         """Once the run's server will not come (again): let no hospital's pod wait for it."""
@@ -390,7 +390,7 @@ class PodStep(KubernetesPodOperator):
         """Fetch what the pod has left; a pod that leaves no manifest has not done its step."""
         try:
             if not STEPS[self.step].private:
-                folder.fetch(self.step, self.hospital)
+                folder.fetch_step(self.step, self.hospital)
             if folder.find(self.step, self.hospital) is None:
                 return ExitCode.FAILED, (
                     f"the pod ended well, but the step's manifest is not in {self.settings.store}"

@@ -11,7 +11,7 @@ from typing import Any
 
 from tasks.errors import ExitCode
 from tasks.launch.process import SIGNALLED
-from tasks.run.ending import error_text
+from tasks.run.ending import error_message
 
 PULL = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
 OUT_OF_MEMORY = "OOMKilled"
@@ -60,14 +60,14 @@ def code_and_reason(
     if whole is not None:
         return whole
     if ended.exit_code in set(ExitCode):
-        return ended.exit_code, error_text(lines or (ended.message or "").splitlines())
+        return ended.exit_code, error_message(lines or (ended.message or "").splitlines())
     if ended.exit_code > SIGNALLED:
         return ExitCode.FAILED, f"the step was ended by signal {ended.exit_code - SIGNALLED}" + (
             f" ({ended.reason})" if ended.reason not in (None, "Error") else ""
         )
     return ExitCode.FAILED, (
         f"the container ended with code {ended.exit_code} ({ended.reason}): "
-        + error_text((ended.message or "").splitlines() or lines)
+        + error_message((ended.message or "").splitlines() or lines)
     )
 
 

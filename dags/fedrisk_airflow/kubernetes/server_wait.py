@@ -31,7 +31,7 @@ None of these steps is soft, and ``federated`` wants all of them done (``dags/re
 """
 
 
-def why_no_server(pod: PodOf, settings: Settings, run: str, ti: Any) -> str | None:
+def no_server_reason(pod: PodOf, settings: Settings, run: str, ti: Any) -> str | None:
     """Before a pod is made: why the run's server will not come, if a hospital would wait for it.
 
     The mark that an earlier try of the server has left is taken away: it would end a hospital's
