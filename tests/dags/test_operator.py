@@ -221,7 +221,7 @@ def _store_away(lab: Lab, patch: pytest.MonkeyPatch) -> None:
     def away(*_: Any) -> None:
         raise objects.StoreUnavailable("s3://runs: could not read. Is the store up?")
 
-    patch.setattr("fedrisk_airflow.kubernetes.operator.read_plan", away)
+    patch.setattr("fedrisk_airflow.step_operator.read_plan", away)
 
 
 def _two_pods(lab: Lab, patch: pytest.MonkeyPatch) -> None:

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC
-from functools import cached_property
 from typing import Any
 
 from airflow.providers.cncf.kubernetes.operators.pod import (
@@ -40,16 +39,14 @@ from fedrisk_airflow.kubernetes.pod_spec import (
     manifest_of,
 )
 from fedrisk_airflow.kubernetes.server_wait import no_server_reason, release_hospitals
+from fedrisk_airflow.step_operator import StepOperator
 from fedrisk_airflow.step_outcome import NO_RETRY, emit_assets, raise_for, this_airflow
-from tasks.errors import ExitCode, FedriskError, StudyError
+from tasks.errors import ExitCode, FedriskError
 from tasks.launch.pods import AIRFLOW, GRACE, in_cluster, kubeconfig
 from tasks.run.ending import Ending, StepRecord
 from tasks.run.folder import RunFolder
-from tasks.run.plan import Plan, read_plan
-from tasks.run.run_id import run_of
+from tasks.run.plan import Plan
 from tasks.run.steps import STEPS
-from tasks.run.stored_run import open_run
-from tasks.settings import Settings
 
 
 def on_failure(context: Any) -> None:
@@ -102,49 +99,23 @@ STEADY = 300.0
 """Seconds after which a watch that ends counts as one that had worked."""
 
 
-class PodStep(KubernetesPodOperator):
+class PodStep(StepOperator, KubernetesPodOperator):
     """Run one step as a pod.
 
     Args:
-        step: A key of ``tasks.run.steps.STEPS``.
-        study: The study's name.
-        hospital: The hospital, for a step that runs once a hospital.
-        skip_if: Says, from the frozen study, why the step does not apply; None if it does.
-        soft: Whether the run can do without this step: its last failure is a skipped task.
         work_within: Seconds that the step itself gets once its pod runs.
-        kwargs: What the operator takes.
+        kwargs: What every step's operator takes, and ``KubernetesPodOperator``.
     """
 
-    template_fields = ("hospital",)
-    ui_color = "#e8f1f8"
+    template_fields = StepOperator.template_fields
 
-    def __init__(
-        self,
-        *,
-        step: str,
-        study: str,
-        hospital: str | None = None,
-        skip_if: Callable[[Any], str | None] | None = None,
-        soft: bool = False,
-        work_within: float = 3600,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, *, work_within: float = 3600, **kwargs: Any) -> None:
         super().__init__(**{**HOUSE, **kwargs})
-        self.step = step
-        self.study = study
-        self.hospital = hospital
-        self.skip_if = skip_if
-        self.soft = soft
         self.work_within = work_within
         self.seen: Any = None
         self.ending: Ending | None = None
         self.warnings: list[str] = []
         self.lines: list[str] = []
-
-    @cached_property
-    def settings(self) -> Settings:
-        """Those of the process that runs the task."""
-        return Settings.from_environment()
 
     @property
     def which(self) -> PodOf:
@@ -154,10 +125,9 @@ class PodStep(KubernetesPodOperator):
     def execute(self, context: Any) -> None:
         """Start the pod and wait for it in the triggerer."""
         with self._recording(context):
-            folder = self._folder(context)
-            plan = self._plan(folder)
-            if self.skip_if is not None and (reason := self.skip_if(plan.study)):
-                raise AirflowSkipException(reason)
+            folder = self.folder(context)
+            plan = self.plan(folder)
+            self.skip_where_it_does_not_apply(plan)
             self._know_pods(plan)
             retry(lambda: self._end_former(context), FIRST_CALL)
             if (done := folder.find(self.step, self.hospital)) is not None:
@@ -194,7 +164,7 @@ class PodStep(KubernetesPodOperator):
             TaskDeferred: The pod is still there, and is waited for again.
         """
         with self._recording(context):
-            plan = self._plan(self._folder(context))
+            plan = self.plan(self.folder(context))
             self._know_pods(plan)
             event, trouble = self._look(context, event)
             if self.seen is None or not is_lost(self.seen):
@@ -259,15 +229,6 @@ class PodStep(KubernetesPodOperator):
         self.trigger_kwargs = {"_watched_again": now, "_trouble_since": since}
         self.pod = V1Pod(metadata=V1ObjectMeta(name=event["name"], namespace=event["namespace"]))
         self.invoke_defer_method(last_log_time=event.get("last_log_time"), context=context)
-
-    def _plan(self, folder: RunFolder) -> Plan:
-        plan = read_plan(folder)
-        if plan.study.name != self.study:
-            raise StudyError(
-                f"run {folder.run} is of study {plan.study.name}, not of {self.study}: start "
-                "another run."
-            )
-        return plan
 
     def _know_pods(self, plan: Plan | None = None) -> None:
         """Say which pods are this task's, where they are, and how long one may take to start."""
@@ -378,13 +339,13 @@ class PodStep(KubernetesPodOperator):
     def release_hospitals(self, context: Any) -> None:
         """Once the run's server will not come (again): let no hospital's pod wait for it."""
         try:
-            release_hospitals(self.step, self.settings, self._folder(context).run)
+            release_hospitals(self.step, self.settings, self.folder(context).run)
         except FedriskError as error:
             self.log.warning("hospitals wait until the sweep tells them: %s", error)
 
     def record(self, context: Any) -> StepRecord:
         """Where the step tells how it ended."""
-        return StepRecord(self._folder(context), self.step, self.hospital)
+        return StepRecord(self.folder(context), self.step, self.hospital)
 
     def _handed_over(self, folder: RunFolder) -> tuple[int, str]:
         """Fetch what the pod has left; a pod that leaves no manifest has not done its step."""
@@ -398,6 +359,3 @@ class PodStep(KubernetesPodOperator):
         except FedriskError as error:
             return error.exit_code, str(error)
         return ExitCode.DONE, ""
-
-    def _folder(self, context: Any) -> RunFolder:
-        return open_run(self.settings, run_of(context["run_id"], self.study))

@@ -20,7 +20,7 @@ from tasks.errors import SettingsError
 from tasks.launch.environment import QUIET
 from tasks.launch.pods import DAG, FOLDER, INDEX, MARKS, RUN, TASK
 from tasks.run.plan import Plan
-from tasks.run.steps import STEPS, owner_of
+from tasks.run.steps import STEPS, owner_of, step_arguments
 from tasks.settings import Settings
 from tasks.study import Study
 from tasks.study.compute import PROFILES, Compute, Resources, Role, cores, size
@@ -184,8 +184,7 @@ def limits_of(pod: PodOf, study: Study, settings: Settings) -> str:
 def _command(pod: PodOf, study: str, run: str) -> list[str]:
     # Both streams through one pipe: the container runtime does not keep the order of two.
     merged = ["/bin/sh", "-c", 'exec "$@" 2>&1', "sh"]
-    command = [*merged, "fedrisk", "step", pod.step, "--study", study, "--run", run]
-    return [*command, *(["--hospital", pod.hospital] if pod.hospital else [])]
+    return [*merged, "fedrisk", *step_arguments(pod.step, study, run, pod.hospital)]
 
 
 def _environment(
