@@ -182,7 +182,7 @@ def longest_chain(steps: Mapping[str, Step] = STEPS) -> int:
 
 
 def step_arguments(name: str, study: str, run: str, hospital: str | None) -> list[str]:
-    """Arguments of ``fedrisk`` that run a step, whatever starts it.
+    """Arguments of the command ``fedrisk`` that run a step.
 
     Args:
         name: The step's name.
