@@ -270,7 +270,7 @@ def cluster() -> Iterator[Path]:
 
 def main() -> None:
     """Start the cluster, which stays, and give it the images of the tests."""
-    from smoke.cluster.__main__ import IMAGES, S3_IMAGE
+    from smoke.cluster.stages import IMAGES, S3_IMAGE
 
     # A shell ignores it for what it starts in the background, and the pods would inherit that.
     signal.signal(signal.SIGINT, signal.SIG_DFL)

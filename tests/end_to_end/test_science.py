@@ -27,6 +27,11 @@ def mean(results: list[dict[str, Any]], model: str, key: str) -> float:
     return float(np.mean([result[model][key] for result in results]))
 
 
+def test_every_row_of_the_table_has_its_hospital(five_seeds: Any) -> None:
+    for result in five_seeds:
+        assert sum(each["rows"] for each in result["hospitals"]) >= 5100
+
+
 def test_the_centralized_model_is_strong(five_seeds: Any) -> None:
     assert mean(five_seeds, "central", "auroc") >= 0.84
 
@@ -55,6 +60,14 @@ def test_the_federated_brier_score_is_the_centralized_ones(five_seeds: Any) -> N
 
 def test_ninety_nine_percent_are_reached_within_eight_rounds(five_seeds: Any) -> None:
     assert all(r["rounds_to_99"] is not None and r["rounds_to_99"] <= 8 for r in five_seeds)
+
+
+def test_heart_runs_at_four_hospitals_with_missing_columns(run_steps: Any) -> None:
+    plan, folder = run_steps("heart", study="heart")
+    assert list(plan.hospitals) == ["cleveland", "hungarian", "switzerland", "va"]
+    result = folder.read("evaluate").figures
+    assert sum(each["rows"] for each in result["hospitals"]) >= 900
+    assert result["federated"]["auroc"] >= 0.98 * result["central"]["auroc"]
 
 
 def model_bytes(folder: Any, step: str, hospital: str | None = None) -> bytes:
