@@ -39,7 +39,7 @@ def test_a_killed_supernode_costs_its_share_and_the_run_says_so(home: Path) -> N
     assert step.left() == []
 
 
-def test_two_of_three_killed_ends_with_code_4_and_a_rerun_goes_on(home: Path) -> None:
+def test_two_of_three_killed_ends_with_code_4_and_keeps_a_checkpoint(home: Path) -> None:
     step = Step(make_context(home, "two-killed", rounds=8)).start()
     step.until_round(2)
     for process in [step.supernode("west"), step.supernode("south")]:
@@ -47,21 +47,8 @@ def test_two_of_three_killed_ends_with_code_4_and_a_rerun_goes_on(home: Path) ->
     assert step.wait() == 4, step.output
     assert "at least 2 hospitals" in step.output
     assert step.context.run.find("federated") is None
-    done = len(step.events())
     assert (step.folder / "checkpoint.npz").exists()
     assert step.left() == []
-
-    again = Step(step.context).start()
-    assert again.wait() == 0, again.output
-    events = again.events()
-    assert [event.round for event in events] == list(range(1, 9))
-    assert events[done].note.startswith(f"resumed after round {done}")
-    assert "round 1/8" not in again.output
-    if all(len(event.replied) == 3 for event in events):
-        unbroken = Step(make_context(home, "unbroken", rounds=8)).start()
-        assert unbroken.wait() == 0, unbroken.output
-        names = [s.folder / "model.safetensors" for s in (again, unbroken)]
-        assert names[0].read_bytes() == names[1].read_bytes()
 
 
 def test_a_supernode_that_hangs_costs_one_deadline(home: Path) -> None:
@@ -177,6 +164,7 @@ def test_a_key_that_is_not_registered_cannot_join(home: Path, tmp_path: Path) ->
     assert step.wait() != 0
 
 
+@pytest.mark.platform
 def test_flowers_own_executor_gives_the_same_model(home: Path, finished: Step) -> None:
     step = Step(make_context(home, "stock", executor="stock", deadlines={"round": 90, "run": 300}))
     assert step.start().wait(240) == 0, step.output
