@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-SHARED = "FEDRISK_CI_SHARED"
+SHARED = "CI_SHARED"
 """Variable that names the folder which the pytest processes of one CI run have in common."""
 
 

@@ -13,7 +13,7 @@ from smoke.cluster.stages import smoke_on
 from smoke.cluster.tools import Cluster, ForeignNamespace
 from smoke.table import Table
 
-pytestmark = [pytest.mark.slow, pytest.mark.shared]
+pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.shared]
 
 
 @pytest.fixture
