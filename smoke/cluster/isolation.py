@@ -69,7 +69,7 @@ def check_access(site: Site, table: Table) -> None:
         "fedrisk-s3-0", site.cluster.namespace, _request_timeout=CALL
     )
     code = f"OWN, OTHER, STORE = {own!r}, {other!r}, {pod.status.pod_ip!r}\n{PROBE}"
-    text = _run_pod(site, "fedrisk-smoke-probe", own, ["python", "-c", code], 120)
+    text = _run_pod(site, "fedrisk-smoke-probe", own, ["python", "-c", code], 280)
     line = next((x for x in text.splitlines() if x.startswith("PROBE")), "")
     if not table.check(
         "asks", "a pod of hospital-1 can ask", bool(line), text[-500:] if not line else ""
@@ -181,7 +181,7 @@ def check_taint(site: Site, table: Table) -> None:
 
     told = ""
     with contextlib.suppress(NotReached), _pod(site, name, "hospital-1", command, ()):
-        told = until(f"pod {name} is refused", refused, 30)
+        told = until(f"pod {name} is refused", refused, 180)
     table.check(
         "taint",
         "a pod that does not put up with the taint gets no room",
@@ -198,7 +198,7 @@ def check_stranger(site: Site, table: Table) -> None:
         table: Gets the checks.
     """
     command = ["python", "-c", STRANGER, "hospital-1"]
-    text = _run_pod(site, "fedrisk-smoke-stranger", "hospital-1", command, 150)
+    text = _run_pod(site, "fedrisk-smoke-stranger", "hospital-1", command, 280)
     line = next((x for x in text.splitlines() if x.startswith("STRANGER")), "")
     table.check(
         "stranger",
@@ -280,7 +280,7 @@ def _pod(
     body["metadata"] = {"name": name, "labels": labels}
     core, space = site.cluster.core, site.cluster.namespace
     site.cluster.delete_pod(name, 0)
-    until(f"no pod {name} is left", lambda: not _there(site, name), 60)
+    until(f"no pod {name} is left", lambda: not _there(site, name), 180)
     core.create_namespaced_pod(space, body, _request_timeout=CALL)
     try:
         yield

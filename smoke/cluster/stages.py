@@ -201,7 +201,7 @@ def uninstall(smoke: Smoke) -> None:
         return not left
 
     with contextlib.suppress(Exception):
-        until("nothing is left", nothing, 120)
+        until("nothing is left", nothing, 300)
     table.check("nothing-left", "uninstall leaves nothing", not left, ", ".join(left))
 
 
