@@ -85,7 +85,7 @@ def test_nothing_outlives_the_step(home: Path, number: int) -> None:
     step = Step(make_context(home, f"ended-{int(number)}", rounds=50)).start()
     step.until_round(1)
     step.signal(number)
-    assert step.wait(90) != 0
+    assert step.wait(180) != 0
     assert step.left() == []
     assert step.context.run.find("federated") is None
 
@@ -117,7 +117,7 @@ def test_a_dead_server_ends_the_step_and_a_rerun_goes_on(home: Path) -> None:
     # An event is told before its checkpoint is kept: only the second says that the first is kept.
     step.until_round(2)
     step.server_app().kill()
-    assert step.wait(90) == 4, step.output
+    assert step.wait(180) == 4, step.output
     assert "superlink ended" in step.output
     assert step.left() == []
     done = len(step.events())
