@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 from made_once import made_once
-from tasks.run.folder import RunFolder
 from tests_processes import processes_of
 
 from smoke.compare import EarlierRun
+from tasks.run.folder import RunFolder
 
 RUN = "default"
 STEP_DEADLINE, RUN_DEADLINE = 600.0, 900.0
