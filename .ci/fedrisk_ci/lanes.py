@@ -82,6 +82,8 @@ class Result:
         cpu: CPU seconds of the command and all that it started, except services of others, such
             as a Docker engine.
         reports: pytest's reports of its tries.
+        flaky: The check that failed the first of two tries, if the second passed: the first one
+            that failed, for the later ones of a stage often fail because of it.
         log: Its output.
     """
 
@@ -91,20 +93,13 @@ class Result:
     wall: float = 0.0
     cpu: float = 0.0
     reports: list[Path] = field(default_factory=list)
+    flaky: str = ""
     log: Path | None = None
 
     @property
     def good(self) -> bool:
         """Whether what needs this stage may start."""
         return self.state in ("passed", "FLAKY", "skipped")
-
-    @property
-    def flaky(self) -> str:
-        """The check that failed the first of two tries, if the second passed.
-
-        Only the first one that failed: the later ones of a stage often fail because of it.
-        """
-        return first_failed(self.reports[0]) or self.name if self.state == "FLAKY" else ""
 
 
 class Run:
@@ -210,6 +205,8 @@ class Run:
         if code and stage.retry and not result.reason:
             code = self._try(stage, result, deadline)
             result.state = "FAILED" if code else "FLAKY"
+            failed = first_failed(result.reports[0]) if result.reports else ""
+            result.flaky = "" if code else failed or stage.name
         else:
             result.state = "FAILED" if code else "passed"
         if code and not result.reason:

@@ -69,7 +69,7 @@ def run_lanes(
                 # A second one must not keep tables from being shown, nor services running.
                 for each in STOPPED:
                     signal.signal(each, signal.SIG_IGN)
-                whole = Result("whole run", "passed" if run.passed else "FAILED")
+                whole = Result("whole-run", "passed" if run.passed else "FAILED")
                 whole.wall = time.monotonic() - began
                 whole.cpu = sum(each.cpu for each in results)
                 results.append(whole)
@@ -133,10 +133,11 @@ def main(arguments: Sequence[str]) -> int:
         lanes = [
             Lane(tuple(s for s in lane.stages if s.name in chosen), lane.limit) for lane in lanes
         ]
+    # Services that are asked for by name are wanted after the run.
     started = [
         each
         for each in plan.services(SHARED)
-        if each.started_by in (chosen or names) and not plan.answers(each.runs)
+        if not chosen and each.started_by in names and not plan.answers(each.runs)
     ]
     records = Records(cache() / "runs.jsonl")
     try:
@@ -150,9 +151,7 @@ def main(arguments: Sequence[str]) -> int:
         if ended.get(plan.PLATFORM) in ("passed", "FLAKY"):
             passes.add(judged, revision, time.time())
     finally:
-        # Services chosen by name are wanted after the run.
-        if not chosen:
-            end_services(started)
+        end_services(started)
     print("CI passed" if code == 0 else f"CI FAILED ({code})", flush=True)
     return code
 

@@ -26,7 +26,8 @@ def flaky(folder: Path, check: str = "test_it") -> Result:
         '<testcase classname="tests.test_y" name="test_z" time="0"><skipped/></testcase>'
         "</testsuite></testsuites>"
     )
-    return Result("stack", state="FLAKY", wall=9, reports=[report, folder / "none.xml"])
+    reports = [report, folder / "none.xml"]
+    return Result("stack", "FLAKY", wall=9, reports=reports, flaky=first_failed(report))
 
 
 def test_a_report_gives_tests_folders_and_the_first_failure(tmp_path: Path) -> None:
