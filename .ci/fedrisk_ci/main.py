@@ -45,7 +45,7 @@ def run_lanes(
     began = time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="fedrisk-ci-"))
     # What several stages need is made once, and found here (tests/made_once.py).
-    os.environ["FEDRISK_CI_SHARED"] = str(folder / "shared")
+    os.environ["CI_SHARED"] = str(folder / "shared")
     code = 0
     try:
         with background(f"fedrisk-ci-{os.getpid()}") as how:
