@@ -15,7 +15,7 @@ class Case:
 
     Attributes:
         name: Module and test, as ``tests.data.test_deal::test_it[a]``.
-        folder: Its folder, as ``tests/data``.
+        folder: Its folder, as ``tests/data``; folders below it count with it.
         seconds: Its duration, with the fixtures that it was the first to need.
         state: ``passed``, ``failed`` or ``skipped``.
     """
@@ -39,7 +39,7 @@ def cases(report: Path) -> list[Case]:
         found.append(
             Case(
                 name=f"{'.'.join(module)}::{each.get('name')}",
-                folder="/".join(module[:depth]) or "tests",
+                folder="/".join(module[: min(depth, 2)]) or "tests",
                 seconds=float(each.get("time", 0)),
                 state="skipped" if "skipped" in kinds and state == "passed" else state,
             )
