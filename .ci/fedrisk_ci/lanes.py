@@ -1,7 +1,7 @@
 """Run stages in lanes: one after the other in a lane, the lanes side by side, all within a limit.
 
-A stage starts when those that it needs have passed. One that fails ends its lane and lets the other
-lanes go on, so that one run shows all that is wrong; only a stage that says so ends everything.
+A stage starts when those that it needs have passed. When one fails, only what needs it does not
+run, so that one run shows all that is wrong; but a stage may say that its failure ends everything.
 """
 
 from __future__ import annotations
@@ -163,23 +163,18 @@ class Run:
 
     def _run_lane(self, lane: Lane) -> None:
         left = lane.limit
-        reason = ""
         for stage in lane.stages:
             result = self.results[stage.name]
-            reason = reason or self._wait_for(stage)
-            if reason:
-                result.reason = reason
-            else:
+            result.reason = self._wait_for(stage) or ("" if left > 0 else "its lane's limit")
+            if not result.reason:
                 began = time.monotonic()
                 try:
                     self._run_stage(stage, result, left)
                 except Exception as error:  # noqa: BLE001 - a lane must not end in silence
                     result.state, result.reason = "FAILED", f"{type(error).__name__}: {error}"
                 left -= time.monotonic() - began
-            if not result.good:
-                reason = reason or f"{stage.name} failed"
-                if stage.ends_all and result.state == "FAILED":
-                    self.stop(f"{stage.name} failed")
+            if stage.ends_all and result.state == "FAILED":
+                self.stop(f"{stage.name} failed")
             self._ended[stage.name].set()
 
     def _wait_for(self, stage: Stage) -> str:

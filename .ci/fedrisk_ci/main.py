@@ -49,10 +49,9 @@ def run_lanes(
     code = 0
     try:
         with background(f"fedrisk-ci-{os.getpid()}") as how:
-            print(f"background work: {how.how}")
-            print(
-                f"beside a busy process on the same CPU it gets {share(how):.1%} of it", flush=True
-            )
+            if any(stage.background for lane in lanes for stage in lane.stages):
+                print(f"background work: {how.how}; beside a busy process on the same CPU")
+                print(f"it gets {share(how):.1%} of it", flush=True)
             run = Run(lanes, folder, limit, how)
             results = list(run.results.values())
 

@@ -73,7 +73,7 @@ def _prepared(shared: Path, docker: bool) -> list[Lane]:
         command = ("bash", "-c", started, str(engine))
         image_stages.append(Stage("engine", command, daemons=True))
     if engine.is_dir() or docker:
-        image_stages.append(Stage("images", ("make", "images")))
+        image_stages.append(Stage("images", ("make", "images"), needs=("engine",)))
     if cluster.is_dir():
         # Not beside the engine: both install Debian's packages.
         programs = Stage("cluster-programs", (str(cluster / "setup"),), needs=("engine",))
