@@ -23,7 +23,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = ("airflow", "spark", "federation", "mlflow", "worker")
-"""In the order of building: the worker shares the federation's largest layer."""
+"""The Dockerfile's targets, in the order of building."""
 CONTENT = (
     "LICENSE",
     "README.md",
@@ -46,7 +46,7 @@ DEADLINE = 3600.0
 GRACE = 10.0
 """Seconds that a build has to end in order once it is interrupted."""
 BASE = "python:3.11-slim-bookworm"
-"""The Dockerfiles' own, where the environment names no other."""
+"""The Dockerfile's own, where the environment names no other."""
 
 
 def output(*command: str) -> str:
@@ -70,7 +70,7 @@ def output(*command: str) -> str:
 
 
 def check_builder() -> None:
-    """See that this Docker can build: the Dockerfiles need BuildKit, the legacy builder refuses.
+    """See that this Docker can build: the legacy builder has not what the Dockerfile needs.
 
     Raises:
         SystemExit: It cannot; the message says what to install.
@@ -152,7 +152,7 @@ def build(name: str, tag: str, version: str) -> float:
     """Build one image.
 
     Args:
-        name: A folder beside this file.
+        name: A target of the Dockerfile.
         tag: The git revision.
         version: The project's.
 
@@ -166,7 +166,8 @@ def build(name: str, tag: str, version: str) -> float:
     labels = base_labels(base or BASE)
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        command = ["docker", "build", "--file", f"images/{name}/Dockerfile", *secrets(Path(folder))]
+        command = ["docker", "build", "--file", "images/Dockerfile", "--target", name]
+        command += secrets(Path(folder))
         command += ["--build-arg", f"BASE={base}"] if base else []
         command += ["--build-arg", f"REVISION={tag}", "--build-arg", f"VERSION={version}"]
         command += [*labels, "--tag", f"fedrisk-{name}:{tag}", "--tag", f"fedrisk-{name}:dev", "."]
