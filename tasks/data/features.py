@@ -76,8 +76,13 @@ def features(context: Context) -> Result:
 
 
 def part_sql(study: Study) -> str:
-    """SQL of a patient's part: the first 13 hex digits (52 bits, exact in a double) of SHA-256."""
-    digest = f"sha2(concat({literal(study.split.key)}, ':', patient), 256)"
+    """SQL of a patient's part: the first 13 hex digits (52 bits, exact in a double) of SHA-256.
+
+    Without an id column the same row can stand in a table twice. All its copies have one part:
+    one to train on and its twin to test on would be a leak.
+    """
+    who = "patient" if study.id else "substring_index(patient, '#', 1)"
+    digest = f"sha2(concat({literal(study.split.key)}, ':', {who}), 256)"
     place = f"cast(conv(substr({digest}, 1, 13), 16, 10) AS double) / {float(16**13)!r}D"
     train = study.split.train
     both = train + study.split.validation

@@ -38,6 +38,11 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 
+_NAMED = "concat(sha2(concat(_who, '#1'), 256), if(_nth > 1, concat('#', _nth), ''))"
+"""A patient's id where the table has none: of the row's content, with a mark on each further copy,
+which ``features`` leaves out to give a copy the part of its first occurrence."""
+
+
 @dataclass(frozen=True)
 class Counts:
     """Rows of one table: all, kept, kept and positive; by broken rule; share missing by column."""
@@ -123,7 +128,7 @@ def _judged(raw: DataFrame, study: Study, rules: list[Rule], present: set[str]) 
     frame = frame.selectExpr(
         *map(quoted, known),
         "_raw",
-        ("_who" if study.id else "sha2(concat(_who, '#', _nth), 256)") + " AS _patient",
+        f"{'_who' if study.id else _NAMED} AS _patient",
         f"CASE WHEN {target} IN {positive} THEN 1 WHEN {target} IN {negative} THEN 0 END AS _label",
         f"named_struct({flags}) AS _broken",
     )

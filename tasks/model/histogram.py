@@ -124,6 +124,18 @@ class ScoreHistogram:
     def __add__(self, other: ScoreHistogram) -> ScoreHistogram:
         return ScoreHistogram(self.counts + other.counts)
 
+    def shifted(self, by: float) -> ScoreHistogram:
+        """The histogram of the same patients with a number added to each log-odds.
+
+        Args:
+            by: The number, to the nearest cell's width; the grid's last cells take what would
+                leave it.
+        """
+        moved = np.zeros_like(self.counts)
+        place = np.clip(np.arange(BINS) + round(by / WIDTH), 0, BINS - 1)
+        np.add.at(moved, (slice(None), place), self.counts)
+        return ScoreHistogram(moved)
+
     @property
     def rows(self) -> int:
         """Patients in all."""
@@ -159,20 +171,6 @@ class ScoreHistogram:
     def calibration(self) -> Calibration | None:
         """Slope, intercept, mean predicted and observed risk; None without rows."""
         return self.counted().calibration()
-
-    def bootstrap(
-        self, metric: Metric | str, n: int, confidence: float, seed: int
-    ) -> tuple[float, float] | None:
-        """A percentile bootstrap interval.
-
-        Args:
-            metric: ``auroc``, ``auprc``, ``brier`` or ``loss``.
-            n: Resamples.
-            confidence: Such as 0.95.
-            seed: Of the draws.
-        """
-        name = Metric(metric)
-        return self.counted().intervals([name], n, confidence, seed)[name]
 
     def confusion(self, threshold: float) -> Confusion:
         """Patients by label and decision.

@@ -50,21 +50,30 @@ def test_a_patient_stays_in_his_part_whatever_else_is_in_the_table(house: House)
 
 
 @pytest.mark.slow
-def test_without_an_id_the_order_of_rows_does_not_matter(house: House) -> None:
+def test_without_an_id_the_order_of_rows_does_not_matter_and_copies_stay_together(
+    house: House,
+) -> None:
     house.study(change=("id: id\n", ""), source=", ignore: [id]")
     rows = patients()
-    rows[1] = list(rows[0])
+    rows += rows[:30] + rows[:5]
     house.north(text_of(rows))
-    before = read(house.steps("a", "collect", "validate", "features").tables["gold"])
+    gold = read(house.steps("copied", "collect", "validate", "features").tables["gold"])
     random.Random(1).shuffle(rows)
     house.north(text_of(rows))
-    after = read(house.steps("b", "collect", "validate", "features").tables["gold"])
+    again = read(house.steps("shuffled", "collect", "validate", "features").tables["gold"])
 
     def order(table: list[dict[str, object]]) -> list[dict[str, object]]:
         return sorted(table, key=lambda row: str(row["patient"]))
 
-    assert len({row["patient"] for row in before}) == 80
-    assert order(before) == order(after)
+    assert order(gold) == order(again)
+    assert len({row["patient"] for row in gold}) == 115
+    originals = {str(row["patient"]): row for row in gold if "#" not in str(row["patient"])}
+    assert len(originals) == 80
+    assert all(row["part"] == part_of("small", who) for who, row in originals.items())
+    for row in gold:
+        first, _, copy = str(row["patient"]).partition("#")
+        assert {**row, "patient": first} == originals[first]
+        assert copy in ("", "2", "3")
 
 
 @pytest.mark.slow
