@@ -13,7 +13,7 @@ import sys
 NAME = re.compile(r"[a-z]([a-z0-9-]{0,33}[a-z0-9])?")
 """As ``tasks.onboarding.keys.NAME``: the bucket, the key of the store and the pods are named so."""
 OWNERS = frozenset({"admin", "consortium", "pool"})
-"""As ``tasks.onboarding.keys.TAKEN``: keys of the store that are no hospital's."""
+"""As ``tasks.onboarding.keys.RESERVED_NAMES``: keys of the store that are no hospital's."""
 STACK = frozenset(
     {"airflow", "credentials", "default", "federation", "hospital-1", "hospital-2", "hospital-3"}
     | {"logs", "mlflow", "mlflow-uri", "outside", "postgres", "postgres-passwords", "registered"}

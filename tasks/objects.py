@@ -18,7 +18,7 @@ from tasks.errors import DataError, SettingsError, StoreUnavailable
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
-PATIENCE = 30.0
+STORE_TIMEOUT = 30.0
 """Seconds that a store which does not answer is tried again."""
 NO_BUCKET = "<Code>NoSuchBucket</Code>"
 """In S3's answer. The client makes of it what it makes of a missing object: there is none."""
@@ -44,7 +44,7 @@ def get(store: str, key: str) -> bytes | None:
     """
     import obstore
 
-    with contextlib.suppress(FileNotFoundError), _telling(store, key, "read"):
+    with contextlib.suppress(FileNotFoundError), _translated_errors(store, key, "read"):
         return bytes(obstore.get(_store(store), key).bytes())
     return None
 
@@ -63,7 +63,7 @@ def put(store: str, key: str, content: bytes) -> None:
     """
     import obstore
 
-    with _telling(store, key, "write"):
+    with _translated_errors(store, key, "write"):
         obstore.put(_store(store), key, content)
 
 
@@ -80,7 +80,7 @@ def remove(store: str, key: str) -> None:
     """
     import obstore
 
-    with contextlib.suppress(FileNotFoundError), _telling(store, key, "delete"):
+    with contextlib.suppress(FileNotFoundError), _translated_errors(store, key, "delete"):
         obstore.delete(_store(store), key)
 
 
@@ -98,7 +98,7 @@ def keys(store: str, prefix: str) -> Iterator[str]:
     import obstore
 
     pages: list[Any] = []
-    with contextlib.suppress(FileNotFoundError), _telling(store, prefix, "list"):
+    with contextlib.suppress(FileNotFoundError), _translated_errors(store, prefix, "list"):
         pages = list(obstore.list(_store(store), prefix))
     for page in pages:
         for each in page:
@@ -124,7 +124,7 @@ def _opened(url: str, who: tuple[tuple[str, str], ...]) -> ObjectStore:
         ) from None
     if url.startswith("file://"):
         return LocalStore(url.removeprefix("file://"), mkdir=True)
-    seconds = timedelta(seconds=PATIENCE)
+    seconds = timedelta(seconds=STORE_TIMEOUT)
     client: Any = {"timeout": seconds, "connect_timeout": timedelta(seconds=10)}
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
     config: Any = {"endpoint": endpoint} if endpoint else {}
@@ -143,7 +143,7 @@ def _opened(url: str, who: tuple[tuple[str, str], ...]) -> ObjectStore:
 
 
 @contextlib.contextmanager
-def _telling(store: str, key: str, what: str) -> Iterator[None]:
+def _translated_errors(store: str, key: str, what: str) -> Iterator[None]:
     """Say in our words what the store's client says in its own.
 
     An object that is not there is left to the caller; a bucket that is not there is no such thing.
@@ -160,7 +160,7 @@ def _telling(store: str, key: str, what: str) -> Iterator[None]:
         raise
     except BaseError as error:
         text, name = str(error), type(error).__name__
-        if refuses(error):
+        if is_access_denied(error):
             raise DataError(
                 f"{store}: this party's key may not {what} {key}. Check AWS_ACCESS_KEY_ID and "
                 "what docs/deployment.md says its owner may do."
@@ -172,7 +172,7 @@ def _telling(store: str, key: str, what: str) -> Iterator[None]:
         ) from None
 
 
-def refuses(error: BaseException) -> bool:
+def is_access_denied(error: BaseException) -> bool:
     """Whether an error of the store's client says that the store refuses the key.
 
     Listing and deleting have no kind of error of their own for it.

@@ -12,7 +12,7 @@ from airflow.sdk.exceptions import (
 
 from fedrisk_airflow.step_outcome import emit_assets, raise_for
 from tasks.launch.process import launch_step
-from tasks.launch.process_tree import GRACE
+from tasks.launch.process_tree import PROCESS_GRACE
 from tasks.run.plan import read_plan
 from tasks.run.run_id import run_of
 from tasks.run.stored_run import open_run
@@ -73,7 +73,7 @@ class FedriskStep(BaseOperator):
             hospital=self.hospital,
             options=self.options(context["params"]) if self.options else (),
             emit=self.log.info,
-            deadline=self.execution_timeout.total_seconds() - 2 * GRACE,
+            deadline=self.execution_timeout.total_seconds() - 2 * PROCESS_GRACE,
         )
         raise_for(ending, context["ti"] if self.soft else None)
         emit_assets(self, folder, context)

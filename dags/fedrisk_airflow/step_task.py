@@ -13,7 +13,7 @@ from airflow.sdk import AssetAlias
 
 from fedrisk_airflow.process_step import FedriskStep
 from tasks.errors import SettingsError
-from tasks.launch.process_tree import GRACE
+from tasks.launch.process_tree import PROCESS_GRACE
 from tasks.run.limits import start_limit
 from tasks.run.steps import STEPS
 from tasks.settings import Settings
@@ -73,7 +73,7 @@ def step_task(
         given |= {"work_within": work, "execution_timeout": limit}
     else:
         operator = FedriskStep
-        given["execution_timeout"] = timedelta(seconds=work + 2 * GRACE)
+        given["execution_timeout"] = timedelta(seconds=work + 2 * PROCESS_GRACE)
         given["pool"] = what.pool if what else "default_pool"
     given |= arguments
     return operator.partial(**given) if each else operator(**given)

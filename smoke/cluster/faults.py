@@ -20,7 +20,7 @@ from smoke.command import ROOT
 from smoke.table import Table
 from smoke.waits import remaining, until
 from tasks.launch.environment import settings_environment
-from tasks.launch.pods import GRACE
+from tasks.launch.pods import POD_GRACE
 
 ROUNDS, REST = 100, 20
 """Of a run with faults, and how many of them must be left once a hospital is back."""
@@ -232,7 +232,7 @@ def cancelled_run(lab: Lab, table: Table) -> None:
     run.cancel()
     until("none of its pods works", lambda: not _working(run), GONE)
     # One that ended by itself at that very moment has nobody who waits for it.
-    left = [pod.metadata.name for pod in remaining(run.pods, GRACE + 5)]
+    left = [pod.metadata.name for pod in remaining(run.pods, POD_GRACE + 5)]
     took = seconds_since(began)
     if left:
         _sweep(lab, run)

@@ -56,11 +56,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser().parse_args(arguments)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _terminate)
-    from tasks.cli.settings import settings_here
+    from tasks.cli.settings import command_settings
 
     try:
         command = importlib.import_module(f"tasks.cli.{args.command}")
-        return int(command.run(args, settings_here()))
+        return int(command.run(args, command_settings()))
     except FedriskError as error:
         print(f"error: {error}", file=sys.stderr)
         return int(error.exit_code)

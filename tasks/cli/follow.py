@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from tasks.local_airflow.server import Running
     from tasks.run.plan import Plan
 
-POLL = 0.5
-SPARE = 300.0
+FOLLOW_POLL = 0.5
+RUN_LIMIT_MARGIN = 300.0
 """Seconds beyond a DAG's own limit after which its Airflow is taken for one that keeps none."""
-ENDED = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
+END_STATES = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
 
 
 @dataclass
-class Progress:
+class RunView:
     """What has been shown of a run.
 
     Attributes:
@@ -51,7 +51,7 @@ class Progress:
         for task in sorted(tasks, key=lambda each: each["start_date"] or "~"):
             name, state = self._name(task), task["state"] or "none"
             before = self._shown.get(name)
-            if before == state or (before is None and state not in {"running", *ENDED}):
+            if before == state or (before is None and state not in {"running", *END_STATES}):
                 continue
             self._shown[name] = state
             ending = endings.get(name)
@@ -113,16 +113,16 @@ def follow(
     from tasks.local_airflow.api_client import AirflowError
 
     # The DAG's own limit comes first; this one is for an Airflow that does not keep it.
-    limit += SPARE
+    limit += RUN_LIMIT_MARGIN
     deadline = time.monotonic() + limit
-    progress = Progress(open_run(running.home.settings, plan.run), say, plan.hospitals)
+    progress = RunView(open_run(running.home.settings, plan.run), say, plan.hospitals)
     while time.monotonic() < deadline:
         running.check()
         state = running.airflow.state(dag, airflow_run)
         progress.show(running.airflow.tasks(dag, airflow_run))
         if state in ("success", "failed"):
             return state
-        time.sleep(POLL)
+        time.sleep(FOLLOW_POLL)
     raise AirflowError(f"run {plan.run} has not ended within {limit:g} s.")
 
 

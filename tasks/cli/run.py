@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from tasks.cli.run_options import add_request_options, request_of
+from tasks.cli.run_options import add_run_options, read_request
 from tasks.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def add_parser(subparsers: Any) -> None:
         "of `fedrisk up`.",
     )
     parser.add_argument("--study", default="stroke", metavar="stroke|heart|FILE")
-    add_request_options(parser)
+    add_run_options(parser)
     parser.add_argument(
         "--run", dest="run_id", metavar="ID", help="the run's id; an unfinished one goes on"
     )
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     Raises:
         FedriskError: The study or a choice is not sound, or Airflow could not run it.
     """
-    from tasks.cli.run_summary import outcome_of, show
+    from tasks.cli.run_summary import show, summarize_run
     from tasks.local_airflow.server import airflow_running
     from tasks.run.folder import RunFolder
     from tasks.run.known_studies import find_known_study, register_study
@@ -63,14 +63,14 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         print(text, file=sys.stderr if args.json else sys.stdout, flush=True)
 
     file = find_known_study(args.study, settings)
-    request = request_of(args, file)
+    request = read_request(args, file)
     study = read_study(file)
     name = study.name
-    run_id = args.run_id or _new_run(settings, name)
+    run_id = args.run_id or _new_run_id(settings, name)
     RunFolder(settings.runs, run_id)
     # The plan is made before Airflow starts, so that what cannot work is refused at once.
     plan = make_plan(request, run_of(run_id, name), settings)
-    _check_same(plan, request)
+    _check_unchanged(plan, request)
     register_study(file, name, settings)
     hospitals = ", ".join(plan.hospitals)
     say(f"run {plan.run}: study {name}, source {plan.source_name}, hospitals {hospitals}")
@@ -78,10 +78,10 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         running.wait_for_dag(f"retrain_{name}")
         start = time.monotonic() - started
         say(f"Airflow is at work after {start:.1f} s")
-        asked = _Asked(run_id, _conf(request), run_limit(study, settings))
-        state = _through_airflow(running, plan, asked, say)
+        asked = _Trigger(run_id, _conf(request), run_limit(study, settings))
+        state = _run_in_airflow(running, plan, asked, say)
     folder = open_run(settings, plan.run)
-    outcome = outcome_of(plan, folder, state, start, time.monotonic() - started)
+    outcome = summarize_run(plan, folder, state, start, time.monotonic() - started)
     show(outcome, say)
     if args.json:
         print(json.dumps(outcome.result, allow_nan=False), flush=True)
@@ -91,7 +91,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _Trigger:
     """What Airflow is asked for.
 
     Attributes:
@@ -105,7 +105,7 @@ class _Asked:
     limit: float
 
 
-def _new_run(settings: Settings, study: str) -> str:
+def _new_run_id(settings: Settings, study: str) -> str:
     now = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{study}"
     number = 1
     while (settings.runs / f"{now}-{number}").exists():
@@ -113,7 +113,7 @@ def _new_run(settings: Settings, study: str) -> str:
     return f"{now}-{number}"
 
 
-def _check_same(plan: Plan, request: Request) -> None:
+def _check_unchanged(plan: Plan, request: Request) -> None:
     """Refuse to go on with a run of the same study that was planned for something else."""
     overrides = request.all_overrides()
     hospitals = [h for h in plan.study.hospitals if h in request.hospitals]
@@ -136,11 +136,11 @@ def _conf(request: Request) -> dict[str, Any]:
     return given
 
 
-def _through_airflow(
-    running: Running, plan: Plan, asked: _Asked, say: Callable[[str], None]
+def _run_in_airflow(
+    running: Running, plan: Plan, asked: _Trigger, say: Callable[[str], None]
 ) -> str:
     from tasks.cli.follow import follow
-    from tasks.local_airflow.api_client import AirflowError, AlreadyThere
+    from tasks.local_airflow.api_client import AirflowError, AlreadyExists
 
     airflow, dag = running.airflow, f"retrain_{plan.study.name}"
     if running.processes is not None:
@@ -153,7 +153,7 @@ def _through_airflow(
     try:
         try:
             airflow.trigger(dag, asked.run, asked.conf)
-        except AlreadyThere:
+        except AlreadyExists:
             if airflow.resume(dag, asked.run):
                 say(f"run {plan.run} is there: going on with what is not done")
             else:

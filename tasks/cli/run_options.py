@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from tasks.run.plan import Request
 
 
-def add_request_options(parser: argparse.ArgumentParser) -> None:
+def add_run_options(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument(
         "--source", metavar="PATH|URL", help="table, or folder of the hospitals' own tables"
@@ -37,7 +37,7 @@ def add_request_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def request_of(args: argparse.Namespace, study: Path) -> Request:
+def read_request(args: argparse.Namespace, study: Path) -> Request:
     """What was asked for, with a path in place of the study's name and of a relative source."""
     from tasks.run.plan import Request
     from tasks.run.sources import is_remote

@@ -14,7 +14,7 @@ from tasks.run.plan import Plan
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RunSummary:
     """A finished run.
 
     Attributes:
@@ -28,7 +28,7 @@ class Outcome:
     result: dict[str, Any]
 
 
-def outcome_of(plan: Plan, run: RunFolder, state: str, start: float, total: float) -> Outcome:
+def summarize_run(plan: Plan, run: RunFolder, state: str, start: float, total: float) -> RunSummary:
     """Gather what a run has left.
 
     Args:
@@ -74,7 +74,7 @@ def outcome_of(plan: Plan, run: RunFolder, state: str, start: float, total: floa
         "exit_code": code,
         "error": message or None,
     }
-    return Outcome(code=code, message=message, result=result)
+    return RunSummary(code=code, message=message, result=result)
 
 
 def failed_step(run: RunFolder, endings: Iterable[Ending]) -> Ending | None:
@@ -102,7 +102,7 @@ def _failure(run: RunFolder, failed: Ending | None) -> tuple[int, str]:
     return failed.code, f"step {failed.step}{of}: {failed.message}\nIts log is {failed.log}"
 
 
-def show(outcome: Outcome, say: Callable[[str], None]) -> None:
+def show(outcome: RunSummary, say: Callable[[str], None]) -> None:
     """Print the table of models, the gates, the champion and the report."""
     result = outcome.result
     rows = [

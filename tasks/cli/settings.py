@@ -9,7 +9,7 @@ import tasks
 from tasks.settings import PREFIX, Settings
 
 
-def settings_here() -> Settings:
+def command_settings() -> Settings:
     """The settings of the environment.
 
     The default folder of studies is looked for in the working folder, then in the checkout.

@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
-from tasks.cli.run_options import add_request_options, request_of
+from tasks.cli.run_options import add_run_options, read_request
 
 if TYPE_CHECKING:
     from tasks.settings import Settings
@@ -24,7 +24,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--study", required=True, metavar="S", help="name or file")
     parser.add_argument("--run", required=True, metavar="R", dest="run_id", help="the run's id")
     parser.add_argument("--hospital", metavar="H", help="for a step that runs once a hospital")
-    add_request_options(parser)
+    add_run_options(parser)
 
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
@@ -61,7 +61,7 @@ def _plan(args: argparse.Namespace, settings: Settings) -> int:
     if args.hospital is not None:
         raise SettingsError("step plan takes no --hospital; --hospitals names those of the run.")
     study = find_known_study(args.study, settings)
-    plan = make_plan(request_of(args, study), args.run_id, settings)
+    plan = make_plan(read_request(args, study), args.run_id, settings)
     print(f"run {plan.run}: study {plan.study.name}, source {plan.source_name}, ", end="")
     print(f"hospitals {', '.join(plan.hospitals)}")
     return 0

@@ -16,7 +16,7 @@ from tasks.lake.tables import overwrite, read_version
 from tasks.settings import Settings
 
 
-def rehearse(java: Path, archive: Path, jars: list[Path]) -> None:
+def record_classes(java: Path, archive: Path, jars: list[Path]) -> None:
     """Load the classes that a step loads, then end the JVM so that it writes the archive.
 
     Args:
@@ -44,4 +44,4 @@ def rehearse(java: Path, archive: Path, jars: list[Path]) -> None:
 
 
 if __name__ == "__main__":
-    rehearse(Path(sys.argv[1]), Path(sys.argv[2]), [Path(jars) for jars in sys.argv[3:]])
+    record_classes(Path(sys.argv[1]), Path(sys.argv[2]), [Path(jars) for jars in sys.argv[3:]])

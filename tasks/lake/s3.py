@@ -17,7 +17,7 @@ from collections.abc import Mapping
 
 from tasks.errors import DataError, FedriskError, SettingsError, StoreUnavailable
 
-TRIES, PATIENCE = 3, 10.0
+STORE_TRIES, STORE_TIMEOUT = 3, 10.0
 """How often a store is asked for a sign of life, and for how many seconds each time."""
 SDK_CREDENTIALS = "software.amazon.awssdk.auth.credentials"
 _AWAY = re.compile(
@@ -29,7 +29,7 @@ _REFUSED = re.compile(r"AccessDenied|Status Code: 403|InvalidAccessKeyId|Signatu
 _NO_KEY = re.compile(r"NoAuthWithAWS|NoAwsCredentials|Unable to load credentials")
 
 
-class StoreRefuses(DataError):  # noqa: N818  (it says what is the matter)
+class StoreAccessDenied(DataError):  # noqa: N818  (it says what is the matter)
     """The store answers that this key may not do this."""
 
 
@@ -91,7 +91,7 @@ def s3a_configuration(environment: Mapping[str, str] | None = None) -> dict[str,
     return configuration
 
 
-def await_store(environment: Mapping[str, str] | None = None) -> None:
+def wait_for_store(environment: Mapping[str, str] | None = None) -> None:
     """Ask a store of one's own for a sign of life, which any answer is.
 
     Spark asks a silent store again at every turn, for minutes in all, and only after Java has
@@ -111,8 +111,8 @@ def await_store(environment: Mapping[str, str] | None = None) -> None:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise SettingsError(f"AWS_ENDPOINT_URL={address} is not http://HOST[:PORT] or https://.")
     kind = http.client.HTTPConnection if parts.scheme == "http" else http.client.HTTPSConnection
-    for attempt in range(TRIES):
-        connection = kind(parts.hostname, parts.port, timeout=PATIENCE)
+    for attempt in range(STORE_TRIES):
+        connection = kind(parts.hostname, parts.port, timeout=STORE_TIMEOUT)
         with (
             contextlib.closing(connection),
             contextlib.suppress(OSError, http.client.HTTPException),
@@ -124,7 +124,7 @@ def await_store(environment: Mapping[str, str] | None = None) -> None:
                 # It lives; whom Java trusts is for Java to say.
                 return
             return
-        if attempt < TRIES - 1:
+        if attempt < STORE_TRIES - 1:
             time.sleep(2)
     raise StoreUnavailable(
         f"the store at {address} does not answer. Check AWS_ENDPOINT_URL and the network, and "
@@ -154,7 +154,7 @@ def store_error(told: str, uri: str, owner: str) -> FedriskError | None:
             "AWS_SECRET_ACCESS_KEY, or give the pod an identity that may use the bucket."
         )
     if _REFUSED.search(told):
-        return StoreRefuses(
+        return StoreAccessDenied(
             f"{uri}: bucket {bucket} refuses the key of {who}. Every owner may use what "
             "docs/deployment.md says of its key and nothing else: check whose key this process "
             "has, and the address."

@@ -22,7 +22,7 @@ from tasks.lake.jvm.class_archive import archive_for
 from tasks.lake.jvm.find_java import find_java
 from tasks.lake.jvm.jars import ensure_jars, ensure_s3_jars
 from tasks.lake.jvm.options import java_environment
-from tasks.lake.s3 import await_store, is_s3, s3a_configuration
+from tasks.lake.s3 import is_s3, s3a_configuration, wait_for_store
 from tasks.settings import Settings
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def spark_session(settings: Settings, *addresses: str, owner: str = "") -> Spark
         if _open:
             end_jvm(_open.pop(), deadline=20)
         if s3:
-            await_store()
+            wait_for_store()
         java = find_java(settings)
         jars = [ensure_jars(settings.home, java)]
         if s3:

@@ -91,7 +91,7 @@ def overwrite(
     try:
         writer.save(uri)
     except spark_errors() as error:
-        raise _told(error, uri, frame.sparkSession) from None
+        raise _table_error(error, uri, frame.sparkSession) from None
     for commit in commits(frame.sparkSession, uri):
         if commit.about.get("token") == token:
             return TableVersion(uri=uri, version=commit.version, rows=commit.rows or 0)
@@ -130,7 +130,7 @@ def define(
     try:
         builder.execute()
     except spark_errors() as error:
-        raise _told(error, uri, spark) from None
+        raise _table_error(error, uri, spark) from None
 
 
 def read_version(spark: SparkSession, table: TableVersion) -> DataFrame:
@@ -142,7 +142,7 @@ def read_version(spark: SparkSession, table: TableVersion) -> DataFrame:
     try:
         return spark.read.format("delta").option("versionAsOf", table.version).load(table.uri)
     except spark_errors() as error:
-        raise _told(error, table.uri, spark) from None
+        raise _table_error(error, table.uri, spark) from None
 
 
 def commits(spark: SparkSession, uri: str) -> Iterator[Commit]:
@@ -183,7 +183,7 @@ def _log_texts(spark: SparkSession, uri: str) -> Iterator[tuple[int, str]]:
             if version >= 0:
                 yield version, _text(system, remote[version])
     except spark_errors() as error:
-        raise _told(error, uri, spark) from None
+        raise _table_error(error, uri, spark) from None
 
 
 def _version(name: str) -> int:
@@ -230,7 +230,7 @@ def store_failure(error: Exception, uri: str, spark: SparkSession) -> FedriskErr
     return store_error(_causes(error), uri, owner)
 
 
-def _told(error: Exception, uri: str, spark: SparkSession) -> FedriskError:
+def _table_error(error: Exception, uri: str, spark: SparkSession) -> FedriskError:
     """Say in our words what Spark says in pages, without the values that it prints."""
     text = str(error)
     found = store_failure(error, uri, spark)
@@ -270,4 +270,4 @@ def copy_to_local(spark: SparkSession, uri: str, target: Path, where: str) -> No
     except spark_errors() as error:
         if "FileNotFoundException" in _causes(error):
             raise DataError(f"{where}: {uri} does not exist. Check the address.") from None
-        raise _told(error, uri, spark) from None
+        raise _table_error(error, uri, spark) from None

@@ -19,7 +19,7 @@ from typing import Any
 
 from tasks.errors import FedriskError, SettingsError
 
-MARKS = {"app.kubernetes.io/name": "fedrisk", "app.kubernetes.io/managed-by": "airflow"}
+POD_LABELS = {"app.kubernetes.io/name": "fedrisk", "app.kubernetes.io/managed-by": "airflow"}
 """Labels of every pod of a step."""
 AIRFLOW = "fedrisk.io/airflow"
 """Label: which Airflow has started it."""
@@ -29,7 +29,7 @@ FOLDER = "fedrisk.io/folder"
 """Annotation: the id of fedrisk's run, which is not always Airflow's."""
 CALL_DEADLINE = 10
 """Seconds that Kubernetes gets to answer a call."""
-GRACE = 10
+POD_GRACE = 10
 """Seconds that a pod gets to end by itself."""
 LOST_AFTER = 60
 """Seconds beyond its grace after which a pod that is still there is on a lost node."""
@@ -101,7 +101,7 @@ def _client() -> Any:
     return client.CoreV1Api()
 
 
-def pods_of(namespace: str, airflow: str, *, lost: bool = False) -> list[Pod]:
+def list_pods(namespace: str, airflow: str, *, lost: bool = False) -> list[Pod]:
     """The pods of one Airflow that nobody has asked to end yet.
 
     Args:
@@ -113,7 +113,7 @@ def pods_of(namespace: str, airflow: str, *, lost: bool = False) -> list[Pod]:
     Raises:
         SettingsError: There is no cluster to ask.
     """
-    selector = ",".join(f"{key}={value}" for key, value in {**MARKS, AIRFLOW: airflow}.items())
+    selector = ",".join(f"{key}={value}" for key, value in {**POD_LABELS, AIRFLOW: airflow}.items())
     found = _client().list_namespaced_pod(
         namespace, label_selector=selector, _request_timeout=CALL_DEADLINE
     )
@@ -136,7 +136,7 @@ def _pod(pod: Any, now: datetime) -> Pod:
     return Pod(pod.metadata.name, dag, run, task, int(notes.get(INDEX, -1)), age, folder)
 
 
-def end_pods(namespace: str, pods: Iterable[Pod], grace: int = GRACE) -> None:
+def end_pods(namespace: str, pods: Iterable[Pod], grace: int = POD_GRACE) -> None:
     """End pods; one that has gone meanwhile is none to worry about.
 
     Args:
@@ -164,7 +164,7 @@ def main() -> None:
     """End all pods of one Airflow: ``python -m tasks.launch.pods NAMESPACE AIRFLOW``."""
     namespace, airflow = sys.argv[1:]
     try:
-        left = pods_of(namespace, airflow)
+        left = list_pods(namespace, airflow)
         end_pods(namespace, left)
     except FedriskError as error:
         print(f"error: {error}")

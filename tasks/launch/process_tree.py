@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import psutil
 
 
-GRACE = 4.0
+PROCESS_GRACE = 4.0
 """Seconds between asking a process tree to end and ending it; Airflow itself waits 5."""
 
 
@@ -64,7 +64,9 @@ def process_tree() -> Iterator[Callable[[list[str], Mapping[str, str]], subproce
         )
 
 
-def end_processes(living: Callable[[], Iterable[psutil.Process]], grace: float = GRACE) -> int:
+def end_processes(
+    living: Callable[[], Iterable[psutil.Process]], grace: float = PROCESS_GRACE
+) -> int:
     """End processes and whatever they start meanwhile: first asked, then forced.
 
     Args:
@@ -79,7 +81,7 @@ def end_processes(living: Callable[[], Iterable[psutil.Process]], grace: float =
     deadline, asked, found = time.monotonic() + grace, set[int](), set[int]()
     while remaining := list(living()):
         forced = time.monotonic() > deadline
-        if time.monotonic() > deadline + GRACE:
+        if time.monotonic() > deadline + PROCESS_GRACE:
             break
         for process in remaining:
             with contextlib.suppress(psutil.Error):

@@ -13,7 +13,7 @@ from typing import Any
 from tasks.errors import ExitCode, FedriskError
 
 CALL_DEADLINE = 30.0
-TRIES = 4
+CALL_TRIES = 4
 
 
 class AirflowError(FedriskError):
@@ -26,11 +26,11 @@ class AirflowBusy(FedriskError):  # noqa: N818  (it names what happened)
     exit_code = ExitCode.TRANSIENT
 
 
-class NoSuchThing(AirflowError):  # noqa: N818  (HTTP's 404 in words)
+class NotFound(AirflowError):  # noqa: N818  (HTTP's 404 in words)
     """Airflow does not know the DAG or run."""
 
 
-class AlreadyThere(AirflowError):  # noqa: N818  (HTTP's 409 in words)
+class AlreadyExists(AirflowError):  # noqa: N818  (HTTP's 409 in words)
     """Airflow has a thing of that name."""
 
 
@@ -66,19 +66,19 @@ class Airflow:
                 return json.loads(reply.read() or b"null")
         except urllib.error.HTTPError as error:
             text = error.read().decode("utf-8", errors="replace")[:500]
-            kind = {404: NoSuchThing, 409: AlreadyThere}.get(error.code, AirflowError)
+            kind = {404: NotFound, 409: AlreadyExists}.get(error.code, AirflowError)
             raise kind(f"Airflow: {method} {path}: {error.code} {text}") from None
 
     def _get(self, path: str) -> Any:
-        return self._patiently("GET", path)
+        return self._retry("GET", path)
 
-    def _patiently(self, method: str, path: str, body: object = None, tries: int = TRIES) -> Any:
+    def _retry(self, method: str, path: str, body: object = None, tries: int = CALL_TRIES) -> Any:
         """A call that may be made twice; a busy server (SQLite, two cores) is asked again."""
         for attempt in range(tries):
             try:
                 return self._call(method, path, body)
             except (OSError, AirflowError) as error:
-                lasting = isinstance(error, NoSuchThing) or " 4" in str(error)[:200]
+                lasting = isinstance(error, NotFound) or " 4" in str(error)[:200]
                 if lasting or attempt == tries - 1:
                     if isinstance(error, AirflowError):
                         raise
@@ -105,17 +105,17 @@ class Airflow:
         """Make a pool unless it is there."""
         body = {"name": name, "slots": slots, "description": description}
         # Looking first spares a write at a moment when the scheduler has its own.
-        with contextlib.suppress(NoSuchThing):
+        with contextlib.suppress(NotFound):
             self._get(f"/api/v2/pools/{_quoted(name)}")
             return
-        with contextlib.suppress(AlreadyThere):
-            self._patiently("POST", "/api/v2/pools", body)
+        with contextlib.suppress(AlreadyExists):
+            self._retry("POST", "/api/v2/pools", body)
 
     def dag(self, dag: str) -> dict[str, Any] | None:
         """What Airflow knows of a DAG; None if nothing, or if it is stale."""
         try:
             found: dict[str, Any] = self._get(f"/api/v2/dags/{dag}/details")
-        except NoSuchThing:
+        except NotFound:
             return None
         return None if found.get("is_stale") else found
 
@@ -126,21 +126,21 @@ class Airflow:
 
     def set_paused(self, dag: str, paused: bool) -> None:
         """Pause a DAG or let it run."""
-        self._patiently("PATCH", f"/api/v2/dags/{dag}", {"is_paused": paused})
+        self._retry("PATCH", f"/api/v2/dags/{dag}", {"is_paused": paused})
 
     def trigger(self, dag: str, run: str, conf: dict[str, Any]) -> None:
         """Start a run, once, however often a busy server has to be asked.
 
         Raises:
-            AlreadyThere: There is a run of this id.
+            AlreadyExists: There is a run of this id.
         """
-        with contextlib.suppress(NoSuchThing):
+        with contextlib.suppress(NotFound):
             self.state(dag, run)
-            raise AlreadyThere(f"Airflow has a run {run} of {dag} already.")
+            raise AlreadyExists(f"Airflow has a run {run} of {dag} already.")
         body = {"dag_run_id": run, "logical_date": None, "conf": conf}
         # One that is there now is that of a call whose answer did not come.
-        with contextlib.suppress(AlreadyThere):
-            self._patiently("POST", f"/api/v2/dags/{dag}/dagRuns", body)
+        with contextlib.suppress(AlreadyExists):
+            self._retry("POST", f"/api/v2/dags/{dag}/dagRuns", body)
 
     def resume(self, dag: str, run: str) -> bool:
         """Let every task of a run that has not succeeded run again.
@@ -178,7 +178,7 @@ class Airflow:
         found = self._get(path)["dag_runs"]
         return [(str(each["dag_id"]), str(each["dag_run_id"])) for each in found]
 
-    def fail(self, dag: str, run: str, tries: int = TRIES) -> None:
+    def fail(self, dag: str, run: str, tries: int = CALL_TRIES) -> None:
         """Mark a run as failed; Airflow ends its tasks.
 
         Args:
@@ -187,7 +187,7 @@ class Airflow:
             tries: How often a busy server is asked.
         """
         path = f"/api/v2/dags/{dag}/dagRuns/{_quoted(run)}"
-        self._patiently("PATCH", path, {"state": "failed"}, tries)
+        self._retry("PATCH", path, {"state": "failed"}, tries)
 
     def state(self, dag: str, run: str) -> str:
         """State of a run: queued, running, success or failed."""

@@ -183,7 +183,7 @@ class AirflowHome:
         return digest.hexdigest()
 
     @property
-    def mark(self) -> Path:
+    def dags_read(self) -> Path:
         """File with the fingerprint of what Airflow's database has read last."""
         return self.path / "read"
 

@@ -11,7 +11,7 @@ from tasks.local_airflow.api_client import AirflowError
 
 KEY = (re.compile(r"\bid INTEGER NOT NULL\b"), "id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL")
 CONSTRAINT = (re.compile(r",\s*CONSTRAINT \w+ PRIMARY KEY \(id\)"), "")
-LOCKED = 30.0
+LOCK_TIMEOUT = 30.0
 """Seconds that a lock on the database is waited for."""
 
 
@@ -28,7 +28,7 @@ def never_reuse_triggers(database: Path) -> None:
     Raises:
         AirflowError: Its table of triggers is none that this knows how to change.
     """
-    with contextlib.closing(sqlite3.connect(database, timeout=LOCKED)) as connection:
+    with contextlib.closing(sqlite3.connect(database, timeout=LOCK_TIMEOUT)) as connection:
         made = dict(
             connection.execute(
                 "SELECT type, sql FROM sqlite_master WHERE tbl_name = 'trigger' AND sql NOT NULL"

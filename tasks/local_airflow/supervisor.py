@@ -23,9 +23,9 @@ from typing import Any
 
 from tasks.launch.process_tree import become_subreaper, end_processes, end_with_parent
 
-GRACE = 6.0
-"""Seconds that Airflow gets to end; a running step gets ``process_tree.GRACE`` of them."""
-LAST = 40.0
+AIRFLOW_GRACE = 6.0
+"""Seconds that Airflow gets to end; a running step gets ``process_tree.PROCESS_GRACE`` of them."""
+CLEANUP_DEADLINE = 40.0
 """Seconds that each request for the end gets."""
 
 
@@ -54,7 +54,9 @@ def _say(**event: object) -> None:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123
 
 
-def _serve(running: dict[str, subprocess.Popen[bytes]], last: list[dict[str, Any]]) -> None:
+def _serve_requests(
+    running: dict[str, subprocess.Popen[bytes]], last: list[dict[str, Any]]
+) -> None:
     """Start what is asked for and tell what ended, until the pipe closes.
 
     Args:
@@ -92,15 +94,15 @@ def main() -> None:
     me = psutil.Process()
     running, last = dict[str, subprocess.Popen[bytes]](), list[dict[str, Any]]()
     try:
-        _serve(running, last)
+        _serve_requests(running, last)
     except KeyboardInterrupt:
         pass
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        ended = end_processes(lambda: me.children(recursive=True), GRACE)
+        ended = end_processes(lambda: me.children(recursive=True), AIRFLOW_GRACE)
         for request in last:
             with contextlib.suppress(subprocess.TimeoutExpired, OSError):
-                _start(request).wait(LAST)
+                _start(request).wait(CLEANUP_DEADLINE)
         end_processes(lambda: me.children(recursive=True), 0)
         _say(closed=ended)
 

@@ -15,7 +15,7 @@ from tasks.errors import FedriskError
 from tasks.launch.environment import settings_environment
 from tasks.settings import Settings
 
-CLOSING = 60.0
+SUPERVISOR_EXIT = 60.0
 """Seconds that the keeper gets to end everything before it is killed itself."""
 
 
@@ -23,7 +23,7 @@ class ProcessDied(FedriskError):  # noqa: N818  (it names what happened)
     """A process of the embedded Airflow ended though it should not have."""
 
 
-class Processes:
+class SupervisedProcesses:
     """Processes that end with this one."""
 
     def __init__(self, settings: Settings) -> None:
@@ -34,7 +34,7 @@ class Processes:
         """
         self._logs: dict[str, Path] = {}
         self._codes: dict[str, int] = {}
-        self._keeper = subprocess.Popen(
+        self._supervisor = subprocess.Popen(
             [sys.executable, "-m", "tasks.local_airflow.supervisor"],
             env={**os.environ, **settings_environment(settings)},
             stdin=subprocess.PIPE,
@@ -45,7 +45,7 @@ class Processes:
         self._listener.start()
 
     def _listen(self) -> None:
-        for line in self._keeper.stdout or ():
+        for line in self._supervisor.stdout or ():
             event = json.loads(line)
             if "ended" in event:
                 self._codes[event["ended"]] = event["code"]
@@ -79,7 +79,7 @@ class Processes:
             "folder": str(folder),
             "last": last,
         }
-        pipe = self._keeper.stdin
+        pipe = self._supervisor.stdin
         try:
             if pipe is not None:
                 pipe.write(json.dumps(request).encode() + b"\n")
@@ -95,7 +95,7 @@ class Processes:
         """
         code = self._codes.get(name)
         if code:
-            raise ProcessDied(self._told(name, code))
+            raise ProcessDied(self._exit_text(name, code))
         return code is not None
 
     def check(self, *names: str) -> None:
@@ -104,13 +104,13 @@ class Processes:
         Raises:
             ProcessDied: One has; the message has its last lines.
         """
-        if self._keeper.poll() is not None:
+        if self._supervisor.poll() is not None:
             raise ProcessDied("the keeper of Airflow's processes has ended.")
         for name in names:
             if name in self._codes:
-                raise ProcessDied(self._told(name, self._codes[name]))
+                raise ProcessDied(self._exit_text(name, self._codes[name]))
 
-    def _told(self, name: str, code: int) -> str:
+    def _exit_text(self, name: str, code: int) -> str:
         tail = ""
         with contextlib.suppress(OSError):
             lines = self._logs[name].read_text(encoding="utf-8", errors="replace").splitlines()
@@ -119,21 +119,21 @@ class Processes:
 
     def close(self) -> None:
         """End all processes and wait until they have."""
-        if self._keeper.stdin is not None:
+        if self._supervisor.stdin is not None:
             with contextlib.suppress(OSError):
-                self._keeper.stdin.close()
+                self._supervisor.stdin.close()
         try:
-            self._keeper.wait(CLOSING)
+            self._supervisor.wait(SUPERVISOR_EXIT)
         except subprocess.TimeoutExpired:
-            self._keeper.kill()
-            self._keeper.wait()
+            self._supervisor.kill()
+            self._supervisor.wait()
         self._listener.join(1)
 
 
 @contextlib.contextmanager
-def kept_processes(settings: Settings) -> Iterator[Processes]:
+def supervised_processes(settings: Settings) -> Iterator[SupervisedProcesses]:
     """Processes that have ended when the block is left."""
-    processes = Processes(settings)
+    processes = SupervisedProcesses(settings)
     try:
         yield processes
     finally:

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric import ec
 
 NAME = re.compile(r"[a-z]([a-z0-9-]{0,33}[a-z0-9])?")
-TAKEN = frozenset({"admin", "consortium", "pool"})
+RESERVED_NAMES = frozenset({"admin", "consortium", "pool"})
 """The owners that are no hospital, and the store's administrator: each is a key of the store."""
-WORDS = frozenset({"n", "y", "no", "on", "off", "yes", "true", "false", "null"})
+YAML_WORDS = frozenset({"n", "y", "no", "on", "off", "yes", "true", "false", "null"})
 """What some readers of YAML take for no text; names stand in many such files."""
 CURVES = {"secp256r1": "nistp256", "secp384r1": "nistp384", "secp521r1": "nistp521"}
 """What Flower takes of a node and OpenSSH can write."""
@@ -33,11 +33,11 @@ def check_name(name: str) -> None:
     Raises:
         SettingsError: It is.
     """
-    if not NAME.fullmatch(name) or name in TAKEN | WORDS:
+    if not NAME.fullmatch(name) or name in RESERVED_NAMES | YAML_WORDS:
         raise SettingsError(
             f"hospital {name!r}: expected small letters, digits and '-', a letter first and no '-' "
             "last, 35 characters at most (it names pods and a bucket), and none of "
-            f"{', '.join(sorted(TAKEN))}; nor a word that YAML takes for a truth value."
+            f"{', '.join(sorted(RESERVED_NAMES))}; nor a word that YAML takes for a truth value."
         )
 
 

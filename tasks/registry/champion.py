@@ -16,7 +16,7 @@ from tasks.files import write_atomically
 from tasks.model.artifact import RiskModel
 from tasks.run.step import Context, Result
 from tasks.telemetry.sync import describe
-from tasks.telemetry.tracking import answering, client, open_run
+from tasks.telemetry.tracking import client, mlflow_errors, open_run
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -46,7 +46,7 @@ def champion(context: Context) -> Result:
     """
     connected = client(context.settings)
     identifier = open_run(connected, context.plan, context.settings)
-    with answering(context.settings, f"look up the champion of {context.study.name}"):
+    with mlflow_errors(context.settings, f"look up the champion of {context.study.name}"):
         describe(connected, identifier, context.plan)
         version = aliased(connected, registered_name(context.study.name), CHAMPION)
         figures = {

@@ -22,7 +22,7 @@ from pathlib import Path
 from tasks.errors import ExitCode, FedriskError
 
 SQLITE = "sqlite:///"
-DEADLINE = 180.0
+LOCK_DEADLINE = 180.0
 """Seconds to wait for another process that holds a lock: making a database takes 10-20."""
 
 
@@ -33,7 +33,7 @@ class TrackingError(FedriskError):
 
 
 @contextmanager
-def only_one(lock: Path) -> Iterator[None]:
+def exclusive(lock: Path) -> Iterator[None]:
     """Let one process of this machine at a time into the block.
 
     Args:
@@ -43,7 +43,7 @@ def only_one(lock: Path) -> Iterator[None]:
         TrackingError: Another process has held the lock for three minutes.
     """
     lock.parent.mkdir(parents=True, exist_ok=True)
-    deadline = time.monotonic() + DEADLINE
+    deadline = time.monotonic() + LOCK_DEADLINE
     with lock.open("a") as file:
         while True:
             try:
@@ -52,7 +52,7 @@ def only_one(lock: Path) -> Iterator[None]:
             except BlockingIOError:
                 if time.monotonic() > deadline:
                     raise TrackingError(
-                        f"{lock}: another process has held this lock for {DEADLINE:.0f} s. "
+                        f"{lock}: another process has held this lock for {LOCK_DEADLINE:.0f} s. "
                         "End it, then run the step again."
                     ) from None
                 time.sleep(0.1)
@@ -77,7 +77,7 @@ def make(uri: str, artifacts: str) -> None:
     if database.exists():
         return
     folder = database.with_name(f".{database.name}.making")
-    with only_one(database.with_name(f".{database.name}.lock")):
+    with exclusive(database.with_name(f".{database.name}.lock")):
         if database.exists():
             return
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore

@@ -16,7 +16,7 @@ from tasks.run.plan import Plan
 from tasks.settings import Settings
 from tasks.telemetry.round_event import RoundEvent
 from tasks.telemetry.sync import log_rounds
-from tasks.telemetry.tracking import answering, client, open_run
+from tasks.telemetry.tracking import client, mlflow_errors, open_run
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ class MlflowRounds:
             identifier = open_run(connected, self._plan, self._settings, "federated")
             while (event := self._events.get()) is not None:
                 now = datetime.now(UTC).isoformat(timespec="milliseconds")
-                with answering(self._settings, "log a round"):
+                with mlflow_errors(self._settings, "log a round"):
                     log_rounds(connected, identifier, [event], now)
                 self._logged += 1
         except Exception as error:  # noqa: BLE001  (telemetry must not end a training run)

@@ -18,7 +18,7 @@ from tasks.run.plan import Plan, read_plan
 from tasks.settings import Settings
 from tasks.telemetry.figures import metrics_of, part_of, round_metrics, test_metrics
 from tasks.telemetry.round_event import RoundEvent, read_events
-from tasks.telemetry.tracking import answering, client, open_run
+from tasks.telemetry.tracking import client, mlflow_errors, open_run
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -50,7 +50,7 @@ def sync(run: RunFolder, settings: Settings, *, finished: bool = False) -> str:
     plan = read_plan(run)
     connected = client(settings)
     whole = open_run(connected, plan, settings)
-    with answering(settings, f"log run {run.run}"):
+    with mlflow_errors(settings, f"log run {run.run}"):
         logged = dict(connected.get_run(whole).data.tags)
         parts = {}
         for manifest in run.manifests():

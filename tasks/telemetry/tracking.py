@@ -16,14 +16,14 @@ from urllib.parse import urlparse
 
 from tasks.run.plan import Plan
 from tasks.settings import Settings
-from tasks.telemetry.database import TrackingError, make, only_one
+from tasks.telemetry.database import TrackingError, exclusive, make
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 RUN_TAG = "fedrisk.run"
 PART_TAG = "fedrisk.part"
-WHOLE = "run"
+WHOLE_RUN = "run"
 """The part of the MLflow run that stands for the whole fedrisk run; others are its children."""
 
 _SETTINGS = {
@@ -39,7 +39,7 @@ _SETTINGS = {
 
 
 @contextmanager
-def answering(settings: Settings, doing: str) -> Iterator[None]:
+def mlflow_errors(settings: Settings, doing: str) -> Iterator[None]:
     """Turn a fault of MLflow into an error that says where and at what.
 
     Args:
@@ -86,7 +86,7 @@ def client(settings: Settings) -> MlflowClient:
         logging.getLogger(name).setLevel(logging.ERROR)
 
     uri = settings.tracking_uri
-    with answering(settings, "make its database"):
+    with mlflow_errors(settings, "make its database"):
         make(uri, (settings.home / "mlflow" / "artifacts").as_uri())
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
@@ -103,7 +103,7 @@ def prepare(settings: Settings) -> None:
         TrackingError: MLflow does not answer.
     """
     connected = client(settings)
-    with answering(settings, "open its store"):
+    with mlflow_errors(settings, "open its store"):
         connected.search_experiments(max_results=1)
 
 
@@ -113,10 +113,10 @@ def locked(settings: Settings) -> AbstractContextManager[None]:
     Raises:
         TrackingError: Another process has held the lock for three minutes.
     """
-    return only_one(settings.home / "mlflow" / ".lock")
+    return exclusive(settings.home / "mlflow" / ".lock")
 
 
-def open_run(connected: MlflowClient, plan: Plan, settings: Settings, part: str = WHOLE) -> str:
+def open_run(connected: MlflowClient, plan: Plan, settings: Settings, part: str = WHOLE_RUN) -> str:
     """Find the MLflow run of a fedrisk run, or of one part of it, or make it.
 
     The experiment is the study's name, the run's name is the fedrisk run's id (or the part's
@@ -134,7 +134,7 @@ def open_run(connected: MlflowClient, plan: Plan, settings: Settings, part: str 
     Raises:
         TrackingError: MLflow does not answer.
     """
-    with locked(settings), answering(settings, f"open the run of {plan.run}"):
+    with locked(settings), mlflow_errors(settings, f"open the run of {plan.run}"):
         return _open(connected, plan, settings, part)
 
 
@@ -149,8 +149,8 @@ def _open(connected: MlflowClient, plan: Plan, settings: Settings, part: str) ->
         return str(found[0].info.run_id)
     tags = {RUN_TAG: plan.run, PART_TAG: part, "fedrisk.study": plan.study.name}
     name = plan.run
-    if part != WHOLE:
-        tags["mlflow.parentRunId"] = _open(connected, plan, settings, WHOLE)
+    if part != WHOLE_RUN:
+        tags["mlflow.parentRunId"] = _open(connected, plan, settings, WHOLE_RUN)
         name = part
     made = connected.create_run(experiment, tags=tags, run_name=name)
     return str(made.info.run_id)

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from tasks.cli import follow as progress
-from tasks.cli.follow import Progress, follow
-from tasks.cli.run_summary import outcome_of, show
+from tasks.cli.follow import RunView, follow
+from tasks.cli.run_summary import show, summarize_run
 from tasks.files import write_atomically
 from tasks.local_airflow.api_client import AirflowError
 from tasks.run.ending import Ending
@@ -51,7 +51,7 @@ def leave(run: RunFolder, step: str, figures: dict[str, Any], **more: Any) -> No
 def test_a_failed_step_gives_its_exit_code_message_and_log(plan: Plan, run: RunFolder) -> None:
     end(run, "plan")
     end(run, "validate", 2, "column bmi is missing", "hospital-2")
-    outcome = outcome_of(plan, run, "failed", 5.0, 9.0)
+    outcome = summarize_run(plan, run, "failed", 5.0, 9.0)
     assert outcome.code == 2
     assert "validate of hospital-2: column bmi is missing" in outcome.message
     assert "/log" in outcome.message
@@ -59,12 +59,12 @@ def test_a_failed_step_gives_its_exit_code_message_and_log(plan: Plan, run: RunF
 
 
 def test_a_run_that_fails_outside_a_step_is_a_fault(plan: Plan, run: RunFolder) -> None:
-    assert outcome_of(plan, run, "failed", 5.0, 9.0).code == 1
+    assert summarize_run(plan, run, "failed", 5.0, 9.0).code == 1
 
 
 def test_a_success_of_airflow_without_promotion_is_no_success(plan: Plan, run: RunFolder) -> None:
     end(run, "plan")
-    assert outcome_of(plan, run, "success", 5.0, 9.0).code == 1
+    assert summarize_run(plan, run, "success", 5.0, 9.0).code == 1
 
 
 def test_a_step_that_is_done_has_not_failed_whatever_an_earlier_try_told(
@@ -74,7 +74,7 @@ def test_a_step_that_is_done_has_not_failed_whatever_an_earlier_try_told(
     leave(run, "reference", {})
     leave(run, "evaluate", {"federated": SCORES})
     leave(run, "promote", {"gates": [], "model_version": 4, "champion": True})
-    outcome = outcome_of(plan, run, "success", 5.0, 9.0)
+    outcome = summarize_run(plan, run, "success", 5.0, 9.0)
     assert (outcome.code, outcome.message) == (0, "")
 
 
@@ -83,7 +83,7 @@ def test_the_server_is_named_although_its_hospitals_told_of_its_end_first(
 ) -> None:
     end(run, "join", 3, "the server has ended", "hospital-1")
     end(run, "federated", 2, "the checkpoint is of another study")
-    outcome = outcome_of(plan, run, "failed", 5.0, 9.0)
+    outcome = summarize_run(plan, run, "failed", 5.0, 9.0)
     assert outcome.code == 2
     assert "another study" in outcome.message
 
@@ -93,7 +93,7 @@ def test_a_run_that_failed_names_a_step_although_that_has_left_its_manifest(
 ) -> None:
     leave(run, "reference", {})
     end(run, "reference", 4, "the store was away")
-    outcome = outcome_of(plan, run, "failed", 5.0, 9.0)
+    outcome = summarize_run(plan, run, "failed", 5.0, 9.0)
     assert outcome.code == 4
     assert "the store was away" in outcome.message
 
@@ -103,7 +103,7 @@ def test_a_failed_gate_still_shows_results_and_gates(plan: Plan, run: RunFolder)
     gates = run.path / "files" / "promote" / "gates.json"
     write_atomically(gates, json.dumps([GATE]).encode())
     end(run, "promote", 3, "Too wide.")
-    outcome = outcome_of(plan, run, "failed", 5.0, 9.0)
+    outcome = summarize_run(plan, run, "failed", 5.0, 9.0)
     assert outcome.code == 3
     assert outcome.result["champion"] is False
     assert outcome.result["gates"] == [GATE]
@@ -119,7 +119,7 @@ def test_a_champion_is_told_with_its_version_and_report(plan: Plan, run: RunFold
     leave(run, "promote", {"gates": [], "model_version": 4, "champion": True})
     for hospital, _ in (("hospital-1", 1), ("hospital-2", 2)):
         end(run, "collect", hospital=hospital)
-    outcome = outcome_of(plan, run, "success", 5.0, 9.0)
+    outcome = summarize_run(plan, run, "success", 5.0, 9.0)
     assert (outcome.code, outcome.message) == (0, "")
     assert outcome.result["model_version"] == 4
     assert outcome.result["report"] == str(run.path / "files" / "evaluate" / "report.html")
@@ -138,7 +138,7 @@ def task(name: str, state: str | None, index: int = -1) -> dict[str, Any]:
 
 def test_progress_tells_each_change_once_and_names_the_hospital(run: RunFolder) -> None:
     lines: list[str] = []
-    progress = Progress(run, lines.append, ("hospital-1", "hospital-2"))
+    progress = RunView(run, lines.append, ("hospital-1", "hospital-2"))
     progress.show([task("collect", "running", 1), task("score", None)])
     progress.show([task("collect", "running", 1)])
     end(run, "collect", hospital="hospital-2")
@@ -151,7 +151,7 @@ def test_progress_tells_each_change_once_and_names_the_hospital(run: RunFolder) 
 
 def test_progress_tells_rounds_with_their_figures(run: RunFolder) -> None:
     lines: list[str] = []
-    progress = Progress(run, lines.append)
+    progress = RunView(run, lines.append)
     path = run.folder("federated") / "rounds.jsonl"
     for number in (1, 2):
         event = RoundEvent(

@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 from scripts import load_script
 
 from smoke.command import ROOT
-from tasks.onboarding.keys import NAME, TAKEN
+from tasks.onboarding.keys import NAME, RESERVED_NAMES
 from tasks.onboarding.kit_files import KitFacts, compose
 
 ONCE = {"keys", "databases"}
@@ -74,8 +74,8 @@ def test_a_name_that_is_unfit_is_refused(override: ModuleType, name: str) -> Non
 
 def test_a_name_is_fit_as_the_hospitals_own_commands_say(override: ModuleType) -> None:
     assert override.NAME.pattern == NAME.pattern
-    assert override.OWNERS == TAKEN
-    for name in TAKEN:
+    assert override.OWNERS == RESERVED_NAMES
+    for name in RESERVED_NAMES:
         with pytest.raises(SystemExit, match="another owner's key of the store"):
             override.override([name])
 

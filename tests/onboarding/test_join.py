@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tasks.federation.deployment.local import free_ports
-from tasks.onboarding.checks.superlink import check_link
+from tasks.onboarding.checks.superlink import check_superlink
 from tasks.onboarding.keys import unregister
 from tests.onboarding.conftest import Consortium
 
@@ -59,7 +59,7 @@ def wait_for(log: Path, words: str, times: int = 1) -> None:
 
 
 def registration(address: str, kit: Path) -> str:
-    found = {each.name: each for each in check_link(address, kit)}
+    found = {each.name: each for each in check_superlink(address, kit)}
     assert found["certificate"].state == found["clock"].state == "ok"
     return f"{found['registration'].state}: {found['registration'].found}"
 

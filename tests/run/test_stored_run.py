@@ -257,7 +257,7 @@ def test_a_store_that_does_not_answer_is_transient_and_bounded(
 ) -> None:
     from tasks import objects
 
-    monkeypatch.setattr(objects, "PATIENCE", 2.0)
+    monkeypatch.setattr(objects, "STORE_TIMEOUT", 2.0)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "k")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s")

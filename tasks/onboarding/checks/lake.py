@@ -8,12 +8,12 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tasks.objects import refuses
-from tasks.onboarding.checks.result import Verdict, missing, ok, unknown
+from tasks.objects import is_access_denied
+from tasks.onboarding.checks.result import CheckResult, missing, ok, unknown
 
-DEADLINE = 20.0
+STORE_DEADLINE = 20.0
 """Seconds for one question to the store, its repetitions included."""
-WHERE = "fedrisk-check"
+CHECK_PREFIX = "fedrisk-check"
 KEY = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 ROLES = (
     "AWS_WEB_IDENTITY_TOKEN_FILE",
@@ -25,7 +25,7 @@ ROLES = (
 
 def check_lake(
     settings: Mapping[str, str], name: str, hospitals: Sequence[str] = ()
-) -> list[Verdict]:
+) -> list[CheckResult]:
     """Write, read and delete one small object; look into the other hospitals' stores.
 
     Args:
@@ -50,7 +50,7 @@ def check_lake(
         import obstore
     except ImportError:
         return [unknown(what, "needs fedrisk with its extra store")]
-    key = f"{WHERE}/{secrets.token_hex(8)}"
+    key = f"{CHECK_PREFIX}/{secrets.token_hex(8)}"
     at = settings.get("AWS_ENDPOINT_URL") or "AWS"
     try:
         store = _open(own, settings)
@@ -63,7 +63,7 @@ def check_lake(
             raise
         obstore.delete(store, key)
     except Exception as error:  # noqa: BLE001  (obstore raises many kinds; none may end the check)
-        return [_own_fault(what, own, at, error)]
+        return [_own_store_error(what, own, at, error)]
     if not same:
         return [missing(what, f"{own} gives back something else", "Tell the store's people.")]
     found = [ok(what, f"{own} can be written, read and deleted from")]
@@ -83,9 +83,9 @@ def check_lake(
     return found
 
 
-def _own_fault(what: str, own: str, at: str, error: Exception) -> Verdict:
+def _own_store_error(what: str, own: str, at: str, error: Exception) -> CheckResult:
     kind, told = type(error).__name__, str(error)
-    if refuses(error):
+    if is_access_denied(error):
         return missing(
             what,
             f"{own} refuses this key",
@@ -100,7 +100,7 @@ def _own_fault(what: str, own: str, at: str, error: Exception) -> Verdict:
     )
 
 
-def _refused(other: str, uri: str, settings: Mapping[str, str]) -> Verdict:
+def _refused(other: str, uri: str, settings: Mapping[str, str]) -> CheckResult:
     import obstore
 
     what = f"store of {other}"
@@ -110,7 +110,7 @@ def _refused(other: str, uri: str, settings: Mapping[str, str]) -> Verdict:
             break
     except Exception as error:  # noqa: BLE001  (as above)
         kind = type(error).__name__
-        if refuses(error):
+        if is_access_denied(error):
             return ok(what, "refuses this key, as it should")
         if kind == "NotFoundError" or isinstance(error, FileNotFoundError):
             return unknown(what, f"{uri} is not there")
@@ -136,9 +136,12 @@ def _open(uri: str, settings: Mapping[str, str]) -> Any:
         config["session_token"] = token
     if endpoint:
         config["endpoint"] = endpoint
-    client: Any = {"timeout": timedelta(seconds=DEADLINE), "connect_timeout": timedelta(seconds=5)}
+    client: Any = {
+        "timeout": timedelta(seconds=STORE_DEADLINE),
+        "connect_timeout": timedelta(seconds=5),
+    }
     if endpoint.startswith("http://"):
         client["allow_http"] = True
-    retry: Any = {"max_retries": 1, "retry_timeout": timedelta(seconds=DEADLINE)}
+    retry: Any = {"max_retries": 1, "retry_timeout": timedelta(seconds=STORE_DEADLINE)}
     url = uri.replace("s3a://", "s3://", 1)
     return S3Store.from_url(url, config=config, client_options=client, retry_config=retry)

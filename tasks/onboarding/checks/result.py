@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-WORDS = {"ok": "ok", "missing": "MISSING", "unknown": "not known"}
+STATE_TEXT = {"ok": "ok", "missing": "MISSING", "unknown": "not known"}
 
 
 @dataclass(frozen=True)
-class Verdict:
+class CheckResult:
     """What one check found.
 
     Attributes:
@@ -27,7 +27,7 @@ class Verdict:
 
     def as_text(self) -> str:
         """One line, and a second one with what to do."""
-        line = f"{WORDS[self.state]:<9} {self.name}: {self.found}"
+        line = f"{STATE_TEXT[self.state]:<9} {self.name}: {self.found}"
         return f"{line}\n{'':<10}-> {self.todo}" if self.todo else line
 
     def as_json(self) -> dict[str, str]:
@@ -35,16 +35,16 @@ class Verdict:
         return {"name": self.name, "state": self.state, "found": self.found, "todo": self.todo}
 
 
-def ok(name: str, found: str) -> Verdict:
+def ok(name: str, found: str) -> CheckResult:
     """Nothing lacks."""
-    return Verdict(name, "ok", found)
+    return CheckResult(name, "ok", found)
 
 
-def missing(name: str, found: str, todo: str) -> Verdict:
+def missing(name: str, found: str, todo: str) -> CheckResult:
     """Something lacks."""
-    return Verdict(name, "missing", found, todo)
+    return CheckResult(name, "missing", found, todo)
 
 
-def unknown(name: str, found: str, todo: str = "") -> Verdict:
+def unknown(name: str, found: str, todo: str = "") -> CheckResult:
     """It could not be looked at."""
-    return Verdict(name, "unknown", found, todo)
+    return CheckResult(name, "unknown", found, todo)

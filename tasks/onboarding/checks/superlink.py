@@ -13,19 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from tasks.errors import SettingsError
-from tasks.onboarding.checks.result import Verdict, missing, ok, unknown
+from tasks.onboarding.checks.result import CheckResult, missing, ok, unknown
 
-DEADLINE = 10.0
+CONNECT_DEADLINE = 10.0
 """Seconds for one connection, its handshake or its answer."""
-TOLERANCE = 5.0
+MAX_CLOCK_AHEAD = 5.0
 """Seconds that the hospital's clock may be ahead: Flower refuses a signature from further on."""
-OLDEST = 300.0
+MAX_CLOCK_BEHIND = 300.0
 """Seconds that it may be behind: Flower refuses a signature that is older."""
 NAME_FAULTS = (62, 64)
 """OpenSSL's verification codes for a certificate without the host's name or IP address."""
 
 
-def check_link(address: str, kit: Path) -> list[Verdict]:
+def check_superlink(address: str, kit: Path) -> list[CheckResult]:
     """Look at address, connection, certificate, clock and registration, as far as it goes.
 
     Args:
@@ -55,9 +55,13 @@ def check_link(address: str, kit: Path) -> list[Verdict]:
         ]
     found = [ok("address", f"{host} is {resolved[0][4][0]}")]
     try:
-        socket.create_connection((host, int(port)), DEADLINE).close()
+        socket.create_connection((host, int(port)), CONNECT_DEADLINE).close()
     except OSError as error:
-        why = f"no answer in {DEADLINE:g} s" if isinstance(error, TimeoutError) else error.strerror
+        why = (
+            f"no answer in {CONNECT_DEADLINE:g} s"
+            if isinstance(error, TimeoutError)
+            else error.strerror
+        )
         return [
             *found,
             missing(
@@ -79,11 +83,11 @@ def check_link(address: str, kit: Path) -> list[Verdict]:
     return found
 
 
-def _certificate(context: ssl.SSLContext, host: str, port: int) -> Verdict:
+def _certificate(context: ssl.SSLContext, host: str, port: int) -> CheckResult:
     what = "certificate"
     try:
         with (
-            socket.create_connection((host, port), DEADLINE) as plain,
+            socket.create_connection((host, port), CONNECT_DEADLINE) as plain,
             context.wrap_socket(plain, server_hostname=host) as secure,
         ):
             held: Any = secure.getpeercert() or {}
@@ -118,12 +122,14 @@ def _certificate(context: ssl.SSLContext, host: str, port: int) -> Verdict:
         )
 
 
-def _clock(host: str, port: int) -> Verdict:
+def _clock(host: str, port: int) -> CheckResult:
     """Compare clocks; the answer is a hint only, so the certificate need not be good for it."""
     what = "clock"
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    connection = http.client.HTTPSConnection(host, port, timeout=DEADLINE, context=context)
+    connection = http.client.HTTPSConnection(
+        host, port, timeout=CONNECT_DEADLINE, context=context
+    )
     try:
         before = time.time()
         connection.request("GET", "/")
@@ -139,18 +145,18 @@ def _clock(host: str, port: int) -> Verdict:
         connection.close()
     word = "ahead of" if off > 0 else "behind"
     side = f"this machine's clock is {abs(off):.0f} s {word} the SuperLink's"
-    if not -OLDEST < off <= TOLERANCE:
+    if not -MAX_CLOCK_BEHIND < off <= MAX_CLOCK_AHEAD:
         return missing(
             what,
-            f"{side}; {TOLERANCE:g} s ahead and {OLDEST:g} s behind are tolerated",
+            f"{side}; {MAX_CLOCK_AHEAD:g} s ahead and {MAX_CLOCK_BEHIND:g} s behind are tolerated",
             "Set the clock by NTP. If it is right, tell the consortium.",
         )
-    if off < -TOLERANCE:
-        return Verdict(what, "ok", side, "It is tolerated, but set the clock by NTP.")
-    return ok(what, f"within {TOLERANCE:g} s of the SuperLink's")
+    if off < -MAX_CLOCK_AHEAD:
+        return CheckResult(what, "ok", side, "It is tolerated, but set the clock by NTP.")
+    return ok(what, f"within {MAX_CLOCK_AHEAD:g} s of the SuperLink's")
 
 
-def _registered(context: ssl.SSLContext, host: str, port: int, kit: Path) -> Verdict:
+def _registered(context: ssl.SSLContext, host: str, port: int, kit: Path) -> CheckResult:
     """Ask with the node's signature for what changes nothing.
 
     Flower looks the key up before it looks at the heartbeat's interval, so a request with an
@@ -176,7 +182,9 @@ def _registered(context: ssl.SSLContext, host: str, port: int, kit: Path) -> Ver
     except SettingsError:
         return unknown(what, "needs a sound node.key")
     public, signed = public_key_to_bytes(key.public_key()), datetime.now(UTC).isoformat()
-    connection = http.client.HTTPSConnection(host, port, timeout=DEADLINE, context=context)
+    connection = http.client.HTTPSConnection(
+        host, port, timeout=CONNECT_DEADLINE, context=context
+    )
     try:
         connection.request(
             "POST",

@@ -16,15 +16,15 @@ from tasks.data.quality import MAX_BROKEN, MAX_UNKNOWN_TARGET
 from tasks.data.rules import check_names
 from tasks.data.values import NUMBER
 from tasks.errors import FedriskError
-from tasks.onboarding.checks.result import Verdict, missing, ok, unknown
+from tasks.onboarding.checks.result import CheckResult, missing, ok, unknown
 from tasks.study import Column, Study, canonical
 
 _NUMBER = re.compile(NUMBER)
-LEAST = 20
+MAX_REASONS = 20
 """Reasons that are listed at most."""
 
 
-def check_table(path: Path, study: Study, hospital: str) -> list[Verdict]:
+def check_table(path: Path, study: Study, hospital: str) -> list[CheckResult]:
     """Check columns, values and outcome.
 
     Args:
@@ -45,11 +45,11 @@ def check_table(path: Path, study: Study, hospital: str) -> list[Verdict]:
         rows = (row for row in lines if not is_blank(row))
         if study.source.header:
             next(rows)
-        counted = count(rows, table.fields, study, hospital)
-    return [*found, *_judge(counted, study, hospital)]
+        counts = count(rows, table.fields, study, hospital)
+    return [*found, *_judge(counts, study, hospital)]
 
 
-class Counted:
+class TableCounts:
     """Counts over a table.
 
     Attributes:
@@ -68,7 +68,7 @@ class Counted:
         self.known: Counter[str] = Counter()
 
 
-def count(rows: Iterable[list[str]], fields: list[str], study: Study, hospital: str) -> Counted:
+def count(rows: Iterable[list[str]], fields: list[str], study: Study, hospital: str) -> TableCounts:
     """Count what each rule says of each row.
 
     Args:
@@ -77,7 +77,7 @@ def count(rows: Iterable[list[str]], fields: list[str], study: Study, hospital: 
         study: The rules.
         hospital: At some hospitals a column may be missing.
     """
-    found, seen = Counted(), set[str]()
+    found, seen = TableCounts(), set[str]()
     target = study.target.column
     positive = set(map(canonical, study.target.positive))
     negative = set(map(canonical, study.target.negative))
@@ -131,11 +131,11 @@ def _broken(column: Column, text: str) -> str | None:
     return None if low <= value <= high else "range"
 
 
-def _judge(counted: Counted, study: Study, hospital: str) -> list[Verdict]:
-    found, rows, target = [], counted.rows, study.target.column
-    for rule, number in counted.broken.most_common(LEAST):
+def _judge(counts: TableCounts, study: Study, hospital: str) -> list[CheckResult]:
+    found, rows, target = [], counts.rows, study.target.column
+    for rule, number in counts.broken.most_common(MAX_REASONS):
         about, _, kind = rule.rpartition(": ")
-        of = rows if kind in ("missing", "duplicate") else counted.known.get(about, rows)
+        of = rows if kind in ("missing", "duplicate") else counts.known.get(about, rows)
         most = MAX_UNKNOWN_TARGET if rule == f"{target}: value" else MAX_BROKEN
         if number > most * of:
             found.append(
@@ -146,7 +146,7 @@ def _judge(counted: Counted, study: Study, hospital: str) -> list[Verdict]:
                 )
             )
     for name, column in study.columns.items():
-        lacking = rows - counted.known[name]
+        lacking = rows - counts.known[name]
         if hospital not in column.optional_at and lacking > (column.max_missing or 1) * rows:
             found.append(
                 missing(
@@ -155,20 +155,20 @@ def _judge(counted: Counted, study: Study, hospital: str) -> list[Verdict]:
                     "Check the markers in missing, or ask for the study's change.",
                 )
             )
-    if counted.quarantined > MAX_BROKEN * rows:
+    if counts.quarantined > MAX_BROKEN * rows:
         found.append(
             missing(
                 "quarantine",
-                f"{counted.quarantined} of {rows} rows break a rule, more than half",
-                "Look at " + _listed(counted),
+                f"{counts.quarantined} of {rows} rows break a rule, more than half",
+                "Look at " + _listed(counts),
             )
         )
     else:
-        note = f" ({_listed(counted)})" if counted.quarantined else ""
+        note = f" ({_listed(counts)})" if counts.quarantined else ""
         found.append(
-            ok("quarantine", f"{counted.quarantined} of {rows} rows would be set aside{note}")
+            ok("quarantine", f"{counts.quarantined} of {rows} rows would be set aside{note}")
         )
-    held: Mapping[str, int] = {"positive": counted.positives, "negative": counted.negatives}
+    held: Mapping[str, int] = {"positive": counts.positives, "negative": counts.negatives}
     lack = [kind for kind, number in held.items() if number == 0]
     if lack:
         found.append(
@@ -183,8 +183,8 @@ def _judge(counted: Counted, study: Study, hospital: str) -> list[Verdict]:
     return found
 
 
-def _listed(counted: Counted) -> str:
-    return ", ".join(f"{rule} {number}" for rule, number in counted.broken.most_common(LEAST))
+def _listed(counts: TableCounts) -> str:
+    return ", ".join(f"{rule} {number}" for rule, number in counts.broken.most_common(MAX_REASONS))
 
 
 def _expected(name: str, study: Study) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tasks.onboarding.checks.lake import WHERE, check_lake
+from tasks.onboarding.checks.lake import CHECK_PREFIX, check_lake
 from tests.lake.s3_server import S3Server, s3_server
 
 pytestmark = pytest.mark.slow
@@ -31,7 +31,7 @@ def test_the_own_key_opens_the_own_store_alone_and_leaves_nothing(server: S3Serv
     assert found["store of south"] == ("ok", "refuses this key, as it should")
     status, listed = server.request("admin", "GET", "/fl-demo-data-north?list-type=2")
     assert status == 200
-    assert WHERE.encode() not in listed
+    assert CHECK_PREFIX.encode() not in listed
 
 
 def test_another_hospitals_key_is_told(server: S3Server) -> None:
