@@ -47,8 +47,8 @@ def fault(name: str) -> str | None:
     """Why a hospital may not be called so; None if it may."""
     if not NAME.fullmatch(name):
         return (
-            "expected small letters, digits and '-', a letter first and no '-' last, 35 characters "
-            "at most"
+            "expected lower-case letters, digits and '-', a letter first and no '-' last, 35 "
+            "characters at most"
         )
     if name in OWNERS:
         return "is another owner's key of the store"

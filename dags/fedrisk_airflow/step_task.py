@@ -85,14 +85,11 @@ def _check(settings: Settings) -> None:
         from fedrisk_airflow.kubernetes.pod_spec import check_launcher
 
         check_launcher(settings)
-    elif settings.launcher == "compose":
-        if not settings.store or settings.federation != "standing":
-            raise SettingsError(
-                "FEDRISK_LAUNCHER=compose: the containers share a run through the store and train "
-                "on the standing federation; set FEDRISK_STORE=s3://bucket and "
-                "FEDRISK_FEDERATION=standing."
-            )
-    elif settings.launcher != "process":
+    elif settings.launcher == "compose" and not (
+        settings.store and settings.federation == "standing"
+    ):
         raise SettingsError(
-            f"FEDRISK_LAUNCHER={settings.launcher}: the DAGs know process, compose and kubernetes."
+            "FEDRISK_LAUNCHER=compose: the containers share a run through the store and train on "
+            "the standing federation; set FEDRISK_STORE=s3://bucket and "
+            "FEDRISK_FEDERATION=standing."
         )

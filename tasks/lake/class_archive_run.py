@@ -1,7 +1,7 @@
-"""Run the smallest write and read of a Delta table while Java notes the classes that it loads.
+"""Write and read a minimal Delta table while the JVM records the classes that it loads.
 
-A program of its own (``python -m`` this module ``JAVA ARCHIVE JARS...``), for a JVM writes the
-archive when it ends.
+A separate program (``python -m`` this module ``JAVA ARCHIVE JARS...``), because a JVM writes the
+archive when it exits.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from tasks.settings import Settings
 
 
 def record_classes(java: Path, archive: Path, jars: list[Path]) -> None:
-    """Load the classes that a step loads, then end the JVM so that it writes the archive.
+    """Load the classes that a step loads, then exit the JVM so that it writes the archive.
 
     Args:
         java: The home of Java.
-        archive: The file to make.
+        archive: The file to write.
         jars: Folders of the jars.
     """
     settings = Settings.from_environment()
@@ -35,7 +35,7 @@ def record_classes(java: Path, archive: Path, jars: list[Path]) -> None:
             "id", "try_cast(x as double) x", "try_cast(y as int) y", "sha2(id, 256) h"
         )
         table = str(Path(temporary) / "table")
-        written = overwrite(typed.dropDuplicates(["id"]), table, {"step": "rehearsal"})
+        written = overwrite(typed.dropDuplicates(["id"]), table, {"step": "record"})
         again = overwrite(read_version(spark, written).where("x > 1"), table, {})
         read_version(spark, again).groupBy("y").count().collect()
         read_version(spark, again).toPandas()

@@ -1,4 +1,4 @@
-"""Start the embedded Airflow for one command, or use the one that ``fedrisk up`` has started."""
+"""Start the embedded Airflow for one command, or use the Airflow of a running ``fedrisk up``."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class Running:
     """A running Airflow.
 
     Attributes:
-        airflow: Its REST interface.
+        airflow: Its REST client.
         home: Its folder.
         processes: Its processes; None where another command owns them.
-        watched: Names of the processes that must stay alive.
+        watched: Names of the processes that must keep running.
     """
 
     airflow: Airflow
@@ -50,7 +50,7 @@ class Running:
         """Raise if one of Airflow's processes has died.
 
         Raises:
-            ProcessDied: One has.
+            ProcessDied: A process has ended.
         """
         if self.processes is not None:
             self.processes.check(*self.watched)
@@ -59,7 +59,7 @@ class Running:
         """Wait until Airflow has read a DAG.
 
         Raises:
-            AirflowError: It has not in time; the message has the import errors.
+            AirflowError: The time is up; the message contains the import errors.
         """
         deadline = time.monotonic() + DAG_DEADLINE
         while time.monotonic() < deadline:
@@ -73,7 +73,7 @@ class Running:
         errors = self.airflow.import_errors()
         raise AirflowError(
             f"Airflow has not read DAG {dag} within {DAG_DEADLINE:g} s. "
-            + ("Import errors:\n" + "\n".join(errors) if errors else "It told no import error.")
+            + ("Import errors:\n" + "\n".join(errors) if errors else "It has no import errors.")
         )
 
 
@@ -81,8 +81,8 @@ def prepare(settings: Settings) -> None:
     """Make or update Airflow's database.
 
     Raises:
-        AirflowBusy: A command is using it.
-        AirflowError: It took too long.
+        AirflowBusy: Another command uses it.
+        AirflowError: The migration took too long.
         ProcessDied: Airflow's migration failed.
     """
     home = AirflowHome(settings)
@@ -95,33 +95,33 @@ def prepare(settings: Settings) -> None:
 def airflow_running(
     settings: Settings, purpose: Purpose, say: Callable[[str], None]
 ) -> Iterator[Running]:
-    """Have an Airflow until the block is left.
+    """Provide an Airflow for the duration of the block.
 
     Args:
-        settings: Where it lives.
+        settings: The home and the launcher.
         purpose: ``run`` starts an API server and a scheduler that follows no schedule (and, for
             pods, a triggerer), or uses the Airflow of an ``up`` on the same home; ``up`` starts
             everything.
-        say: Told what is being waited for.
+        say: Prints what is being waited for.
 
     Raises:
         AirflowBusy: Another command uses this home.
-        AirflowError: Airflow did not come up in time.
-        ProcessDied: One of its processes ended while it came up.
+        AirflowError: Airflow did not start in time.
+        ProcessDied: One of its processes ended during the start.
     """
     home = AirflowHome(settings)
     with contextlib.ExitStack() as stack:
         try:
             lock = stack.enter_context(_lock(home, purpose))
         except _SharedAirflow as shared:
-            say(f"using the Airflow that `fedrisk up` has started at {shared.url}")
+            say(f"using the Airflow of `fedrisk up` at {shared.url}")
             yield Running(Airflow(shared.url, USER, home.password()), home, None)
             return
         processes = stack.enter_context(supervised_processes(settings))
-        # Two runs that start at once must not find the same port free.
+        # Concurrent runs must not choose the same free port.
         port = free_port(PORT if purpose == "up" else 0)
         url = home.configure(port, schedules=purpose == "up")
-        if home.prepared.exists() is False:
+        if not home.prepared.exists():
             say("making Airflow's database (once)")
         _migrate(home, processes)
         watched = _start(home, processes, purpose)
@@ -134,7 +134,7 @@ def airflow_running(
 def _start(home: AirflowHome, processes: SupervisedProcesses, purpose: Purpose) -> tuple[str, ...]:
     commands = {
         "api-server": ["api-server"],
-        # Logs are on this machine's disk: no process is needed that serves them.
+        # Logs are on this machine's disk, so they need no server.
         "scheduler": ["scheduler", "--skip-serve-logs"],
     }
     pods = home.settings.launcher == "kubernetes"
@@ -143,30 +143,30 @@ def _start(home: AirflowHome, processes: SupervisedProcesses, purpose: Purpose) 
     if purpose == "up":
         commands["dag-processor"] = ["dag-processor"]
     if purpose == "up" or pods:
-        # It waits for deferred tasks, as those are that run in a pod.
+        # Tasks that run in a pod are deferred.
         commands["triggerer"] = ["triggerer", "--skip-serve-logs"]
     for name, command in commands.items():
         _launch(home, processes, name, *command)
     if purpose == "run":
-        # Reading the DAGs once costs less than a DAG processor, and nothing if nothing changed.
-        mark = home.fingerprint()
-        if not home.dags_read.exists() or home.dags_read.read_text(encoding="utf-8") != mark:
+        # Reading changed DAGs once is cheaper than a DAG processor.
+        current = home.fingerprint()
+        if not home.dags_read.exists() or home.dags_read.read_text(encoding="utf-8") != current:
             home.dags_read.unlink(missing_ok=True)
             _launch(home, processes, "reading DAGs", "dags", "reserialize")
             _wait_for(processes, "reading DAGs", DAG_DEADLINE)
-            write_atomically(home.dags_read, mark.encode())
+            write_atomically(home.dags_read, current.encode())
     else:
         home.dags_read.unlink(missing_ok=True)
     return tuple(commands)
 
 
 def _end_pods_with(home: AirflowHome, processes: SupervisedProcesses, purpose: Purpose) -> None:
-    """Let no pod outlive this Airflow, and end those of a ``run`` before that was killed."""
+    """Delete this Airflow's pods at its end, and those that a killed ``run`` left behind."""
     command = [sys.executable, "-m", "tasks.launch.pods", home.settings.namespace]
     command += [home.airflow_id()]
     log = home.logs / "pods-left.log"
     if purpose == "run":
-        # Whatever they work for is about to be marked as failed.
+        # Their runs are about to be marked as failed.
         processes.start("ending pods", command, home.environment(), log, CHECKOUT)
         _wait_for(processes, "ending pods", PODS_DEADLINE)
     log = home.logs / "pods-at-end.log"
@@ -179,7 +179,7 @@ def _wait_until_healthy(running: Running) -> None:
         running.check()
         if time.monotonic() > deadline:
             raise AirflowError(
-                f"Airflow has not come up within {START_DEADLINE:g} s; its logs are in "
+                f"Airflow has not started within {START_DEADLINE:g} s; its logs are in "
                 f"{running.home.logs}."
             )
         time.sleep(AIRFLOW_POLL)
@@ -214,8 +214,8 @@ def _wait_for(processes: SupervisedProcesses, name: str, limit: float) -> None:
         time.sleep(0.05)
 
 
-class _SharedAirflow(Exception):  # noqa: N818  (a way out, not an error)
-    """Another command has an Airflow that can be used."""
+class _SharedAirflow(Exception):  # noqa: N818  (control flow, not an error)
+    """Another command runs an Airflow that this one can use."""
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
@@ -224,7 +224,7 @@ class _SharedAirflow(Exception):  # noqa: N818  (a way out, not an error)
 
 @contextlib.contextmanager
 def _lock(home: AirflowHome, purpose: Purpose) -> Iterator[IO[str]]:
-    """Hold the home's lock; its file says who holds it and how to reach that one's Airflow."""
+    """Hold the home's lock; its file names the holder and the address of its Airflow."""
     home.path.mkdir(parents=True, exist_ok=True)
     with (home.path / "lock").open("a+", encoding="utf-8") as file:
         os.fchmod(file.fileno(), 0o600)
@@ -235,12 +235,12 @@ def _lock(home: AirflowHome, purpose: Purpose) -> Iterator[IO[str]]:
                 break
             except BlockingIOError:
                 holder = _read_holder(home.path / "lock")
-            other, who = holder.get("purpose"), f"process {holder.get('pid', '?')}"
+            other, process = holder.get("purpose"), f"process {holder.get('pid', '?')}"
             if purpose == "up" or other == "run" or time.monotonic() > deadline:
                 raise AirflowBusy(
-                    f"{home.settings.home} is in use by `fedrisk {other or 'run'}` ({who}). Wait "
-                    "for it, use another FEDRISK_HOME, or start `fedrisk up` and let runs share "
-                    "its Airflow."
+                    f"{home.settings.home} is in use by `fedrisk {other or 'run'}` ({process}). "
+                    "Wait for it, use another FEDRISK_HOME, or start `fedrisk up` and let runs "
+                    "share its Airflow."
                 )
             if holder.get("url"):
                 raise _SharedAirflow(str(holder["url"]))

@@ -1,4 +1,4 @@
-"""The command's side of the keeper: start processes, hear of their end, end them all."""
+"""The command's client of its supervisor: start processes, watch them, terminate them."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from tasks.launch.environment import settings_environment
 from tasks.settings import Settings
 
 SUPERVISOR_EXIT = 60.0
-"""Seconds that the keeper gets to end everything before it is killed itself."""
+"""Seconds for the supervisor to terminate everything before it is killed itself."""
 
 
-class ProcessDied(FedriskError):  # noqa: N818  (it names what happened)
-    """A process of the embedded Airflow ended though it should not have."""
+class ProcessDied(FedriskError):  # noqa: N818  (names the event)
+    """A process of the embedded Airflow ended unexpectedly."""
 
 
 class SupervisedProcesses:
-    """Processes that end with this one."""
+    """Processes that are terminated when this one ends."""
 
     def __init__(self, settings: Settings) -> None:
-        """Start the keeper.
+        """Start the supervisor.
 
         Args:
-            settings: Named in the keeper's environment, so that one sees whose it is.
+            settings: Set in the supervisor's environment to identify its home.
         """
         self._logs: dict[str, Path] = {}
         self._codes: dict[str, int] = {}
@@ -63,12 +63,12 @@ class SupervisedProcesses:
         """Start a process.
 
         Args:
-            name: What it is called in messages.
+            name: Its name in messages.
             command: Program and arguments.
-            environment: All of its environment.
-            log: File for its output, written anew.
+            environment: Its whole environment.
+            log: File for its output; overwritten.
             folder: Its working folder.
-            last: Start it only when all others have ended, however that came about.
+            last: Start it only after all others have ended, even where the command was killed.
         """
         self._logs[name] = log
         request = {
@@ -85,13 +85,13 @@ class SupervisedProcesses:
                 pipe.write(json.dumps(request).encode() + b"\n")
                 pipe.flush()
         except BrokenPipeError:
-            raise ProcessDied("the keeper of Airflow's processes has ended.") from None
+            raise ProcessDied("the supervisor of Airflow's processes has ended.") from None
 
     def done(self, name: str) -> bool:
-        """Whether a process that should end has ended well.
+        """Whether a process that should end has succeeded.
 
         Raises:
-            ProcessDied: It ended with an error; the message has its last lines.
+            ProcessDied: It failed; the message contains its last lines.
         """
         code = self._codes.get(name)
         if code:
@@ -102,10 +102,10 @@ class SupervisedProcesses:
         """Raise if one of the processes has ended.
 
         Raises:
-            ProcessDied: One has; the message has its last lines.
+            ProcessDied: One has; the message contains its last lines.
         """
         if self._supervisor.poll() is not None:
-            raise ProcessDied("the keeper of Airflow's processes has ended.")
+            raise ProcessDied("the supervisor of Airflow's processes has ended.")
         for name in names:
             if name in self._codes:
                 raise ProcessDied(self._exit_text(name, self._codes[name]))
@@ -118,7 +118,7 @@ class SupervisedProcesses:
         return f"{name} ended with code {code}; its log is {self._logs[name]}:\n{tail}"
 
     def close(self) -> None:
-        """End all processes and wait until they have."""
+        """Terminate all processes and wait for their end."""
         if self._supervisor.stdin is not None:
             with contextlib.suppress(OSError):
                 self._supervisor.stdin.close()
@@ -132,7 +132,7 @@ class SupervisedProcesses:
 
 @contextlib.contextmanager
 def supervised_processes(settings: Settings) -> Iterator[SupervisedProcesses]:
-    """Processes that have ended when the block is left."""
+    """Provide a supervisor whose processes end with the block."""
     processes = SupervisedProcesses(settings)
     try:
         yield processes

@@ -1,4 +1,4 @@
-"""Go back to the champion before the present one: no training, two aliases change places."""
+"""Roll back to the previous champion: the two aliases are swapped, nothing is trained."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tasks.telemetry.tracking import client, locked, mlflow_errors
 
 
 def rollback(study: str, settings: Settings) -> tuple[int, int]:
-    """Let champion and previous champion change places.
+    """Swap champion and previous champion.
 
     Args:
         study: The study's name.

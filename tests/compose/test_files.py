@@ -68,7 +68,7 @@ def test_the_heart_studys_file_is_what_the_command_writes(override: ModuleType) 
 
 @pytest.mark.parametrize("name", ["", "Upper", "a_b", "-a", "a-", "1st", "a" * 36])
 def test_a_name_that_is_unfit_is_refused(override: ModuleType, name: str) -> None:
-    with pytest.raises(SystemExit, match="expected small letters, digits and '-'"):
+    with pytest.raises(SystemExit, match="expected lower-case letters, digits and '-'"):
         override.override(["fine", name])
 
 

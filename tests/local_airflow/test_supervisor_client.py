@@ -1,4 +1,4 @@
-"""Processes of a command end with it, however it ends and wherever they went."""
+"""Processes of a command end with it, however it ends and whatever session they are in."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time
 subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
 open(sys.argv[1], "w").close()
 """
-"""Leaves a deaf process in a session of its own, and ends."""
+"""Starts a process that ignores SIGTERM in its own session, and exits."""
 
 COMMAND = """
 import os, sys, time
@@ -37,8 +37,8 @@ with supervised_processes(settings) as processes:
     command = [sys.executable, "-c", sys.argv[1], sys.argv[2]]
     processes.start("stray", command, os.environ, Path(sys.argv[3]), Path.cwd())
     if len(sys.argv) > 4:
-        command = [sys.executable, "-c", "print('put away')"]
-        processes.start("away", command, os.environ, Path(sys.argv[4]), Path.cwd(), last=True)
+        command = [sys.executable, "-c", "print('cleaned up')"]
+        processes.start("last", command, os.environ, Path(sys.argv[4]), Path.cwd(), last=True)
     time.sleep(300)
 """
 
@@ -85,10 +85,10 @@ def test_nothing_outlives_a_command_that_is_killed(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="orphans come back on Linux only")
-def test_what_is_to_be_put_away_at_the_end_is_even_when_the_command_is_killed(
+def test_the_last_request_is_run_even_when_the_command_is_killed(
     settings: Settings, tmp_path: Path
 ) -> None:
-    log = tmp_path / "away"
+    log = tmp_path / "last"
     command = subprocess.Popen(
         [sys.executable, "-c", COMMAND, STRAY, str(tmp_path / "there"), str(tmp_path / "log"), log],
         env={**os.environ, "FEDRISK_HOME": str(settings.home)},
@@ -100,10 +100,10 @@ def test_what_is_to_be_put_away_at_the_end_is_even_when_the_command_is_killed(
     command.wait(30)
     wait_for(log)
     assert processes_of(settings.home, grace=15) == []
-    assert log.read_text() == "put away\n"
+    assert log.read_text() == "cleaned up\n"
 
 
-def test_a_process_that_dies_is_told_with_its_last_lines(
+def test_a_process_that_dies_is_reported_with_its_last_lines(
     settings: Settings, tmp_path: Path
 ) -> None:
     with supervised_processes(settings) as processes:

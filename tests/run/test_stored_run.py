@@ -231,7 +231,7 @@ def test_objects_are_written_listed_and_deleted(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["a/../b", "a//b", "../a"])
 def test_what_is_no_name_of_an_object_is_bad_input(tmp_path: Path, name: str) -> None:
     for ask in (get, remove, lambda store, key: put(store, key, b""), lambda *a: list(keys(*a))):
-        with pytest.raises(DataError, match="is no name of an object"):
+        with pytest.raises(DataError, match="is not a valid object name"):
             ask(f"file://{tmp_path}/bucket", name)
 
 

@@ -1,7 +1,7 @@
-"""``fedrisk hospital check``: everything that a hospital needs, one verdict each.
+"""``fedrisk hospital check``: check everything that a hospital needs.
 
-Read-only but for one object that is written to the hospital's own store and deleted again; no row
-and no value leaves the machine.
+Read-only except for one object that is written to the hospital's own store and deleted again; no
+row and no value leaves the machine.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ EXPIRY_WARNING = timedelta(days=30)
 def check_hospital(
     kit: Path, study_file: Path | None = None, source: Path | None = None
 ) -> list[CheckResult]:
-    """Run all checks; one that fails stops only those that build on it.
+    """Run all checks; a failure stops only the checks that depend on it.
 
     Args:
         kit: The kit's folder.
-        study_file: A study, to check approval and table against.
+        study_file: A study to check approval and table against.
         source: The hospital's table.
     """
     found: list[CheckResult] = []
@@ -54,7 +54,7 @@ def check_hospital(
     if study is not None and source is not None:
         found += check_table(source, study, name)
     elif source is not None and study_file is None:
-        found.append(unknown("table", "needs a study to be checked against", "Give --study too."))
+        found.append(unknown("table", "cannot be checked without a study", "Add --study."))
     return found
 
 
@@ -89,7 +89,7 @@ def _private_files(kit: Path) -> list[CheckResult]:
         if path.exists():
             mode = path.stat().st_mode & 0o777
             found.append(
-                ok(f"{name}, access", "for its owner alone")
+                ok(f"{name}, access", "for its owner only")
                 if not mode & 0o077
                 else missing(
                     f"{name}, access", f"others may read it (mode {mode:o})", f"chmod 600 {path}"
@@ -105,15 +105,15 @@ def _key_pair(kit: Path) -> CheckResult:
     except SettingsError as error:
         return missing(what, str(error), "Put the private key of node.pub here as node.key.")
     try:
-        told = read_public_key(kit / "node.pub")
+        registered = read_public_key(kit / "node.pub")
     except SettingsError as error:
         return missing(what, str(error), "Take node.pub from the kit.")
-    if told != public:
+    if registered != public:
         return missing(
             what,
-            "node.key and node.pub are no pair",
-            f"The consortium registered {fingerprint(told)}: use its private key, or send the "
-            "consortium the public key of this one.",
+            "node.key and node.pub are not a pair",
+            f"The consortium registered {fingerprint(registered)}: use its private key, or send "
+            "the consortium the public key of this one.",
         )
     return ok(what, f"pair {fingerprint(public)}")
 
@@ -134,12 +134,12 @@ def _authority(kit: Path) -> CheckResult:
             "Set the clock, if it is wrong; else ask the consortium for its new ca.crt.",
         )
     if end - now < EXPIRY_WARNING:
-        return CheckResult(what, "ok", valid, "It ends soon: ask the consortium for the next one.")
+        return CheckResult(what, "ok", valid, "It expires soon: ask the consortium for a new one.")
     return ok(what, valid)
 
 
 def _own_name(kit: Path) -> str:
-    """The hospital's name, which stands beside its public key."""
+    """The hospital's name, from the comment of its public key."""
     try:
         words = (kit / "node.pub").read_text(encoding="utf-8").split()
         base64.b64decode(words[1])
@@ -170,7 +170,7 @@ def _approved(path: Path, study: Study | None) -> CheckResult:
 def _takes_part(name: str, study: Study) -> CheckResult:
     what = "hospital in the study"
     if not name:
-        return unknown(what, "the kit does not say this hospital's name (third word of node.pub)")
+        return unknown(what, "the kit does not name this hospital (third word of node.pub)")
     if name in study.hospitals:
         return ok(what, f"{name} takes part in {study.name}")
     return missing(

@@ -1,4 +1,4 @@
-"""Whether a hospital's key opens its own store, and no other hospital's."""
+"""Check that a hospital's key opens its own store and no other hospital's."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tasks.objects import is_access_denied
 from tasks.onboarding.checks.result import CheckResult, missing, ok, unknown
 
 STORE_DEADLINE = 20.0
-"""Seconds for one question to the store, its repetitions included."""
+"""Seconds for one call to the store, including retries."""
 CHECK_PREFIX = "fedrisk-check"
 KEY = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 ROLES = (
@@ -20,18 +20,18 @@ ROLES = (
     "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
     "AWS_CONTAINER_CREDENTIALS_FULL_URI",
 )
-"""Variables by which a pod or task is given a role instead of a key."""
+"""Variables that give a pod or task a role instead of a key."""
 
 
 def check_lake(
     settings: Mapping[str, str], name: str, hospitals: Sequence[str] = ()
 ) -> list[CheckResult]:
-    """Write, read and delete one small object; look into the other hospitals' stores.
+    """Write, read and delete one small object; try to list the other hospitals' stores.
 
     Args:
         settings: The kit's: ``FEDRISK_LAKE`` and ``AWS_*``.
-        name: The hospital's.
-        hospitals: Those of the study.
+        name: The hospital's name.
+        hospitals: The study's hospitals.
     """
     what, lake = "own store", settings.get("FEDRISK_LAKE", "")
     own = lake.replace("{hospital}", name)
@@ -41,7 +41,7 @@ def check_lake(
         return [
             missing(
                 what,
-                "there is no key, and no role is given to this process",
+                "there is no key, and this process has no role",
                 "Put AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY into credentials.env, or run the "
                 "check where the SuperNode runs, if that has a role.",
             )
@@ -65,10 +65,10 @@ def check_lake(
     except Exception as error:  # noqa: BLE001  (obstore raises many kinds; none may end the check)
         return [_own_store_error(what, own, at, error)]
     if not same:
-        return [missing(what, f"{own} gives back something else", "Tell the store's people.")]
+        return [missing(what, f"{own} returns other content", "Ask the store's administrator.")]
     found = [ok(what, f"{own} can be written, read and deleted from")]
     bucket = own.split("/")[2]
-    # The kit's lake bears the hospital's own name; another's is the same with that one's.
+    # The kit's lake contains the hospital's name; another's has that hospital's name there.
     others = {
         other: lake.replace("{hospital}", other)
         if "{hospital}" in lake
@@ -77,22 +77,22 @@ def check_lake(
         if other != name and name and (name in bucket or "{hospital}" in lake)
     }
     if not others:
-        found.append(unknown("others' stores", "which they are is not known", "Give --study."))
+        found.append(unknown("others' stores", "their names are not known", "Add --study."))
     for other, uri in others.items():
         found.append(_refused(other, uri, settings))
     return found
 
 
 def _own_store_error(what: str, own: str, at: str, error: Exception) -> CheckResult:
-    kind, told = type(error).__name__, str(error)
+    kind, text = type(error).__name__, str(error)
     if is_access_denied(error):
         return missing(
             what,
             f"{own} refuses this key",
             "Ask for a key that may read and write it, and put it into credentials.env.",
         )
-    if kind == "NotFoundError" or isinstance(error, FileNotFoundError) or "NoSuchBucket" in told:
-        return missing(what, f"{at} has no {own}", "Have the bucket made, or correct FEDRISK_LAKE.")
+    if kind == "NotFoundError" or isinstance(error, FileNotFoundError) or "NoSuchBucket" in text:
+        return missing(what, f"{at} has no {own}", "Create the bucket, or correct FEDRISK_LAKE.")
     return missing(
         what,
         f"the store at {at} does not answer ({kind})",
@@ -113,12 +113,12 @@ def _refused(other: str, uri: str, settings: Mapping[str, str]) -> CheckResult:
         if is_access_denied(error):
             return ok(what, "refuses this key, as it should")
         if kind == "NotFoundError" or isinstance(error, FileNotFoundError):
-            return unknown(what, f"{uri} is not there")
+            return unknown(what, f"{uri} does not exist")
         return unknown(what, f"does not answer ({kind})")
     return missing(
         what,
-        f"this key can look into {uri}",
-        "It may do more than it should: ask for a key for this hospital's own store alone.",
+        f"this key can list {uri}",
+        "It has too many rights: ask for a key for this hospital's own store only.",
     )
 
 

@@ -1,7 +1,7 @@
-"""Whether a hospital's table is what a study says: one pass, no Spark, counts and never a value.
+"""Check a hospital's table against a study: one pass, no Spark, counts only and no values.
 
-The rules and bounds are those of the step ``validate`` (``tasks/data/rules.py``, ``quality.py``),
-said in Python: a row that breaks one goes to quarantine, too many mean that the table is another.
+These are the rules and bounds of the step ``validate`` (``tasks/data/rules.py``, ``quality.py``)
+in Python: a row that breaks a rule goes to quarantine; too many mean that the table is wrong.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tasks.study import Column, Study, canonical
 
 _NUMBER = re.compile(NUMBER)
 MAX_REASONS = 20
-"""Reasons that are listed at most."""
+"""Maximum number of reasons to list."""
 
 
 def check_table(path: Path, study: Study, hospital: str) -> list[CheckResult]:
@@ -29,17 +29,17 @@ def check_table(path: Path, study: Study, hospital: str) -> list[CheckResult]:
 
     Args:
         path: The hospital's table.
-        study: What it should be.
-        hospital: Whose it is; empty where that is not known.
+        study: The study.
+        hospital: The hospital's name; empty where it is not known.
     """
     if study.source.format != "csv":
-        what = f"is {study.source.format}: seen only by the step validate"
+        what = f"is {study.source.format}: checked only by the step validate"
         return [unknown("table", what)]
     try:
         check_names(study)
         table = inspect_csv(path, study, f"table {path.name}", hospital or None)
     except FedriskError as error:
-        return [missing("table", str(error), "Correct the table, or ask for the study's change.")]
+        return [missing("table", str(error), "Correct the table, or ask to change the study.")]
     found = [ok("table", f"{path.name} has the study's columns and {table.rows} rows")]
     with open_rows(path, study.source) as lines:
         rows = (row for row in lines if not is_blank(row))
@@ -62,20 +62,20 @@ class TableCounts:
     """
 
     def __init__(self) -> None:
-        """Count nothing yet."""
+        """Start all counts at 0."""
         self.rows = self.quarantined = self.positives = self.negatives = 0
         self.broken: Counter[str] = Counter()
         self.known: Counter[str] = Counter()
 
 
 def count(rows: Iterable[list[str]], fields: list[str], study: Study, hospital: str) -> TableCounts:
-    """Count what each rule says of each row.
+    """Apply the rules to each row and count.
 
     Args:
         rows: Fields of each row.
         fields: Their names.
-        study: The rules.
-        hospital: At some hospitals a column may be missing.
+        study: The study with the rules.
+        hospital: The hospital's name, for columns that are optional at some hospitals.
     """
     found, seen = TableCounts(), set[str]()
     target = study.target.column
@@ -152,7 +152,7 @@ def _judge(counts: TableCounts, study: Study, hospital: str) -> list[CheckResult
                 missing(
                     f"values, {name}: missing",
                     f"{lacking} of {rows} rows lack it, at most {column.max_missing:.0%} may",
-                    "Check the markers in missing, or ask for the study's change.",
+                    "Check the markers in missing, or ask to change the study.",
                 )
             )
     if counts.quarantined > MAX_BROKEN * rows:
@@ -160,13 +160,13 @@ def _judge(counts: TableCounts, study: Study, hospital: str) -> list[CheckResult
             missing(
                 "quarantine",
                 f"{counts.quarantined} of {rows} rows break a rule, more than half",
-                "Look at " + _listed(counts),
+                "Check " + _listed(counts),
             )
         )
     else:
         note = f" ({_listed(counts)})" if counts.quarantined else ""
         found.append(
-            ok("quarantine", f"{counts.quarantined} of {rows} rows would be set aside{note}")
+            ok("quarantine", f"{counts.quarantined} of {rows} rows would be quarantined{note}")
         )
     held: Mapping[str, int] = {"positive": counts.positives, "negative": counts.negatives}
     lack = [kind for kind, number in held.items() if number == 0]
@@ -179,7 +179,7 @@ def _judge(counts: TableCounts, study: Study, hospital: str) -> list[CheckResult
             )
         )
     else:
-        found.append(ok("outcome", "both outcomes are there"))
+        found.append(ok("outcome", "both outcomes occur"))
     return found
 
 
@@ -192,7 +192,7 @@ def _expected(name: str, study: Study) -> str:
         return ", ".join([*study.target.positive, *study.target.negative])
     column = study.columns.get(name)
     if column is None:
-        return "one row a patient"
+        return "one row per patient"
     if column.range is not None:
         return f"{column.range[0]:g} to {column.range[1]:g} {column.unit}".strip()
     return "0 or 1" if column.type == "flag" else ", ".join(column.categories)

@@ -65,6 +65,6 @@ def test_403_within_a_message_is_no_refusal(
 
 
 def test_without_a_key_the_file_to_fill_is_named() -> None:
-    [verdict] = check_lake(LAKE, "north")
-    assert verdict.state == "missing"
-    assert "credentials.env" in verdict.todo
+    [result] = check_lake(LAKE, "north")
+    assert result.state == "missing"
+    assert "credentials.env" in result.advice
