@@ -96,7 +96,7 @@ def test_no_hospital_takes_a_network_or_a_volume_of_the_stack(override: ModuleTy
 
 
 def test_a_hospital_stands_there_once(override: ModuleType) -> None:
-    with pytest.raises(SystemExit, match="'north': stands there twice"):
+    with pytest.raises(SystemExit, match="'north': given twice"):
         override.override(["north", "south", "north"])
     with pytest.raises(SystemExit, match="no hospital"):
         override.override([])
