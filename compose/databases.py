@@ -1,4 +1,4 @@
-"""Make Airflow's and MLflow's database and user, unless they are there, and set their passwords."""
+"""Create Airflow's and MLflow's database and user, unless they exist, and set their passwords."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import psycopg2
 from psycopg2 import sql
 
 SECRETS = Path("/run/postgres")
-DEADLINE = 60.0
-"""Seconds that Postgres may take until it lets us in."""
+POSTGRES_DEADLINE = 60.0
+"""Seconds until Postgres must accept a connection."""
 
 
 def connect() -> psycopg2.extensions.connection:
-    """Connect as Postgres's own user.
+    """Connect as Postgres's superuser.
 
     Raises:
-        psycopg2.OperationalError: It did not answer in time, or the password is another's.
+        psycopg2.OperationalError: It did not answer in time, or the password is wrong.
     """
-    end = time.monotonic() + DEADLINE
+    end = time.monotonic() + POSTGRES_DEADLINE
     while True:
         try:
             return psycopg2.connect(
@@ -35,9 +35,9 @@ def connect() -> psycopg2.extensions.connection:
 
 
 def main() -> None:
-    """Make them."""
+    """Create both databases and users."""
     connection = connect()
-    # A database cannot be made within a transaction.
+    # A database cannot be created within a transaction.
     connection.autocommit = True
     with connection.cursor() as cursor:
         for name in ("airflow", "mlflow"):
@@ -48,8 +48,8 @@ def main() -> None:
             cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,))
             if not cursor.fetchone():
                 cursor.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(role, role))
-                print(f"made the database {name}")
-            # Otherwise every user may look into it.
+                print(f"created the database {name}")
+            # By default every user may connect to it.
             cursor.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(role))
     connection.close()
 

@@ -1,9 +1,8 @@
-"""Remove all that is of a compose project: ``python compose/down.py [PROJECT...]``.
+"""Remove everything of a compose project: ``python compose/down.py [PROJECT...]``.
 
-By the label that Compose puts on everything, so it needs none of the files, overrides and variables
-with which the project was started; ``docker compose down`` removes only what the files that it is
-given name. Without an argument it is the project of this checkout, as ``.env`` and the environment
-name it.
+It uses the label that Compose sets on everything, so it needs none of the files, overrides and
+variables with which the project was started; ``docker compose down`` removes only what is in its
+files. The default is the project of this checkout, named by ``.env`` and the environment.
 """
 
 from __future__ import annotations
@@ -15,21 +14,21 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 LABEL = "com.docker.compose.project"
-DEADLINE = 120.0
-"""Seconds that one command of Docker may take; there are at most six and two a network."""
+COMMAND_DEADLINE = 120.0
+"""Seconds for one command of Docker; there are at most six, and two per network."""
 
 
 class DownError(Exception):
-    """Docker refused, or did not answer in time."""
+    """A command of Docker failed, or took too long."""
 
 
 def docker(*arguments: str) -> str:
-    """What a command of Docker says.
+    """Run a command of Docker and return its output.
 
     Raises:
-        DownError: It failed; the message has its reason.
+        DownError: It failed; the message contains the reason.
     """
-    said = f"docker {' '.join(arguments)[:100]}"
+    command = f"docker {' '.join(arguments)[:100]}"
     try:
         done = subprocess.run(
             ["docker", *arguments],
@@ -37,25 +36,25 @@ def docker(*arguments: str) -> str:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=DEADLINE,
+            timeout=COMMAND_DEADLINE,
             check=False,
         )
     except OSError as error:
-        raise DownError(f"{said}: {error.strerror}") from None
+        raise DownError(f"{command}: {error.strerror}") from None
     except subprocess.TimeoutExpired:
-        raise DownError(f"{said}: no answer within {DEADLINE:.0f} s") from None
+        raise DownError(f"{command}: not done within {COMMAND_DEADLINE:.0f} s") from None
     if done.returncode != 0:
-        raise DownError(f"{said}: {done.stderr.strip()[-1000:]}")
+        raise DownError(f"{command}: {done.stderr.strip()[-1000:]}")
     return done.stdout
 
 
 def this_project() -> str:
-    """The name under which ``docker compose up`` in this checkout starts the stack."""
+    """The project name of ``docker compose up`` in this checkout."""
     return str(json.loads(docker("compose", "config", "--format", "json"))["name"])
 
 
 def listed(kind: str, project: str) -> list[str]:
-    """Names of a project's containers (ended ones too), volumes or networks."""
+    """Names of a project's containers (also exited ones), volumes or networks."""
     arguments = {
         "container": ["ps", "--all", "--format", "{{.Names}}"],
         "volume": ["volume", "ls", "--format", "{{.Name}}"],
@@ -65,7 +64,7 @@ def listed(kind: str, project: str) -> list[str]:
 
 
 def guests(network: str) -> dict[str, str]:
-    """Other projects' containers in a network, each with its project: the gates of kits."""
+    """Containers of a network with their projects; other projects' are the gates of kits."""
     inside = json.loads(docker("network", "inspect", network))[0]["Containers"] or {}
     names = sorted(each["Name"] for each in inside.values())
     form = f'{{{{index .Config.Labels "{LABEL}"}}}}'
@@ -75,16 +74,16 @@ def guests(network: str) -> dict[str, str]:
 def remove(project: str) -> list[str]:
     """Remove a project's containers, volumes and networks.
 
-    Nothing is asked to end in order first: what it would save is removed with it.
+    Containers are killed, because all that they would save is removed too.
 
     Args:
         project: Its name.
 
     Returns:
-        The other projects that were in one of its networks, and have lost it.
+        The other projects that lost a network of this one.
 
     Raises:
-        DownError: Something could not be removed; the rest is.
+        DownError: Something could not be removed; all else is removed.
     """
     faults, lost = list[str](), set[str]()
 
@@ -109,10 +108,10 @@ def remove(project: str) -> list[str]:
 
 
 def main(projects: list[str]) -> int:
-    """Remove the projects, each whatever becomes of the others.
+    """Remove the projects independently of each other.
 
     Returns:
-        The exit code: 0 if nothing is left of any.
+        The exit code: 0 if all were removed.
     """
     code = 0
     try:
@@ -130,7 +129,7 @@ def main(projects: list[str]) -> int:
         print(f"nothing is left of {project}")
         for other in lost:
             print(
-                f"{other} was plugged into it and goes on alone; to remove it too: "
+                f"{other} was connected to it and still runs; to remove it too: "
                 f"{sys.executable} compose/down.py {other}"
             )
     return code

@@ -1,9 +1,9 @@
 """The only way out of a hospital's network: to the SuperLink's port and to the store's S3 port.
 
-``python gate.py PORT=HOST:PORT ...`` listens on each port and passes what comes on to its target.
-A hospital's SuperNode has a network that nothing but its gate is in, so that it can reach neither
-another hospital nor any other port of the SuperLink or the store; and because a gate comes with its
-hospital, a new hospital changes no network of a container that runs.
+``python gate.py PORT=HOST:PORT ...`` listens on each port and forwards connections to its target.
+A hospital's SuperNode is alone with its gate in a network, so that it can reach neither another
+hospital nor any other port of the SuperLink or the store. A gate starts with its hospital, so a
+new hospital changes no network of a running container.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ import sys
 from functools import partial
 
 CONNECT = 10.0
-"""Seconds in which the target must answer."""
+"""Seconds to connect to the target."""
 CHUNK = 65536
 LINGER = 10.0
-"""Seconds in which one side may go on after the other has said its last."""
+"""Seconds that one side may continue after the other has closed."""
 
 running: set[asyncio.Task[None] | None] = set()
-"""asyncio itself would let go of a connection's task before it is done."""
+"""References to the connections' tasks, which asyncio does not keep."""
 
 
 async def carry(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
-    """Pass on what comes until there is no more, and say so to the target.
+    """Forward bytes until the source closes, and then close the target for writing.
 
     Args:
-        source: Where it comes from.
-        target: Where it goes.
+        source: The stream to read.
+        target: The stream to write.
     """
     with contextlib.suppress(OSError):
         while data := await source.read(CHUNK):
@@ -41,13 +41,13 @@ async def carry(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> N
 async def serve(
     host: str, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 ) -> None:
-    """Pass one connection on.
+    """Forward one connection.
 
     Args:
-        host: The target's name, looked up anew each time, for it may have been restarted.
+        host: The target's name; resolved each time, because a restart changes its address.
         port: The target's port.
-        reader: What the caller says.
-        writer: What the caller is told.
+        reader: The caller's stream to read.
+        writer: The caller's stream to write.
     """
     this = asyncio.current_task()
     running.add(this)
@@ -60,7 +60,7 @@ async def serve(
 async def connect(
     host: str, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 ) -> None:
-    """Reach the target and pass on both ways until both are done; see ``serve``."""
+    """Connect to the target and forward in both directions until both close; see ``serve``."""
     with contextlib.closing(writer):
         try:
             there, back = await asyncio.wait_for(asyncio.open_connection(host, port), CONNECT)
@@ -73,7 +73,7 @@ async def connect(
                 asyncio.create_task(carry(there, writer)),
             }
             _, rest = await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-            # A target that was killed says nothing more, not even that it is gone.
+            # A target that was killed does not close its connection.
             if rest:
                 await asyncio.wait(rest, timeout=LINGER)
             for way in rest:
@@ -86,14 +86,14 @@ async def main(targets: list[str]) -> None:
     Args:
         targets: ``PORT=HOST:PORT`` each.
     """
-    over = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, over.set)
+    stopped = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
     for each in targets:
         own, _, target = each.partition("=")
         host, _, port = target.rpartition(":")
         await asyncio.start_server(partial(serve, host, int(port)), "0.0.0.0", int(own))
-        print(f"port {own} leads to {host}:{port}", flush=True)
-    await over.wait()
+        print(f"port {own} forwards to {host}:{port}", flush=True)
+    await stopped.wait()
 
 
 if __name__ == "__main__":

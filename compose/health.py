@@ -1,4 +1,4 @@
-"""Health of an Airflow process that has no port of its own: what the API server knows of it.
+"""Health check of an Airflow process without a port, from the API server's health endpoint.
 
 ``python health.py triggerer`` or ``python health.py dag_processor``.
 """

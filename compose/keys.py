@@ -1,13 +1,13 @@
-"""Make every key, password and certificate of the stack that is not there yet.
+"""Create all keys, passwords and certificates of the stack that are missing.
 
-Runs once at each start, without a network, and leaves in each party's own volume (``/keys/...``)
-what that party needs and nothing else. What exists stays as it is, so that a restart changes
-nothing and a new hospital only adds its own: ``/keys/hospitals/<name>`` is a mount a hospital. If
-such a folder brings a key pair (``node.pub``, and ``node.key`` or not), that one is registered.
+Runs once at each start, without a network, and writes into each party's own volume (``/keys/...``)
+only what that party needs. Existing files stay, so that a restart changes nothing and a new
+hospital only adds its own: ``/keys/hospitals/<name>`` is one mount per hospital. A key pair in such
+a folder (``node.pub``, with or without ``node.key``) is registered.
 
-``python keys.py NAME`` brings in a hospital that is no part of the stack: it makes the start-up kit
-``/kits/NAME`` as ``fedrisk hospital add`` does, owned by ``KIT_USER``, and a key of the store.
-``python keys.py --remove NAME`` takes both keys away again.
+``python keys.py NAME`` adds a hospital that is not part of the stack: it makes the start-up kit
+``/kits/NAME`` like ``fedrisk hospital add``, owned by ``KIT_USER``, and a key of the store.
+``python keys.py --remove NAME`` removes both keys again.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from store_keys import s3_key, tell_store
+from store_keys import configure_store, s3_key
 from volumes import USER, put, write
 
 from tasks.errors import FedriskError, SettingsError
@@ -36,18 +36,18 @@ from tasks.onboarding.keys import check_name, read_public_key, registered_keys
 from tasks.onboarding.kit import add_hospital
 
 ROOT, KITS = Path("/keys"), Path("/kits")
-OTHERS = ("logs", "s3-data")
-"""Volumes that are only given to the user."""
-AHEAD = datetime.timedelta(days=60)
-"""A certificate that ends sooner is renewed."""
+DATA_VOLUMES = ("logs", "s3-data")
+"""Volumes whose owner is set, but not that of their files."""
+RENEW_WITHIN = datetime.timedelta(days=60)
+"""A certificate that expires within this time is renewed."""
 REMOVE = "docker compose run --rm --no-deps keys python /opt/stack/keys.py --remove"
-"""How whoever has read a refusal takes a hospital's keys away."""
+"""The command that removes a hospital's keys, for error messages."""
 
 
 def databases() -> None:
-    """Passwords of Postgres, and what Airflow and MLflow read theirs from."""
+    """Write the passwords of Postgres, and the files that give Airflow and MLflow theirs."""
     for name in ("password", "airflow", "mlflow"):
-        # Only Postgres and what prepares it have this volume; it is another user, so all may read.
+        # Only Postgres, which has another user id, and its set-up mount this volume.
         put(ROOT / "postgres" / name, lambda: secrets.token_urlsafe(24), 0o444)
     of_airflow, of_mlflow = ((ROOT / "postgres" / n).read_text() for n in ("airflow", "mlflow"))
     put(
@@ -72,7 +72,7 @@ def databases() -> None:
 
 
 def sign_in(user: str) -> None:
-    """The password of Airflow's user; Airflow itself may write this file."""
+    """Write the password of Airflow's user; Airflow itself may write this file."""
     path = ROOT / "sign-in" / "password.json"
     known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     if user not in known:
@@ -81,12 +81,12 @@ def sign_in(user: str) -> None:
 
 
 def superlink() -> None:
-    """The federation's authority, which stays here, and the SuperLink's certificate."""
+    """Create the federation's authority, which stays here, and the SuperLink's certificate."""
     folder = ROOT / "federation" / "authority-and-superlink"
     if init(folder, server_names("fedrisk", ())):
         print("made the federation's authority and the SuperLink's certificate")
     left = read_certificate(folder / "tls.crt").not_valid_after_utc
-    if left - datetime.datetime.now(datetime.UTC) < AHEAD:
+    if left - datetime.datetime.now(datetime.UTC) < RENEW_WITHIN:
         print(f"renewed the SuperLink's certificate until {renew(folder):%Y-%m-%d}")
     for name, mode in (("ca.crt", 0o444), ("tls.crt", 0o444), ("tls.key", 0o400)):
         text = (folder / name).read_text(encoding="ascii")
@@ -94,15 +94,15 @@ def superlink() -> None:
 
 
 def hospital(folder: Path) -> None:
-    """A hospital's key pair, whose public half is registered, and the SuperLink's authority.
+    """Create a hospital's key pair, register it, and copy the SuperLink's authority.
 
     Args:
-        folder: The hospital's own.
+        folder: The hospital's folder.
     """
     name, public = folder.name, folder / "node.pub"
     if not public.exists():
         made = folder / "made"
-        # Of a start that was cut off.
+        # Left by an interrupted start.
         shutil.rmtree(made, ignore_errors=True)
         made.mkdir(mode=0o700)
         key, public_made = make_node_key(made)
@@ -116,22 +116,22 @@ def hospital(folder: Path) -> None:
 
 
 def registration(name: str) -> Path:
-    """Where a hospital's public key is registered."""
+    """The file of a hospital's registered key."""
     return ROOT / "registered" / f"{name}.pub"
 
 
 def is_registered(folder: Path) -> bool:
-    """Whether the key that is registered for a hospital is the one of its own folder."""
+    """Whether a hospital's registered key is the one in its folder."""
     public = folder / "node.pub"
     known = registered_keys(ROOT / "registered").get(folder.name)
     return public.exists() and read_public_key(public) == known
 
 
 def check_own(folder: Path) -> None:
-    """Refuse a hospital of the stack that would take the place of another of its name.
+    """Refuse a hospital of the stack that would replace another of the same name.
 
     Args:
-        folder: The hospital's own.
+        folder: The hospital's folder.
 
     Raises:
         SettingsError: Another key is registered for its name.
@@ -139,18 +139,17 @@ def check_own(folder: Path) -> None:
     name = folder.name
     if registration(name).exists() and not is_registered(folder):
         raise SettingsError(
-            f"hospital {name}: another key is registered for it than its volume holds, perhaps a "
-            "kit's. Give one of the two another name, or take the registered one away: "
-            f"{REMOVE} {name}"
+            f"hospital {name}: the registered key is not the one in its volume; it may be a kit's. "
+            f"Rename one of the two, or remove the registered key: {REMOVE} {name}"
         )
 
 
 def check_kit(name: str, own: list[Path]) -> None:
-    """Refuse a kit for a hospital that is there.
+    """Refuse a kit for a hospital that exists.
 
     Args:
-        name: The hospital's.
-        own: The folders of the hospitals that are part of this start.
+        name: The hospital's name.
+        own: The folders of the stack's own hospitals.
 
     Raises:
         SettingsError: It is part of the stack, or registered.
@@ -159,22 +158,22 @@ def check_kit(name: str, own: list[Path]) -> None:
         raise SettingsError(f"hospital {name} is part of the stack, which makes its keys.")
     if registration(name).exists():
         raise SettingsError(
-            f"hospital {name} is registered. To make it another kit, take its keys away first: "
+            f"hospital {name} is registered. To make another kit, first remove its keys: "
             f"{REMOVE} {name}"
         )
 
 
 def remove(name: str, own: list[Path]) -> None:
-    """Take a hospital's keys away: SuperLink and store take notice within seconds.
+    """Remove a hospital's keys; SuperLink and store react within seconds.
 
-    Its bucket stays, and so does what its steps have left there.
+    Its bucket stays with its contents.
 
     Args:
-        name: The hospital's.
-        own: The folders of the hospitals that are part of this start.
+        name: The hospital's name.
+        own: The folders of the stack's own hospitals.
 
     Raises:
-        SettingsError: There is no key of it, or the next start would bring it in again.
+        SettingsError: It has no key, or the next start would add it again.
     """
     credentials = ROOT / "credentials" / f"{name}.env"
     if not registration(name).exists() and not credentials.exists():
@@ -183,25 +182,25 @@ def remove(name: str, own: list[Path]) -> None:
     for folder in own:
         if folder.name == name and is_registered(folder):
             raise SettingsError(
-                f"hospital {name} is part of the stack, whose next start would bring it in again. "
-                "Take it out of the compose files first."
+                f"hospital {name} is part of the stack, whose next start would add it again. "
+                "Remove it from the compose files first."
             )
     for path in (registration(name), credentials):
         path.unlink(missing_ok=True)
-    tell_store(ROOT, [folder for folder in own if folder.name != name])
+    configure_store(ROOT, [folder for folder in own if folder.name != name])
     print(f"removed the keys of {name}")
 
 
 def kit(name: str) -> None:
-    """A hospital's start-up kit, and its registration.
+    """Make a hospital's start-up kit and register its key.
 
     Args:
-        name: The hospital's.
+        name: The hospital's name.
     """
     s3_key(ROOT, name)
     user, group = kit_user()
     with tempfile.TemporaryDirectory() as folder:
-        # It is published below, once its readers may read it.
+        # A copy: the key is registered below with the permissions of its readers.
         registered = Path(folder) / "registered"
         shutil.copytree(ROOT / "registered", registered)
         add_hospital(
@@ -222,33 +221,33 @@ def kit(name: str) -> None:
 
 
 def kit_user() -> tuple[int, int]:
-    """Whose the kits are, from ``KIT_USER=uid:gid``: who unpacks one must be able to read it.
+    """User and group that own the kits, from ``KIT_USER=uid:gid``.
 
     Raises:
-        SettingsError: It is nothing of the kind.
+        SettingsError: The variable is not valid.
     """
-    told = os.environ.get("KIT_USER") or f"{USER}:{USER}"
-    found = re.fullmatch(r"(\d+):(\d+)", told)
+    value = os.environ.get("KIT_USER") or f"{USER}:{USER}"
+    found = re.fullmatch(r"(\d+):(\d+)", value)
     if found is None:
-        raise SettingsError(f"KIT_USER={told}: expected two numbers, as $(id -u):$(id -g) gives.")
+        raise SettingsError(f"KIT_USER={value}: expected two numbers, as $(id -u):$(id -g) gives.")
     return int(found.group(1)), int(found.group(2))
 
 
-def main(add: list[str], gone: str = "") -> None:
-    """Make what is missing, and give each volume to the user that its container runs as.
+def main(add: list[str], former: str = "") -> None:
+    """Create what is missing, and set the owner of each volume to its container's user.
 
     Args:
-        add: Names of hospitals that get a kit.
-        gone: A hospital whose keys are taken away, and nothing else is done.
+        add: Names of hospitals to make a kit for.
+        former: A hospital to remove; nothing else is done then.
     """
     own = sorted(path for path in (ROOT / "hospitals").iterdir() if path.is_dir())
-    # All that may be refused, before anything is written.
-    for name in [*(path.name for path in own), *add, *([gone] if gone else [])]:
+    # All checks come before the first write.
+    for name in [*(path.name for path in own), *add, *([former] if former else [])]:
         check_name(name)
     kit_user()
-    if gone:
-        # Other hospitals are not looked at: several may be refused, and each is removed by itself.
-        remove(gone, own)
+    if former:
+        # Other hospitals are not checked: where several are refused, each is removed in turn.
+        remove(former, own)
         return
     for folder in own:
         check_own(folder)
@@ -261,21 +260,21 @@ def main(add: list[str], gone: str = "") -> None:
         hospital(folder)
     for name in add:
         kit(name)
-    tell_store(ROOT, own)
+    configure_store(ROOT, own)
     for volume in [*(path for path in ROOT.iterdir() if path.name != "hospitals"), *own]:
         os.chown(volume, USER, USER)
-        # What others have written is theirs already, and may be much.
-        for path in volume.rglob("*") if volume.name not in OTHERS else ():
+        # Files of data volumes were written by that user, and may be many.
+        for path in volume.rglob("*") if volume.name not in DATA_VOLUMES else ():
             os.chown(path, USER, USER, follow_symlinks=False)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="The stack's keys, passwords and certificates.")
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("add", nargs="*", default=[], metavar="NAME", help="make it a start-up kit")
-    what.add_argument("--remove", default="", metavar="NAME", help="take its keys away")
-    told = parser.parse_args()
+    what.add_argument("add", nargs="*", default=[], metavar="NAME", help="make a start-up kit")
+    what.add_argument("--remove", default="", metavar="NAME", help="remove a hospital's keys")
+    args = parser.parse_args()
     try:
-        main(told.add, told.remove)
+        main(args.add, args.remove)
     except FedriskError as error:
         sys.exit(f"error: {error}")

@@ -1,8 +1,8 @@
-"""Write the part of the stack that a hospital brings: ``python compose/override.py NAME... >FILE``.
+"""Write the compose override of new hospitals: ``python compose/override.py NAME... >FILE``.
 
-It only adds (a gate, a SuperNode, a network, two volumes), so a stack that runs takes it in without
-a restart: ``docker compose -f docker-compose.yaml -f FILE up --detach --wait``. Any Python will do;
-it needs nothing of the project.
+It only adds services, networks and volumes (a gate, a SuperNode, a network and two volumes each),
+so a running stack needs no restart: ``docker compose -f docker-compose.yaml -f FILE up --detach
+--wait``. It runs on any Python without the project's environment.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ import re
 import sys
 
 NAME = re.compile(r"[a-z]([a-z0-9-]{0,33}[a-z0-9])?")
-"""As ``tasks.onboarding.keys.NAME``: the bucket, the key of the store and the pods are named so."""
+"""As ``tasks.onboarding.keys.NAME``: names of the bucket, the store's key and the pods."""
 OWNERS = frozenset({"admin", "consortium", "pool"})
-"""As ``tasks.onboarding.keys.TAKEN``: keys of the store that are no hospital's."""
+"""As ``tasks.onboarding.keys.RESERVED_NAMES``: the store's keys that belong to no hospital."""
 STACK = frozenset(
     {"airflow", "credentials", "default", "federation", "hospital-1", "hospital-2", "hospital-3"}
     | {"logs", "mlflow", "mlflow-uri", "outside", "postgres", "postgres-passwords", "registered"}
     | {"runs", "s3", "s3-data", "sign-in", "superlink"}
 )
-"""Networks and volumes of ``docker-compose.yaml``, whose hospitals' and SuperLink's identities are
-``NAME-identity``: a hospital of such a name would be in that network, or have that volume."""
+"""Networks and volumes of ``docker-compose.yaml``, with ``NAME-identity`` for the identities of
+hospitals and SuperLink: a hospital of such a name would share that network or volume."""
 IDENTITY = "-identity"
 KEYS = """\
 services:
@@ -44,11 +44,11 @@ SERVICES = """
 
 
 def fault(name: str) -> str | None:
-    """Why a hospital may not be called so; None if it may."""
+    """Why a hospital may not have this name; None if it may."""
     if not NAME.fullmatch(name):
         return (
-            "expected small letters, digits and '-', a letter first and no '-' last, 35 characters "
-            "at most"
+            "expected lower-case letters, digits and '-', a letter first and no '-' last, 35 "
+            "characters at most"
         )
     if name in OWNERS:
         return "is another owner's key of the store"
@@ -64,17 +64,17 @@ def override(names: list[str]) -> str:
         names: Their names.
 
     Raises:
-        SystemExit: A name is not fit, stands there twice, or there is none.
+        SystemExit: A name is not valid or given twice, or there is none.
     """
     faults = [f"hospital {name!r}: {why}." for name in names if (why := fault(name))]
-    faults += [f"hospital {n!r}: stands there twice." for n in set(names) if names.count(n) > 1]
+    faults += [f"hospital {n!r}: given twice." for n in set(names) if names.count(n) > 1]
     if not names:
         faults.append("no hospital: expected their names.")
     if faults:
         sys.exit("\n".join(faults))
     keys = "".join(f"      - {name}-identity:/keys/hospitals/{name}\n" for name in names)
     services = "".join(SERVICES.format(name=name) for name in names)
-    # Not a way out of the machine, and nobody in it but the hospital and its gate.
+    # No route out of the machine; only the hospital and its gate are in it.
     networks = "".join(f"  {name}: {{internal: true}}\n" for name in names)
     volumes = "".join(f"  {name}-identity:\n  {name}:\n" for name in names)
     return f"{KEYS}{keys}{services}\nnetworks:\n{networks}\nvolumes:\n{volumes}"

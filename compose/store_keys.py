@@ -1,4 +1,4 @@
-"""The keys of the stack's S3 store: an owner's each, and what the store is told of them."""
+"""The keys of the stack's S3 store: one per owner, and the store's configuration."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from tasks.lake.identities import ADMIN, LAKE, RUNS, SHARED, Key, seaweedfs_iden
 from tasks.run.steps import CONSORTIUM
 
 
-def tell_store(root: Path, own: list[Path]) -> None:
-    """Everybody's key of the store, and what the store knows of them.
+def configure_store(root: Path, own: list[Path]) -> None:
+    """Write every owner's key and the store's identities and buckets.
 
     Args:
         root: The folder of all volumes.
-        own: The folders of the hospitals that are part of this start.
+        own: The folders of the stack's own hospitals.
     """
     known = {path.stem for path in (root / "registered").glob("*.pub")}
     hospitals = sorted(known | {folder.name for folder in own})
@@ -42,38 +42,38 @@ def tell_store(root: Path, own: list[Path]) -> None:
     settings = root / "s3"
     put(settings / "closed" / "tls.key", lambda: closed(settings / "closed" / "tls.crt"))
     file = settings / "identities" / "s3.json"
-    told = seaweedfs_identities(keys, hospitals)
-    told["identities"] += withdrawn(file, {each["name"] for each in told["identities"]})
-    write(file, json.dumps(told, indent=1))
+    found = seaweedfs_identities(keys, hospitals)
+    found["identities"] += revoked(file, {each["name"] for each in found["identities"]})
+    write(file, json.dumps(found, indent=1))
     write(settings / "buckets" / "buckets", "\n".join(buckets) + "\n", 0o444)
 
 
-def withdrawn(file: Path, named: set[str]) -> list[dict[str, Any]]:
-    """What the store is to be told of those that it knows and that are no more.
+def revoked(file: Path, current: set[str]) -> list[dict[str, Any]]:
+    """Identities that remove the rights of former owners.
 
-    A store that runs adds what its file says and forgets nothing: the key of one that is merely
-    left out opens its bucket until the store's next start. So it gets another, which nobody has.
+    A running store adds the identities of its file and deletes none: a key that is only left out
+    is valid until the store's next start. So it is replaced by a random one without rights.
 
     Args:
-        file: What the store has been told.
-        named: Those that there are.
+        file: The store's present identities file.
+        current: Names of the present owners.
     """
     known = json.loads(file.read_text(encoding="utf-8"))["identities"] if file.exists() else []
     return [
-        each if not each["actions"] else {**each, "credentials": [nobodys(each)], "actions": []}
+        each if not each["actions"] else {**each, "credentials": [new_secret(each)], "actions": []}
         for each in known
-        if each["name"] not in named
+        if each["name"] not in current
     ]
 
 
-def nobodys(identity: dict[str, Any]) -> dict[str, str]:
-    """The same access key with another secret."""
+def new_secret(identity: dict[str, Any]) -> dict[str, str]:
+    """The identity's access key with a random secret."""
     access = identity["credentials"][0]["accessKey"]
     return {"accessKey": access, "secretKey": secrets.token_urlsafe(32)}
 
 
 def s3_key(root: Path, owner: str) -> Key:
-    """An owner's key, from the file that the launcher reads for each step."""
+    """An owner's key from the file that the launcher reads for each step; created if missing."""
     text = put(
         root / "credentials" / f"{owner}.env",
         lambda: (
@@ -86,13 +86,13 @@ def s3_key(root: Path, owner: str) -> Key:
 
 
 def closed(certificate: Path) -> str:
-    """Close the store's gRPC port: it asks for a certificate of this one's, and there is none.
+    """Make the authority that closes the store's gRPC port: no certificate of it exists.
 
     Args:
-        certificate: Where the certificate goes.
+        certificate: The authority's certificate file.
 
     Returns:
-        Its key.
+        The authority's key.
     """
     key = ec.generate_private_key(ec.SECP384R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "fedrisk s3 closed")])

@@ -1,4 +1,4 @@
-"""How the files of the stack's volumes are written: each once, whole, and for its reader alone."""
+"""Write the files of the stack's volumes: once, atomically, and readable only by their user."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 USER = 1000
-"""Everything but Postgres runs as this user, and its group has the same number."""
+"""User and group id of all containers but Postgres."""
 
 
 def put(path: Path, make: Callable[[], str], mode: int = 0o400) -> str:
-    """Read a file, or make it first.
+    """Read a file; create it first if it is missing.
 
     Args:
         path: The file.
-        make: Makes its content.
-        mode: Who may read it.
+        make: Returns its content.
+        mode: Its permissions.
 
     Returns:
         Its content.
@@ -28,14 +28,14 @@ def put(path: Path, make: Callable[[], str], mode: int = 0o400) -> str:
 
 
 def write(path: Path, text: str, mode: int = 0o400) -> None:
-    """Write a file in one go, so that nobody reads half of it, and leave one that is so already.
+    """Write a file atomically, unless it has this content.
 
-    It is its reader's from the first moment: a process that waits for it looks at once.
+    Owner and permissions are set before the rename, because a waiting process reads it at once.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists() and path.read_text(encoding="utf-8") == text:
         return
-    # No `*.pub`: the SuperLink takes every file of that name for a key.
+    # Not `*.pub`: the SuperLink reads every file of that name as a key.
     new = path.with_name(f".{path.name}.new")
     new.unlink(missing_ok=True)
     with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as file:

@@ -79,10 +79,10 @@ def sweep_pods(settings: Settings, ti: Any) -> int:
     """
     from fedrisk_airflow.step_outcome import this_airflow
     from tasks.federation.server_status import mark_ended
-    from tasks.launch.pods import end_pods, pods_of
+    from tasks.launch.pods import end_pods, list_pods
 
     space, airflow = settings.namespace, this_airflow()
-    pods = pods_of(space, airflow)
+    pods = list_pods(space, airflow)
     found = orphaned_pods(pods, ti)
     for pod, why in found.items():
         print(f"{pod.name} of {pod.dag}, run {pod.run}, task {pod.task}: {why}")
@@ -90,7 +90,7 @@ def sweep_pods(settings: Settings, ti: Any) -> int:
     for run in runs_without_server([pod for pod in pods if pod not in found], ti):
         print(f"run {run}: its server will not come; its hospitals are released")
         mark_ended(settings, run)
-    lost = pods_of(space, airflow, lost=True)
+    lost = list_pods(space, airflow, lost=True)
     for pod in lost:
         print(f"{pod.name} of {pod.dag}, run {pod.run}, task {pod.task}: its node is lost")
     # Kubernetes forgets them only with a grace of 0.

@@ -70,7 +70,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     settings = Settings.from_environment()
     unpack_libraries(Path(os.environ["JAVA_HOME"]) / "native")
-    classes.DEADLINE = PATIENCE
+    classes.ARCHIVE_DEADLINE = PATIENCE
     prepare(settings, s3=True)
     if not list(cache_folder(settings.home).glob("classes-*.jsa")):
         sys.exit("the archive of Spark's classes was not made")

@@ -1,7 +1,7 @@
-"""The errors of fedrisk, each with the exit code that tells a caller what to do.
+"""The errors of fedrisk; the exit code of each determines what a caller does.
 
 A message names the file, field, hospital or count, what was expected and what to do. It never
-carries a value of a patient's row, for messages leave the hospital.
+contains a value of a patient's row, because messages leave the hospital.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ class ExitCode(IntEnum):
 
     DONE = 0
     FAILED = 1
-    """An error of the program itself: retry is harmless and seldom helps."""
+    """An internal error: a retry is harmless and seldom helps."""
     BAD_INPUT = 2
     """Bad data, study or command: do not retry."""
     REFUSED = 3
-    """A privacy budget is exhausted or a gate failed: do not retry."""
+    """A gate failed or a hospital has not approved the study: do not retry."""
     TRANSIENT = 4
-    """A hospital or service was not there: retry."""
+    """A hospital or service was unavailable: retry."""
 
 
 class FedriskError(Exception):
@@ -30,7 +30,7 @@ class FedriskError(Exception):
 
 
 class StudyError(FedriskError):
-    """A study file, an override or a combination of settings is not sound."""
+    """A study file, an override or a combination of settings is not valid."""
 
     exit_code = ExitCode.BAD_INPUT
 
@@ -53,31 +53,25 @@ class FederationError(FedriskError):
     exit_code = ExitCode.TRANSIENT
 
 
-class NotJoined(FedriskError):  # noqa: N818  (it says what is the matter)
-    """A hospital has not let a run use its table yet: its step ``join`` is still to end."""
+class NotJoined(FedriskError):  # noqa: N818  (names the state)
+    """A hospital does not admit a run to its table yet: its step ``join`` has not ended."""
 
     exit_code = ExitCode.TRANSIENT
 
 
-class NotApproved(FedriskError):  # noqa: N818  (it says what is the matter)
-    """A hospital has not approved the study that a run is of."""
+class NotApproved(FedriskError):  # noqa: N818  (names the state)
+    """A hospital has not approved the run's study."""
 
     exit_code = ExitCode.REFUSED
 
 
-class BudgetExhausted(FedriskError):  # noqa: N818  (the project's word)
-    """A hospital's ledger does not allow the spending."""
-
-    exit_code = ExitCode.REFUSED
-
-
-class GateFailed(FedriskError):  # noqa: N818  (the project's word)
+class GateFailed(FedriskError):  # noqa: N818  (the project's term)
     """A model did not meet a condition for promotion."""
 
     exit_code = ExitCode.REFUSED
 
 
-class StoreUnavailable(FedriskError):  # noqa: N818  (it says what is the matter)
+class StoreUnavailable(FedriskError):  # noqa: N818  (names the state)
     """The store did not answer in time: retry."""
 
     exit_code = ExitCode.TRANSIENT

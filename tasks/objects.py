@@ -1,7 +1,7 @@
 """Objects in an S3 bucket, or files in a folder: read, write, list, delete, with deadlines.
 
-A store is named by a URL, ``s3://bucket[/prefix]`` or ``file:///folder``. Where S3 is and with
-which key it is asked are the ordinary ``AWS_*`` variables.
+A store is given by a URL, ``s3://bucket[/prefix]`` or ``file:///folder``. The standard ``AWS_*``
+variables set the endpoint and the key of S3.
 """
 
 from __future__ import annotations
@@ -18,14 +18,13 @@ from tasks.errors import DataError, SettingsError, StoreUnavailable
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
-PATIENCE = 30.0
-"""Seconds that a store which does not answer is tried again."""
+STORE_TIMEOUT = 30.0
+"""Seconds to retry a store that does not answer."""
 NO_BUCKET = "<Code>NoSuchBucket</Code>"
-"""In S3's answer. The client makes of it what it makes of a missing object: there is none."""
-
+"""Part of S3's response; the client reports a missing bucket as a missing object."""
 REFUSED = re.compile("AccessDenied|403 Forbidden|InvalidAccessKeyId|SignatureDoesNotMatch")
-"""How obstore and deltalake, which have one client, tell that S3 refuses a key. The number 403
-alone says nothing: ports, durations and request identifiers in a message hold it by chance."""
+"""S3's refusal of a key in messages of obstore and deltalake, which share a client. The number 403
+alone is no evidence: ports, durations and request ids in a message can contain it."""
 
 
 def get(store: str, key: str) -> bytes | None:
@@ -36,69 +35,69 @@ def get(store: str, key: str) -> bytes | None:
         key: The object's name below it.
 
     Returns:
-        Its content; None where there is none.
+        Its content; None where the object does not exist.
 
     Raises:
-        DataError: The store refuses this party's key, there is no such bucket, or the name is none.
+        DataError: The store refuses this party's key, or bucket or name is not valid.
         StoreUnavailable: It does not answer.
     """
     import obstore
 
-    with contextlib.suppress(FileNotFoundError), _telling(store, key, "read"):
+    with contextlib.suppress(FileNotFoundError), _translated_errors(store, key, "read"):
         return bytes(obstore.get(_store(store), key).bytes())
     return None
 
 
 def put(store: str, key: str, content: bytes) -> None:
-    """Write an object, whole or not at all.
+    """Write an object atomically.
 
     Args:
         store: ``s3://bucket[/prefix]`` or ``file:///folder``.
         key: The object's name below it.
-        content: What it shall hold.
+        content: Its content.
 
     Raises:
-        DataError: The store refuses this party's key, there is no such bucket, or the name is none.
+        DataError: The store refuses this party's key, or bucket or name is not valid.
         StoreUnavailable: It does not answer.
     """
     import obstore
 
-    with _telling(store, key, "write"):
+    with _translated_errors(store, key, "write"):
         obstore.put(_store(store), key, content)
 
 
 def remove(store: str, key: str) -> None:
-    """Delete an object; nothing where there is none.
+    """Delete an object if it exists.
 
     Args:
         store: ``s3://bucket[/prefix]`` or ``file:///folder``.
         key: The object's name below it.
 
     Raises:
-        DataError: The store refuses this party's key, there is no such bucket, or the name is none.
+        DataError: The store refuses this party's key, or bucket or name is not valid.
         StoreUnavailable: It does not answer.
     """
     import obstore
 
-    with contextlib.suppress(FileNotFoundError), _telling(store, key, "delete"):
+    with contextlib.suppress(FileNotFoundError), _translated_errors(store, key, "delete"):
         obstore.delete(_store(store), key)
 
 
 def keys(store: str, prefix: str) -> Iterator[str]:
-    """List the objects below a prefix, which is a folder's name.
+    """List the objects in a folder.
 
     Args:
         store: ``s3://bucket[/prefix]`` or ``file:///folder``.
         prefix: The folder.
 
     Raises:
-        DataError: The store refuses this party's key, there is no such bucket, or the name is none.
+        DataError: The store refuses this party's key, or bucket or name is not valid.
         StoreUnavailable: It does not answer.
     """
     import obstore
 
     pages: list[Any] = []
-    with contextlib.suppress(FileNotFoundError), _telling(store, prefix, "list"):
+    with contextlib.suppress(FileNotFoundError), _translated_errors(store, prefix, "list"):
         pages = list(obstore.list(_store(store), prefix))
     for page in pages:
         for each in page:
@@ -106,14 +105,14 @@ def keys(store: str, prefix: str) -> Iterator[str]:
 
 
 def _store(url: str) -> ObjectStore:
-    # Another user's credentials make another store.
-    who = tuple(sorted((k, v) for k, v in os.environ.items() if k.startswith("AWS_")))
-    return _opened(url, who)
+    # The cache must distinguish credentials.
+    variables = tuple(sorted((k, v) for k, v in os.environ.items() if k.startswith("AWS_")))
+    return _opened(url, variables)
 
 
 @functools.lru_cache(maxsize=64)
-def _opened(url: str, who: tuple[tuple[str, str], ...]) -> ObjectStore:
-    del who
+def _opened(url: str, variables: tuple[tuple[str, str], ...]) -> ObjectStore:
+    del variables
     from datetime import timedelta
 
     try:
@@ -124,7 +123,7 @@ def _opened(url: str, who: tuple[tuple[str, str], ...]) -> ObjectStore:
         ) from None
     if url.startswith("file://"):
         return LocalStore(url.removeprefix("file://"), mkdir=True)
-    seconds = timedelta(seconds=PATIENCE)
+    seconds = timedelta(seconds=STORE_TIMEOUT)
     client: Any = {"timeout": seconds, "connect_timeout": timedelta(seconds=10)}
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
     config: Any = {"endpoint": endpoint} if endpoint else {}
@@ -143,27 +142,27 @@ def _opened(url: str, who: tuple[tuple[str, str], ...]) -> ObjectStore:
 
 
 @contextlib.contextmanager
-def _telling(store: str, key: str, what: str) -> Iterator[None]:
-    """Say in our words what the store's client says in its own.
+def _translated_errors(store: str, key: str, what: str) -> Iterator[None]:
+    """Translate the exceptions of the store's client.
 
-    An object that is not there is left to the caller; a bucket that is not there is no such thing.
+    A missing object is left to the caller; a missing bucket is an error.
     """
     from obstore.exceptions import BaseError
 
     try:
         yield
-    except (ValueError, TypeError) as error:  # the second is what deleting says of a wrong path
-        raise DataError(f"{store}: {key!r} is no name of an object ({error}).") from None
+    except (ValueError, TypeError) as error:  # deleting an invalid path raises TypeError
+        raise DataError(f"{store}: {key!r} is not a valid object name ({error}).") from None
     except FileNotFoundError as error:
         if NO_BUCKET in str(error):
             raise _no_bucket(store) from None
         raise
     except BaseError as error:
         text, name = str(error), type(error).__name__
-        if refuses(error):
+        if is_access_denied(error):
             raise DataError(
-                f"{store}: this party's key may not {what} {key}. Check AWS_ACCESS_KEY_ID and "
-                "what docs/deployment.md says its owner may do."
+                f"{store}: this party's key may not {what} {key}. Check AWS_ACCESS_KEY_ID and its "
+                "owner's rights (docs/deployment.md)."
             ) from None
         if NO_BUCKET in text:
             raise _no_bucket(store) from None
@@ -172,13 +171,13 @@ def _telling(store: str, key: str, what: str) -> Iterator[None]:
         ) from None
 
 
-def refuses(error: BaseException) -> bool:
-    """Whether an error of the store's client says that the store refuses the key.
+def is_access_denied(error: BaseException) -> bool:
+    """Whether an error of the store's client means that the store refuses the key.
 
-    Listing and deleting have no kind of error of their own for it.
+    Listing and deleting raise no specific exception for it.
 
     Args:
-        error: What obstore raised.
+        error: The exception of obstore.
     """
     if type(error).__name__ in ("PermissionDeniedError", "UnauthenticatedError"):
         return True
@@ -186,4 +185,4 @@ def refuses(error: BaseException) -> bool:
 
 
 def _no_bucket(store: str) -> DataError:
-    return DataError(f"{store}: there is no such bucket. Make it, or correct the address.")
+    return DataError(f"{store}: there is no such bucket. Create it, or correct the address.")

@@ -1,6 +1,6 @@
 """Where things live and which launcher runs the steps, from the environment.
 
-Every setting is an environment variable ``FEDRISK_*``; an unknown one is refused, so that a
+Every setting is an environment variable ``FEDRISK_*``. Unknown ones are rejected, so that a
 misspelt setting does not silently fall back to its default.
 """
 
@@ -22,35 +22,35 @@ class Settings(BaseModel):
     """The settings of one process.
 
     Attributes:
-        home: The one folder that everything is kept in unless another setting says otherwise.
-        launcher: Where steps run.
+        home: The one folder for all files, unless another setting says otherwise.
+        launcher: How steps run.
         lake: Root of a hospital's lake; ``{hospital}`` stands for the hospital's name. A path,
-            ``file://`` or ``s3a://`` URI. A step of one hospital is given only that one's.
+            ``file://`` or ``s3a://`` URI. A hospital's step gets its own hospital's root only.
         studies: Folder of the study files, one YAML each.
         mlflow_uri: Tracking and registry URI; empty for SQLite below ``home``.
-        java_home: Java 17 or newer for Spark; empty to look for one.
+        java_home: Java 17 or newer for Spark; empty to search for one.
         spark_memory: Memory of Spark's driver, as Java writes it (``1g``).
         spark_master: Spark's master URL.
-        step_deadline: Seconds after which a launched step is ended.
-        store: Where runs are shared between machines, ``s3://bucket[/prefix]`` or ``file://``;
-            empty for this machine's ``home`` alone.
-        federation: ``run``: each run has its own SuperLink; ``standing``: runs are handed to one
-            that stands.
+        step_deadline: Seconds after which a launched step is terminated.
+        store: Where machines share runs, ``s3://bucket[/prefix]`` or ``file://``; empty for
+            this machine's ``home`` alone.
+        federation: ``run``: each run starts its own SuperLink; ``standing``: runs are submitted
+            to a long-running one.
         identity: Folder with this party's key and certificates; empty to make them for each run.
-        registered: Folder of the hospitals' public keys, ``<hospital>.pub`` each, that may join.
+        registered: Folder of the public keys, ``<hospital>.pub`` each, of hospitals that may join.
         superlink: ``host:port`` at which hospitals reach the SuperLink.
         credentials: File of ``AWS_*`` lines for a launched step's owner, with ``{owner}`` in its
             path; empty for this process's own.
         approved: The hospital's file of approved studies; empty to approve all.
         namespace: Kubernetes namespace of the pods.
-        images: Name of an image, with ``{image}`` in it; by default the one that was built last.
-        compute: Compute profile of the pods, instead of the study's.
+        images: Name of an image, with ``{image}`` in it; by default the last local build.
+        compute: Compute profile of the pods; overrides the study's.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     home: Path = Path(".fedrisk")
-    launcher: Literal["process", "compose", "kubernetes", "emr"] = "process"
+    launcher: Literal["process", "compose", "kubernetes"] = "process"
     lake: str = ""
     studies: Path = Path("dags/studies")
     mlflow_uri: str = ""
@@ -74,10 +74,10 @@ class Settings(BaseModel):
         """Read the settings.
 
         Args:
-            environment: The variables to read; those of this process by default.
+            environment: The variables to read; this process's by default.
 
         Raises:
-            SettingsError: A ``FEDRISK_*`` variable is unknown or its value is not of its type.
+            SettingsError: A ``FEDRISK_*`` variable is unknown or its value is not valid.
         """
         source = os.environ if environment is None else environment
         given = {
@@ -98,7 +98,7 @@ class Settings(BaseModel):
 
     @property
     def runs(self) -> Path:
-        """Folder of the runs: manifests, artifacts and reports, one folder a run."""
+        """Folder of the runs, one subfolder each: manifests, artifacts and reports."""
         return self.home / "runs"
 
     def lake_root(self, hospital: str) -> str:
@@ -108,7 +108,7 @@ class Settings(BaseModel):
             hospital: The hospital's name.
         """
         template = self.lake or str(self.home / "lake" / "{hospital}")
-        # Spark writes file:///a as file:/a and then takes the two for different places.
+        # Spark rewrites file:///a as file:/a and then treats the two as different paths.
         return template.removeprefix("file://").replace("{hospital}", hospital)
 
     def table(self, hospital: str, study: str, layer: str) -> str:

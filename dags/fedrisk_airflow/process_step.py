@@ -8,7 +8,7 @@ from typing import Any
 from fedrisk_airflow.step_operator import StepOperator
 from fedrisk_airflow.step_outcome import emit_assets, raise_for
 from tasks.launch.process import launch_step
-from tasks.launch.process_tree import GRACE
+from tasks.launch.process_tree import PROCESS_GRACE
 
 
 class FedriskStep(StepOperator):
@@ -44,7 +44,7 @@ class FedriskStep(StepOperator):
             hospital=self.hospital,
             options=self.options(context["params"]) if self.options else (),
             emit=self.log.info,
-            deadline=self.execution_timeout.total_seconds() - 2 * GRACE,
+            deadline=self.execution_timeout.total_seconds() - 2 * PROCESS_GRACE,
         )
         raise_for(ending, context["ti"] if self.soft else None)
         emit_assets(self, folder, context)

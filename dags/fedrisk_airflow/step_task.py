@@ -13,7 +13,7 @@ from airflow.sdk import AssetAlias
 
 from fedrisk_airflow.process_step import FedriskStep
 from tasks.errors import SettingsError
-from tasks.launch.process_tree import GRACE
+from tasks.launch.process_tree import PROCESS_GRACE
 from tasks.run.limits import start_limit
 from tasks.run.steps import STEPS
 from tasks.settings import Settings
@@ -73,7 +73,7 @@ def step_task(
         given |= {"work_within": work, "execution_timeout": limit}
     else:
         operator = FedriskStep
-        given["execution_timeout"] = timedelta(seconds=work + 2 * GRACE)
+        given["execution_timeout"] = timedelta(seconds=work + 2 * PROCESS_GRACE)
         given["pool"] = what.pool if what else "default_pool"
     given |= arguments
     return operator.partial(**given) if each else operator(**given)
@@ -85,14 +85,11 @@ def _check(settings: Settings) -> None:
         from fedrisk_airflow.kubernetes.pod_spec import check_launcher
 
         check_launcher(settings)
-    elif settings.launcher == "compose":
-        if not settings.store or settings.federation != "standing":
-            raise SettingsError(
-                "FEDRISK_LAUNCHER=compose: the containers share a run through the store and train "
-                "on the standing federation; set FEDRISK_STORE=s3://bucket and "
-                "FEDRISK_FEDERATION=standing."
-            )
-    elif settings.launcher != "process":
+    elif settings.launcher == "compose" and not (
+        settings.store and settings.federation == "standing"
+    ):
         raise SettingsError(
-            f"FEDRISK_LAUNCHER={settings.launcher}: the DAGs know process, compose and kubernetes."
+            "FEDRISK_LAUNCHER=compose: the containers share a run through the store and train on "
+            "the standing federation; set FEDRISK_STORE=s3://bucket and "
+            "FEDRISK_FEDERATION=standing."
         )

@@ -1,7 +1,7 @@
-"""The command ``fedrisk``: reads arguments, calls one room, and turns errors into exit codes.
+"""The command ``fedrisk``: parses arguments, calls one package, maps errors to exit codes.
 
 Nothing heavy is imported here or by the modules that only declare arguments, so that help and
-mistakes answer at once.
+usage errors are fast.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from tasks.errors import ExitCode, FedriskError
 INTERRUPTED = 130
 COMMANDS = (
     *("run", "up", "step", "study", "synth", "runs", "report", "setup"),
-    *("federation", "hospital"),
+    *("federation", "hospital", "model"),
 )
-"""Each in a module of its own, with ``add_parser(subparsers)`` and ``run(args, settings)``."""
+"""One module each, with ``add_parser(subparsers)`` and ``run(args, settings)``."""
 
 
 class Terminated(KeyboardInterrupt):
-    """Somebody has asked the process to end."""
+    """The process received SIGTERM or SIGHUP."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -32,8 +32,8 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="fedrisk",
         description="Federated risk prediction for hospitals.",
-        epilog="Exit codes: 0 done; 1 a fault of the program; 2 bad input, study or arguments; "
-        "3 a gate failed or a budget is exhausted; 4 something was away, try again.",
+        epilog="Exit codes: 0 done; 1 internal error; 2 bad input, study or arguments; "
+        "3 a gate failed or a study is not approved; 4 something was unavailable, try again.",
     )
     subparsers = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name in COMMANDS:
@@ -50,17 +50,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code. Wrong arguments exit with 2 at once.
     """
-    # Our own remarks, and only warnings of libraries.
+    # Our own messages, but only warnings of libraries.
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("tasks").setLevel(logging.INFO)
     args = parser().parse_args(arguments)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _terminate)
-    from tasks.cli.settings import settings_here
+    from tasks.cli.settings import command_settings
 
     try:
         command = importlib.import_module(f"tasks.cli.{args.command}")
-        return int(command.run(args, settings_here()))
+        return int(command.run(args, command_settings()))
     except FedriskError as error:
         print(f"error: {error}", file=sys.stderr)
         return int(error.exit_code)
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        # Whoever read the output has gone; there is nobody to tell.
+        # The reader of the output has gone, so no message can reach it.
         sys.stderr.close()
         return int(ExitCode.FAILED)
 

@@ -28,10 +28,10 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
-    """Do it.
+    """Make or renew the certificate.
 
     Raises:
-        SettingsError: A name is none, or the folder is not what it should be.
+        SettingsError: A name is not valid, or the folder is not as expected.
     """
     from tasks.onboarding import authority
 
@@ -41,9 +41,8 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     if args.action == "renew":
         end = authority.renew(out, further)
         print(
-            f"{out / 'tls.crt'}: renewed until {end:%Y-%m-%d}. Put it in the place of the "
-            "old one at the SuperLink, which notices within 10 s and starts anew with it; "
-            "hospitals keep their ca.crt."
+            f"{out / 'tls.crt'}: renewed until {end:%Y-%m-%d}. Replace the old one at the "
+            "SuperLink, which picks it up by itself within 10 s; hospitals keep their ca.crt."
         )
     elif authority.init(out, names):
         print(f"{out}: made for {', '.join(names)}.")
@@ -52,5 +51,5 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         )
         print(f"Keep {out / authority.AUTHORITY_KEY} off line: it signs renewals, due in a year.")
     else:
-        print(f"{out}: is there already, with these names; nothing was changed.")
+        print(f"{out}: exists already with these names; nothing was changed.")
     return 0

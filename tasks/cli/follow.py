@@ -1,4 +1,4 @@
-"""Follow a run: each step as it starts and ends, each round with its figures."""
+"""Show the progress of a run: steps as they start and end, rounds with their metrics."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ if TYPE_CHECKING:
     from tasks.local_airflow.server import Running
     from tasks.run.plan import Plan
 
-POLL = 0.5
-SPARE = 300.0
-"""Seconds beyond a DAG's own limit after which its Airflow is taken for one that keeps none."""
-ENDED = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
+FOLLOW_POLL = 0.5
+RUN_LIMIT_MARGIN = 300.0
+"""Seconds to wait beyond a DAG's own limit, which Airflow should have enforced by then."""
+END_STATES = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
 
 
 @dataclass
-class Progress:
-    """What has been shown of a run.
+class RunView:
+    """Prints what is new in a run.
 
     Attributes:
         run: The run's folder.
         say: Prints one line.
-        hospitals: Those of the run, in the order in which Airflow maps over them.
+        hospitals: The run's hospitals in the order of Airflow's map index.
         started: Monotonic time of the start.
     """
 
@@ -51,13 +51,13 @@ class Progress:
         for task in sorted(tasks, key=lambda each: each["start_date"] or "~"):
             name, state = self._name(task), task["state"] or "none"
             before = self._shown.get(name)
-            if before == state or (before is None and state not in {"running", *ENDED}):
+            if before == state or (before is None and state not in {"running", *END_STATES}):
                 continue
             self._shown[name] = state
             ending = endings.get(name)
             if state == "running":
-                again = task.get("try_number") or 1
-                self._line(name, "started" if again == 1 else f"started (try {again})")
+                attempt = task.get("try_number") or 1
+                self._line(name, "started" if attempt == 1 else f"started (try {attempt})")
             elif state == "success":
                 took = ending.seconds if ending else float(task["duration"] or 0)
                 self._line(name, f"done in {took:.1f} s")
@@ -76,7 +76,7 @@ class Progress:
         self._rounds = len(events)
 
     def _name(self, task: dict[str, Any]) -> str:
-        """A task as people call it: ``features hospital-1``."""
+        """A task's display name, such as ``features hospital-1``."""
         index = task.get("map_index", -1)
         known = 0 <= index < len(self.hospitals)
         return _key(str(task["task_id"]), self.hospitals[index] if known else None)
@@ -93,36 +93,36 @@ def follow(
     limit: float,
     say: Callable[[str], None],
 ) -> str:
-    """Wait for a run's end and show it.
+    """Wait until a run ends and print its progress.
 
     Args:
-        running: The Airflow that runs it.
+        running: The Airflow that executes it.
         dag: The DAG's id.
         airflow_run: The run's id in Airflow.
         plan: The run's plan.
-        limit: Seconds that the DAG gives a run (``tasks.run.limits.run_limit``).
+        limit: The DAG's run timeout in seconds (``tasks.run.limits.run_limit``).
         say: Prints one line.
 
     Returns:
-        Its last state: success or failed.
+        Its final state: success or failed.
 
     Raises:
-        AirflowError: It did not end in the time that the DAG gives it.
+        AirflowError: It did not end within the DAG's timeout.
         ProcessDied: A process of Airflow has ended.
     """
     from tasks.local_airflow.api_client import AirflowError
 
-    # The DAG's own limit comes first; this one is for an Airflow that does not keep it.
-    limit += SPARE
+    # Airflow enforces the DAG's limit; this longer one applies where it fails to.
+    limit += RUN_LIMIT_MARGIN
     deadline = time.monotonic() + limit
-    progress = Progress(open_run(running.home.settings, plan.run), say, plan.hospitals)
+    progress = RunView(open_run(running.home.settings, plan.run), say, plan.hospitals)
     while time.monotonic() < deadline:
         running.check()
         state = running.airflow.state(dag, airflow_run)
         progress.show(running.airflow.tasks(dag, airflow_run))
         if state in ("success", "failed"):
             return state
-        time.sleep(POLL)
+        time.sleep(FOLLOW_POLL)
     raise AirflowError(f"run {plan.run} has not ended within {limit:g} s.")
 
 

@@ -1,4 +1,4 @@
-"""``fedrisk hospital``: bring a hospital into a standing federation, and check that it is ready."""
+"""``fedrisk hospital``: add a hospital to a standing federation, and check that it is ready."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def add_parser(subparsers: Any) -> None:
     """Declare the command."""
-    parser = subparsers.add_parser("hospital", help="bring a hospital into a federation, check it")
+    parser = subparsers.add_parser("hospital", help="add a hospital to a federation, check it")
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     add = actions.add_parser("add", help="make a start-up kit and register the hospital's key")
     add.add_argument("name", metavar="NAME")
@@ -26,12 +26,12 @@ def add_parser(subparsers: Any) -> None:
     add.add_argument("--out", type=Path, required=True, help="folder of the kit; new or empty")
     add.add_argument("--authority", type=Path, help="ca.crt (default: FEDRISK_IDENTITY's)")
     add.add_argument("--credentials", type=Path, help="file of AWS_* lines: the hospital's key")
-    gone = actions.add_parser("remove", help="unregister a hospital; it may not join any more")
-    gone.add_argument("name", metavar="NAME")
-    listed = actions.add_parser("list", help="the registered hospitals")
-    for action in (add, gone, listed):
+    remove = actions.add_parser("remove", help="unregister a hospital; it can no longer join")
+    remove.add_argument("name", metavar="NAME")
+    listing = actions.add_parser("list", help="list the registered hospitals")
+    for action in (add, remove, listing):
         action.add_argument("--registered", help="folder of keys (default: FEDRISK_REGISTERED)")
-    check = actions.add_parser("check", help="say in plain words what a hospital still lacks")
+    check = actions.add_parser("check", help="list what a hospital still lacks")
     check.add_argument("--kit", type=Path, default=Path(), help="the kit's folder (default: here)")
     check.add_argument("--study", type=Path, help="study file, to check the table against")
     check.add_argument("--source", type=Path, help="the hospital's table (CSV)")
@@ -39,10 +39,10 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
-    """Do it.
+    """Add, remove, list or check hospitals.
 
     Raises:
-        SettingsError: An argument is not sound.
+        SettingsError: An argument is not valid.
     """
     if args.action == "check":
         return _check(args)
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         print(f"{name:<35} {keys.fingerprint(public)}")
     unsound = sorted({path.stem for path in folder.glob("*.pub")} - set(found))
     for name in unsound:
-        print(f"{name:<35} {name}.pub is no key that Flower takes")
+        print(f"{name:<35} {name}.pub is not a key that Flower accepts")
     return int(ExitCode.BAD_INPUT) if unsound else 0
 
 
@@ -78,7 +78,7 @@ def _add(args: argparse.Namespace, settings: Settings, registered: Path) -> int:
         Path(settings.identity) / "ca.crt" if settings.identity else None
     )
     if not superlink:
-        raise SettingsError("say where hospitals reach the SuperLink: --superlink HOST:PORT.")
+        raise SettingsError("the address of the SuperLink is not set: give --superlink HOST:PORT.")
     if authority is None:
         raise SettingsError("name the consortium's ca.crt: --authority FILE or FEDRISK_IDENTITY.")
     credentials = read_credentials(str(args.credentials), args.name) if args.credentials else {}
@@ -95,13 +95,13 @@ def _add(args: argparse.Namespace, settings: Settings, registered: Path) -> int:
         credentials=credentials,
     )
     print(
-        f"{args.name}: registered in {registered}; a standing SuperLink lets it in within seconds, "
-        "for runs that start from then on."
+        f"{args.name}: registered in {registered}; a standing SuperLink admits it within seconds, "
+        "for runs that start after that."
     )
     if not os.environ.get("FEDRISK_IMAGES"):
         image = settings.images.replace("{image}", "federation")
-        print(f"FEDRISK_IMAGES is not set: the kit names {image}, of this machine alone.")
-    print(f"Its start-up kit is {args.out}. It holds keys: hand it over on a safe way.")
+        print(f"FEDRISK_IMAGES is not set: the kit uses {image}, which only this machine has.")
+    print(f"Its start-up kit is {args.out}. It contains keys: send it over a secure channel.")
     print("Where the SuperLink runs in a cluster, add to its values (registered.values.yaml):\n")
     print(registered_values(args.name, public))
     return 0
@@ -111,11 +111,11 @@ def _check(args: argparse.Namespace) -> int:
     from tasks.onboarding.checks.hospital import check_hospital
 
     checks = check_hospital(args.kit, args.study, args.source)
+    failed = sum(each.state == "missing" for each in checks)
     if args.json:
         print(json.dumps([each.as_json() for each in checks], indent=2))
     else:
         for each in checks:
             print(each.as_text())
-        lacking = sum(each.state == "missing" for each in checks)
-        print("\nAll is there." if not lacking else f"\n{lacking} of {len(checks)} lack something.")
-    return int(ExitCode.BAD_INPUT) if any(each.state == "missing" for each in checks) else 0
+        print(f"\n{failed} of {len(checks)} checks failed." if failed else "\nNothing is missing.")
+    return int(ExitCode.BAD_INPUT) if failed else 0

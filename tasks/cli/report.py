@@ -1,4 +1,4 @@
-"""``fedrisk report``: where a run's report is."""
+"""``fedrisk report``: print the path of a run's report."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     folder = open_run(settings, args.run_id)
     if not folder.fetch("plan.json").exists():
         raise SettingsError(
-            f"no run {args.run_id} in {settings.runs}; `fedrisk runs` lists what there is."
+            f"no run {args.run_id} in {settings.runs}; `fedrisk runs` lists the runs."
         )
     file = folder.read("evaluate").files.get("report")
     if file is None:
-        raise DataError(f"run {args.run_id}: its evaluation has left no report.")
+        raise DataError(f"run {args.run_id}: its evaluation wrote no report.")
     print(folder.path / file)
     return 0

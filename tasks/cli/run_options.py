@@ -1,4 +1,4 @@
-"""The arguments that say what a run shall do, for ``fedrisk run`` and ``fedrisk step plan``."""
+"""The options of a run, common to ``fedrisk run`` and ``fedrisk step plan``."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ if TYPE_CHECKING:
     from tasks.run.plan import Request
 
 
-def add_request_options(parser: argparse.ArgumentParser) -> None:
+def add_run_options(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument(
         "--source", metavar="PATH|URL", help="table, or folder of the hospitals' own tables"
     )
-    parser.add_argument("--rounds", type=_positive, metavar="N", help="the most federated rounds")
+    parser.add_argument("--rounds", type=_positive, metavar="N", help="maximum federated rounds")
     parser.add_argument("--strategy", metavar="S", help="such as scaffold, fedavg, fedprox")
     parser.add_argument(
-        "--hospitals", type=_names, default=[], metavar="a,b,c", help="those that take part"
+        "--hospitals", type=_names, default=[], metavar="a,b,c", help="the hospitals to include"
     )
-    parser.add_argument("--seed", type=int, metavar="N", help="in place of the study's")
+    parser.add_argument("--seed", type=int, metavar="N", help="default: the study's seed")
     parser.add_argument(
         "--set",
         dest="overrides",
@@ -33,12 +33,12 @@ def add_request_options(parser: argparse.ArgumentParser) -> None:
         "--no-promote",
         dest="promote",
         action="store_false",
-        help="judge the model by the gates and promote nothing",
+        help="evaluate the gates but promote nothing",
     )
 
 
-def request_of(args: argparse.Namespace, study: Path) -> Request:
-    """What was asked for, with a path in place of the study's name and of a relative source."""
+def read_request(args: argparse.Namespace, study: Path) -> Request:
+    """The run's request, with absolute paths for the study and a local source."""
     from tasks.run.plan import Request
     from tasks.run.sources import is_remote
 

@@ -1,4 +1,4 @@
-"""How a run ended: the table, the gates, the champion, and the one JSON object of ``--json``."""
+"""A run's summary: the table of models, gates and champion, and the JSON object of ``--json``."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from tasks.run.plan import Plan
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """A finished run.
+class RunSummary:
+    """The summary of a finished run.
 
     Attributes:
         code: Exit code: the failed step's, or 0.
         message: What failed, why, and where its log is; empty after success.
-        result: What ``--json`` prints.
+        result: The JSON object of ``--json``.
     """
 
     code: int
@@ -28,28 +28,28 @@ class Outcome:
     result: dict[str, Any]
 
 
-def outcome_of(plan: Plan, run: RunFolder, state: str, start: float, total: float) -> Outcome:
-    """Gather what a run has left.
+def summarize_run(plan: Plan, run: RunFolder, state: str, start: float, total: float) -> RunSummary:
+    """Collect a run's results from its manifests.
 
     Args:
         plan: Its plan.
         run: Its folder.
-        state: Airflow's last state of it.
-        start: Seconds that Airflow took to start.
-        total: Wall-clock seconds of the whole command.
+        state: Its final state in Airflow.
+        start: Start-up time of Airflow in seconds.
+        total: Wall-clock time of the whole command in seconds.
     """
     endings = read_endings(run)
     evaluated, promoted = run.find("evaluate"), run.find("promote")
-    # A hospital that was lost has cost its share of the training, and is named among the rounds.
-    vital = [each for each in endings if each.step != "join" or promoted is None]
-    failed = failed_step(run, vital)
+    # A lost hospital does not fail a promoted run: its round events name it.
+    relevant = [each for each in endings if each.step != "join" or promoted is None]
+    failed = failed_step(run, relevant)
     code, message = int(ExitCode.DONE), ""
-    # Airflow calls a run with nothing but skipped tasks at its end a success.
+    # To Airflow a run whose last tasks were all skipped is a success.
     if state != "success" or failed is not None or promoted is None:
-        code, message = _failure(run, failed or next((e for e in vital if e.code), None))
+        code, message = _failure(run, failed or next((e for e in relevant if e.code), None))
     seconds: dict[str, float] = {"airflow": round(start, 3)}
     for each in endings:
-        # Hospitals work side by side, so the longest counts.
+        # Hospitals run in parallel, so the longest counts.
         seconds[each.step] = max(seconds.get(each.step, 0.0), each.seconds)
     seconds["total"] = round(total, 3)
     promotion: dict[str, Any] = dict(promoted.figures) if promoted else {"champion": False}
@@ -74,19 +74,19 @@ def outcome_of(plan: Plan, run: RunFolder, state: str, start: float, total: floa
         "exit_code": code,
         "error": message or None,
     }
-    return Outcome(code=code, message=message, result=result)
+    return RunSummary(code=code, message=message, result=result)
 
 
 def failed_step(run: RunFolder, endings: Iterable[Ending]) -> Ending | None:
-    """The step that has failed, if one has.
+    """The step that failed, or None.
 
-    A step that has left its manifest, which is written last, is done, whatever an earlier try has
-    told. A hospital's ``join`` ends when the server has, and may tell so first: it is named only
-    where nothing else has failed.
+    A step with a manifest, which is written last, is done, whatever an earlier try recorded. A
+    hospital's ``join`` fails when the server does and may record so first: it is named only where
+    nothing else failed.
 
     Args:
         run: The run's folder.
-        endings: How its steps ended, the first to end first.
+        endings: The records of its steps in order of their end.
     """
     failed = [each for each in endings if each.code and not run.find(each.step, each.hospital)]
     return min(failed, key=lambda each: each.step == "join", default=None)
@@ -95,16 +95,16 @@ def failed_step(run: RunFolder, endings: Iterable[Ending]) -> Ending | None:
 def _failure(run: RunFolder, failed: Ending | None) -> tuple[int, str]:
     if failed is None:
         return int(ExitCode.FAILED), (
-            f"run {run.run} ended in Airflow and no step told why; look at the logs of its tasks "
+            f"run {run.run} ended in Airflow and no step recorded why; see the logs of its tasks "
             "with `fedrisk up`."
         )
     of = f" of {failed.hospital}" if failed.hospital else ""
     return failed.code, f"step {failed.step}{of}: {failed.message}\nIts log is {failed.log}"
 
 
-def show(outcome: Outcome, say: Callable[[str], None]) -> None:
-    """Print the table of models, the gates, the champion and the report."""
-    result = outcome.result
+def show(summary: RunSummary, say: Callable[[str], None]) -> None:
+    """Print the table of models, the gates, the champion and the report's path."""
+    result = summary.result
     rows = [
         (name, result[key])
         for name, key in (
@@ -127,10 +127,10 @@ def show(outcome: Outcome, say: Callable[[str], None]) -> None:
     if result["gates"]:
         say("")
     for gate in result["gates"]:
-        verdict = "passed" if gate["passed"] else "FAILED"
+        state = "passed" if gate["passed"] else "FAILED"
         if not gate.get("applicable", True):
-            verdict = "n/a"
-        say(f"gate {gate['name']:<26} {verdict:<7} {gate.get('detail', '')}")
+            state = "n/a"
+        say(f"gate {gate['name']:<26} {state:<7} {gate.get('detail', '')}")
     say("")
     if result["champion"]:
         say(f"champion: version {result['model_version']} of fedrisk-{result['study']}")

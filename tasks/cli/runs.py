@@ -1,4 +1,4 @@
-"""``fedrisk runs``: the runs of this home."""
+"""``fedrisk runs``: list the runs of this home."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
-    """Print one line a run, the newest last."""
+    """Print one line per run, the newest last."""
     rows: list[tuple[str, ...]] = [("run", "study", "source", "state", "AUROC", "champion")]
     rows += [
         _row(path.parent.name, settings)

@@ -1,4 +1,4 @@
-"""Where the command stands: its settings, with the checkout's studies if there are none here."""
+"""The command's settings: the environment's, with the checkout's studies as a fallback."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import tasks
 from tasks.settings import PREFIX, Settings
 
 
-def settings_here() -> Settings:
-    """The settings of the environment.
+def command_settings() -> Settings:
+    """Read the settings from the environment.
 
-    The default folder of studies is looked for in the working folder, then in the checkout.
+    The default folder of studies is searched in the working folder, then in the checkout.
 
     Raises:
-        SettingsError: A ``FEDRISK_*`` variable is unknown or wrong.
+        SettingsError: A ``FEDRISK_*`` variable is unknown or not valid.
     """
     settings = Settings.from_environment()
     if f"{PREFIX}STUDIES" in os.environ or settings.studies.is_dir():
         return settings
-    beside = Path(tasks.__file__).parent.parent / "dags" / "studies"
-    return settings.model_copy(update={"studies": beside}) if beside.is_dir() else settings
+    shipped = Path(tasks.__file__).parent.parent / "dags" / "studies"
+    return settings.model_copy(update={"studies": shipped}) if shipped.is_dir() else settings

@@ -1,4 +1,4 @@
-"""``fedrisk setup``: what a first run would otherwise wait for."""
+"""``fedrisk setup``: prepare what a first run would otherwise wait for."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def add_parser(subparsers: Any) -> None:
     """Declare the command."""
     subparsers.add_parser(
-        "setup", help="make the databases and Spark's class archive; instant when they are there"
+        "setup", help="make the databases and Spark's class archive; instant where they exist"
     )
 
 

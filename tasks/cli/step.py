@@ -1,4 +1,4 @@
-"""``fedrisk step``: one step in this process, as every launcher runs it."""
+"""``fedrisk step``: run one step in this process; every launcher uses this command."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
-from tasks.cli.run_options import add_request_options, request_of
+from tasks.cli.run_options import add_run_options, read_request
 
 if TYPE_CHECKING:
     from tasks.settings import Settings
@@ -18,20 +18,20 @@ def add_parser(subparsers: Any) -> None:
         "step",
         help="run one step of a run",
         description="Run one step of a run. `plan` comes first and takes the run's options; a step "
-        "that is done is not done again.",
+        "that is done is not repeated.",
     )
     parser.add_argument("name", metavar="NAME", help="plan, champion, deal, collect, ... promote")
     parser.add_argument("--study", required=True, metavar="S", help="name or file")
     parser.add_argument("--run", required=True, metavar="R", dest="run_id", help="the run's id")
-    parser.add_argument("--hospital", metavar="H", help="for a step that runs once a hospital")
-    add_request_options(parser)
+    parser.add_argument("--hospital", metavar="H", help="for a step that runs per hospital")
+    add_run_options(parser)
 
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
-    """Run the step and print the last line of a log: what it found, or how many hospitals.
+    """Run the step and print a line with its duration and rows.
 
     Raises:
-        FedriskError: Whatever the step raises.
+        FedriskError: The step failed.
     """
     if args.name == "plan":
         return _plan(args, settings)
@@ -59,9 +59,9 @@ def _plan(args: argparse.Namespace, settings: Settings) -> int:
     from tasks.run.plan import make_plan
 
     if args.hospital is not None:
-        raise SettingsError("step plan takes no --hospital; --hospitals names those of the run.")
+        raise SettingsError("step plan takes no --hospital; choose the run's with --hospitals.")
     study = find_known_study(args.study, settings)
-    plan = make_plan(request_of(args, study), args.run_id, settings)
+    plan = make_plan(read_request(args, study), args.run_id, settings)
     print(f"run {plan.run}: study {plan.study.name}, source {plan.source_name}, ", end="")
     print(f"hospitals {', '.join(plan.hospitals)}")
     return 0

@@ -15,7 +15,7 @@ def add_parser(subparsers: Any) -> None:
     """Declare the command."""
     parser = subparsers.add_parser("study", help="check, show or describe a study")
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    check = actions.add_parser("check", help="read a study file and say what is wrong with it")
+    check = actions.add_parser("check", help="check a study file and list its errors")
     check.add_argument("file", metavar="FILE")
     actions.add_parser("schema", help="print the JSON Schema of study files")
     show = actions.add_parser("show", help="print a study with all its defaults, as JSON")
@@ -23,10 +23,10 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
-    """Do it.
+    """Check or show a study, or print the schema.
 
     Raises:
-        StudyError: The study is unknown or not sound.
+        StudyError: The study is unknown or not valid.
     """
     from tasks.run.known_studies import find_known_study
     from tasks.study import Study, read_study

@@ -1,4 +1,4 @@
-"""``fedrisk synth``: write a study's synthetic cohort as one CSV a hospital."""
+"""``fedrisk synth``: write a study's synthetic cohort as one CSV per hospital."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add the command to the command line."""
     parser = subparsers.add_parser(
         "synth",
-        help="write a synthetic cohort, one CSV a hospital",
-        description="Write a study's synthetic cohort: one CSV a hospital, and cohort.json with "
-        "sizes, counts and the AUROC of the true risk. Nothing in it comes of real patients.",
+        help="write a synthetic cohort, one CSV per hospital",
+        description="Write a study's synthetic cohort: one CSV per hospital, and cohort.json with "
+        "sizes, counts and the AUROC of the true risk. It contains no data of real patients.",
     )
     parser.add_argument("--study", default="stroke", help="name or file (default: stroke)")
     parser.add_argument("--out", type=Path, required=True, help="folder to make; new or empty")
-    parser.add_argument("--patients", type=int, help="patients in all (default: the study's)")
+    parser.add_argument("--patients", type=int, help="total patients (default: the study's)")
     parser.add_argument("--hospitals", type=int, help="number of hospitals (default: the study's)")
     parser.add_argument("--seed", type=int, help="default: the study's seed")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
-    """Make the cohort and put its folder in place in one move.
+    """Make the cohort and write its folder atomically.
 
     Args:
         args: ``study``, ``out``, ``patients``, ``hospitals`` and ``seed``.
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     }
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        # Beside the target, so that the move is one rename; an empty folder there gives way to it.
+        # In the target's folder, so that one rename puts it in place, over an empty folder too.
         temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
     except OSError as error:
         raise SettingsError(f"--out {out}: cannot be made ({error.strerror}).") from None

@@ -1,4 +1,4 @@
-"""``fedrisk up``: Airflow and MLflow on this machine until Ctrl-C."""
+"""``fedrisk up``: run Airflow and MLflow on this machine until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ def add_parser(subparsers: Any) -> None:
     """Declare the command."""
     subparsers.add_parser(
         "up",
-        help="Airflow's UI, its scheduler and MLflow's UI until Ctrl-C",
+        help="run Airflow's UI and scheduler and MLflow's UI until Ctrl-C",
         description="Start Airflow (UI, scheduler, DAG processor, triggerer) and MLflow's UI on "
         "this machine. `fedrisk run` in another terminal uses this Airflow.",
     )
 
 
 def run(_args: argparse.Namespace, settings: Settings) -> int:
-    """Start everything, say where it is, and end it all on Ctrl-C.
+    """Start all services, print their addresses, and stop them on Ctrl-C.
 
     Raises:
-        FedriskError: Something did not start, or ended.
+        FedriskError: A service did not start, or died.
     """
     from tasks.local_airflow.home import USER
     from tasks.local_airflow.server import airflow_running
@@ -44,13 +44,13 @@ def run(_args: argparse.Namespace, settings: Settings) -> int:
         say(f"Airflow  {running.airflow.url}  sign in as {USER}, {running.home.password()}")
         say(f"MLflow   {url}")
         say(f"logs     {running.home.logs}")
-        say("Schedules run for the DAGs that are not paused. Ctrl-C ends everything.")
+        say("DAGs that are not paused run on their schedules. Ctrl-C stops everything.")
         try:
             while True:
                 running.check()
                 time.sleep(0.5)
         except KeyboardInterrupt:
-            say("ending ...")
+            say("stopping ...")
     return 0
 
 
@@ -63,7 +63,7 @@ def _mlflow(running: Running, settings: Settings) -> str:
     if settings.mlflow_uri.startswith(("http://", "https://")):
         return settings.mlflow_uri
     if running.processes is None:
-        raise ProcessDied("there is no keeper for MLflow's process.")
+        raise ProcessDied("another command owns this Airflow, so MLflow cannot be started here.")
     prepare(settings)
     port = free_port(MLFLOW_PORT)
     url = f"http://127.0.0.1:{port}"
@@ -71,7 +71,7 @@ def _mlflow(running: Running, settings: Settings) -> str:
     command += ["--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", settings.tracking_uri]
     command += ["--default-artifact-root", (settings.home / "mlflow" / "artifacts").as_uri()]
-    # Only the UI is wanted, not the nine processes that wait for evaluation jobs.
+    # Only the UI is needed, not the nine processes for evaluation jobs.
     environment = {**running.home.environment(), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     log = running.home.logs / "mlflow.log"
     running.processes.start("mlflow", command, environment, log, settings.home)

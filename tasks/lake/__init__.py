@@ -1,1 +1,1 @@
-"""Hospitals' Delta tables: the Spark session and where tables are."""
+"""Hospitals' Delta tables and the Spark session."""

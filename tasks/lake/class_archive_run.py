@@ -1,7 +1,7 @@
-"""Run the smallest write and read of a Delta table while Java notes the classes that it loads.
+"""Write and read a minimal Delta table while the JVM records the classes that it loads.
 
-A program of its own (``python -m`` this module ``JAVA ARCHIVE JARS...``), for a JVM writes the
-archive when it ends.
+A separate program (``python -m`` this module ``JAVA ARCHIVE JARS...``), because a JVM writes the
+archive when it exits.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from tasks.lake.tables import overwrite, read_version
 from tasks.settings import Settings
 
 
-def rehearse(java: Path, archive: Path, jars: list[Path]) -> None:
-    """Load the classes that a step loads, then end the JVM so that it writes the archive.
+def record_classes(java: Path, archive: Path, jars: list[Path]) -> None:
+    """Load the classes that a step loads, then exit the JVM so that it writes the archive.
 
     Args:
         java: The home of Java.
-        archive: The file to make.
+        archive: The file to write.
         jars: Folders of the jars.
     """
     settings = Settings.from_environment()
@@ -35,7 +35,7 @@ def rehearse(java: Path, archive: Path, jars: list[Path]) -> None:
             "id", "try_cast(x as double) x", "try_cast(y as int) y", "sha2(id, 256) h"
         )
         table = str(Path(temporary) / "table")
-        written = overwrite(typed.dropDuplicates(["id"]), table, {"step": "rehearsal"})
+        written = overwrite(typed.dropDuplicates(["id"]), table, {"step": "record"})
         again = overwrite(read_version(spark, written).where("x > 1"), table, {})
         read_version(spark, again).groupBy("y").count().collect()
         read_version(spark, again).toPandas()
@@ -44,4 +44,4 @@ def rehearse(java: Path, archive: Path, jars: list[Path]) -> None:
 
 
 if __name__ == "__main__":
-    rehearse(Path(sys.argv[1]), Path(sys.argv[2]), [Path(jars) for jars in sys.argv[3:]])
+    record_classes(Path(sys.argv[1]), Path(sys.argv[2]), [Path(jars) for jars in sys.argv[3:]])

@@ -1,4 +1,4 @@
-"""The keys of an S3 store of one's own (SeaweedFS): what each owner may do and nothing else."""
+"""The identities of a self-hosted S3 store (SeaweedFS), each with its owner's rights only."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 from tasks.errors import SettingsError
 
 RUNS = "fedrisk-runs"
-"""The bucket that runs are shared in."""
+"""The bucket of shared runs."""
 LAKE = "fl-demo-data-{hospital}"
 """The bucket of a hospital's lake."""
 SHARED = ("pool", "consortium")
-"""Owners that are no hospital."""
+"""Owners that are not hospitals."""
 ADMIN = "admin"
-"""Makes buckets; no step of a run is given this key."""
+"""Creates buckets; no step of a run gets this key."""
 
 
 @dataclass(frozen=True)
@@ -29,26 +29,26 @@ class Key:
 def seaweedfs_identities(
     keys: Mapping[str, Key], hospitals: Sequence[str], *, runs: str = RUNS, lake: str = LAKE
 ) -> dict[str, Any]:
-    """SeaweedFS's file of identities (``-s3.config``), as the table of keys says it.
+    """Build SeaweedFS's identities file (``-s3.config``), with rights as in docs/deployment.md.
 
     Args:
-        keys: Per owner its key: a hospital, ``pool``, ``consortium`` or ``admin``.
+        keys: The key of each owner: a hospital, ``pool``, ``consortium`` or ``admin``.
         hospitals: All hospitals of the store.
         runs: Bucket of the runs.
         lake: Bucket of a hospital, with ``{hospital}`` in it.
 
     Raises:
-        SettingsError: A key's owner is unknown, a hospital is called like another owner, or two
-            owners would share an access key.
+        SettingsError: A key's owner is unknown, a hospital has a reserved name, or two owners
+            share an access key.
     """
-    taken = sorted(set(hospitals) & {*SHARED, ADMIN})
-    if taken:
-        raise SettingsError(f"no hospital may be called {', '.join(taken)}: other owners are.")
+    reserved = sorted(set(hospitals) & {*SHARED, ADMIN})
+    if reserved:
+        raise SettingsError(f"no hospital may be named {', '.join(reserved)}: reserved names.")
     unknown = sorted(set(keys) - {*hospitals, *SHARED, ADMIN})
     if unknown:
         raise SettingsError(f"keys of {', '.join(unknown)}: no hospital and no other owner.")
     if len({key.access for key in keys.values()}) != len(keys):
-        raise SettingsError("two owners have the same access key. Give each one of its own.")
+        raise SettingsError("two owners have the same access key. Give each its own.")
     return {
         "identities": [
             {

@@ -1,7 +1,7 @@
-"""How Spark reaches an S3 store, from the ordinary ``AWS_*`` variables.
+"""Spark's access to an S3 store, from the standard ``AWS_*`` variables.
 
-A key stays in the environment, where the JVM reads it: Spark's own configuration is shown in logs
-and pages. Every wait is bounded, so that a store that is not there ends a step within a minute.
+A key stays in the environment, where the JVM reads it, because Spark shows its configuration in
+logs and pages. Every wait is bounded, so that a missing store ends a step within a minute.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from collections.abc import Mapping
 
 from tasks.errors import DataError, FedriskError, SettingsError, StoreUnavailable
 
-TRIES, PATIENCE = 3, 10.0
-"""How often a store is asked for a sign of life, and for how many seconds each time."""
+STORE_TRIES, STORE_TIMEOUT = 3, 10.0
+"""Number of probes of a store, and the timeout of each in seconds."""
 SDK_CREDENTIALS = "software.amazon.awssdk.auth.credentials"
-_AWAY = re.compile(
+_UNAVAILABLE = re.compile(
     r"UnknownHost|ConnectException|Connect to |ConnectTimeout|SocketTimeout|SocketException"
     r"|ApiCallTimeout|ConnectionClosed|NoHttpResponse|AWSServiceThrottled|AWSStatus500"
     r"|SSLHandshake|SSLException|Status Code: 5\d\d|Unable to execute HTTP request"
@@ -29,22 +29,22 @@ _REFUSED = re.compile(r"AccessDenied|Status Code: 403|InvalidAccessKeyId|Signatu
 _NO_KEY = re.compile(r"NoAuthWithAWS|NoAwsCredentials|Unable to load credentials")
 
 
-class StoreRefuses(DataError):  # noqa: N818  (it says what is the matter)
-    """The store answers that this key may not do this."""
+class StoreAccessDenied(DataError):  # noqa: N818  (names the state)
+    """The store refuses this key."""
 
 
 def is_s3(uri: str) -> bool:
-    """Whether an address is one of S3."""
+    """Whether an address is in S3."""
     return uri.startswith(("s3a://", "s3://"))
 
 
 def s3a_address(uri: str) -> str:
-    """An address as Spark's file system takes it: ``s3://`` is ``s3a://`` there."""
+    """An address in Spark's form, ``s3a://`` for ``s3://``."""
     return f"s3a://{uri.removeprefix('s3://')}" if uri.startswith("s3://") else uri
 
 
 def endpoint(environment: Mapping[str, str]) -> str:
-    """The store's address; empty for AWS's own."""
+    """The store's endpoint; empty for AWS."""
     return environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL", "")
 
 
@@ -52,26 +52,26 @@ def s3a_configuration(environment: Mapping[str, str] | None = None) -> dict[str,
     """Spark's configuration for ``s3a://``.
 
     Args:
-        environment: The variables to read; those of this process by default.
+        environment: The variables to read; this process's by default.
     """
     given = os.environ if environment is None else environment
     address = endpoint(given)
     region = given.get("AWS_REGION") or given.get("AWS_DEFAULT_REGION", "")
     key = "EnvironmentVariable" if given.get("AWS_ACCESS_KEY_ID") else "Default"
     options = {
-        # The environment's key, or whatever identity the machine or pod has.
+        # The environment's key, or the identity of the machine or pod.
         "aws.credentials.provider": f"{SDK_CREDENTIALS}.{key}CredentialsProvider",
-        # The plain reader; the other one wants a library more and pays for files of many MB.
+        # The simple reader; the other needs a further library and helps only with large files.
         "input.stream.type": "classic",
-        # Rows wait in memory for their upload and not on a pod's disk: 2 x 16 MB a file at most.
+        # Upload buffers are in memory, not on a pod's disk: at most 2 x 16 MB per file.
         "fast.upload.buffer": "array",
         "fast.upload.active.blocks": "2",
         "multipart.size": "16M",
-        # A table has one writer and a file a name of its own: nothing to look up before a write.
+        # A table has one writer and file names are unique, so writes need no lookup.
         "performance.flags": "create,mkdir",
         "threads.max": "16",
         "connection.maximum": "32",
-        # Hadoop asks no fewer than 15 s of each.
+        # Hadoop's minimum for this timeout is 15 s.
         "connection.establish.timeout": "15s",
         "connection.timeout": "20s",
         "connection.request.timeout": "20s",
@@ -91,18 +91,18 @@ def s3a_configuration(environment: Mapping[str, str] | None = None) -> dict[str,
     return configuration
 
 
-def await_store(environment: Mapping[str, str] | None = None) -> None:
-    """Ask a store of one's own for a sign of life, which any answer is.
+def wait_for_store(environment: Mapping[str, str] | None = None) -> None:
+    """Wait until a self-hosted store responds; any response counts.
 
-    Spark asks a silent store again at every turn, for minutes in all, and only after Java has
-    started. AWS's own address is not asked: it may be behind a proxy that Java alone knows.
+    Spark would retry each operation on a silent store, for minutes in total, and only after Java
+    has started. AWS is not probed: it may be behind a proxy that only Java knows.
 
     Args:
-        environment: The variables to read; those of this process by default.
+        environment: The variables to read; this process's by default.
 
     Raises:
-        SettingsError: The address is not one.
-        StoreUnavailable: No answer within 35 s.
+        SettingsError: The address is not valid.
+        StoreUnavailable: No response within 35 s.
     """
     address = endpoint(os.environ if environment is None else environment)
     if not address:
@@ -111,8 +111,8 @@ def await_store(environment: Mapping[str, str] | None = None) -> None:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise SettingsError(f"AWS_ENDPOINT_URL={address} is not http://HOST[:PORT] or https://.")
     kind = http.client.HTTPConnection if parts.scheme == "http" else http.client.HTTPSConnection
-    for attempt in range(TRIES):
-        connection = kind(parts.hostname, parts.port, timeout=PATIENCE)
+    for attempt in range(STORE_TRIES):
+        connection = kind(parts.hostname, parts.port, timeout=STORE_TIMEOUT)
         with (
             contextlib.closing(connection),
             contextlib.suppress(OSError, http.client.HTTPException),
@@ -121,10 +121,10 @@ def await_store(environment: Mapping[str, str] | None = None) -> None:
                 connection.request("GET", "/")
                 connection.getresponse()
             except ssl.SSLCertVerificationError:
-                # It lives; whom Java trusts is for Java to say.
+                # The store is up; Java has its own trusted certificates.
                 return
             return
-        if attempt < TRIES - 1:
+        if attempt < STORE_TRIES - 1:
             time.sleep(2)
     raise StoreUnavailable(
         f"the store at {address} does not answer. Check AWS_ENDPOINT_URL and the network, and "
@@ -132,39 +132,38 @@ def await_store(environment: Mapping[str, str] | None = None) -> None:
     )
 
 
-def store_error(told: str, uri: str, owner: str) -> FedriskError | None:
-    """What an S3 store's failure means, in our words.
+def store_error(text: str, uri: str, owner: str) -> FedriskError | None:
+    """Translate a failure of an S3 store.
 
     Args:
-        told: What Java's exception and its causes say of themselves.
-        uri: The address that was asked for.
-        owner: Whose key this process has; empty where that is not known.
+        text: The texts of Java's exception and its causes.
+        uri: The address.
+        owner: The owner of this process's key; empty where it is not known.
 
     Returns:
-        The error to raise, without any word of a key; None where the store is not the cause.
+        The error to raise, without any part of a key; None where the store is not the cause.
     """
     if not is_s3(uri):
         return None
     bucket = uri.split("/")[2]
     who = owner or "this step"
     at = endpoint(os.environ) or "AWS"
-    if _NO_KEY.search(told):
+    if _NO_KEY.search(text):
         return SettingsError(
             f"{uri}: {who} has no key for the store. Set AWS_ACCESS_KEY_ID and "
             "AWS_SECRET_ACCESS_KEY, or give the pod an identity that may use the bucket."
         )
-    if _REFUSED.search(told):
-        return StoreRefuses(
-            f"{uri}: bucket {bucket} refuses the key of {who}. Every owner may use what "
-            "docs/deployment.md says of its key and nothing else: check whose key this process "
-            "has, and the address."
+    if _REFUSED.search(text):
+        return StoreAccessDenied(
+            f"{uri}: bucket {bucket} refuses the key of {who}. docs/deployment.md lists the rights "
+            "of each owner: check which key this process has, and the address."
         )
-    if "NoSuchBucket" in told or "UnknownStoreException" in told:
+    if "NoSuchBucket" in text or "UnknownStoreException" in text:
         return DataError(
-            f"{uri}: there is no bucket {bucket} at {at}. Make it, or check the address and "
+            f"{uri}: there is no bucket {bucket} at {at}. Create it, or check the address and "
             "AWS_ENDPOINT_URL."
         )
-    if _AWAY.search(told):
+    if _UNAVAILABLE.search(text):
         return StoreUnavailable(
             f"{uri}: the store at {at} does not answer. Check AWS_ENDPOINT_URL and the network, "
             "and retry."

@@ -2,8 +2,8 @@
 
 A hospital's table has thousands of rows, so start-up and planning cost more than the work: one
 shuffle partition, the client compiler only, the serial collector, jars on the class path and an
-archive of loaded classes take three quarters off the untuned CPU time. Partitions follow the rows
-where a table is large (``tune``).
+archive of loaded classes reduce CPU time to a quarter of the untuned. Large tables get partitions
+by their rows (``tune``).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tasks.lake.jvm.class_archive import archive_for
 from tasks.lake.jvm.find_java import find_java
 from tasks.lake.jvm.jars import ensure_jars, ensure_s3_jars
 from tasks.lake.jvm.options import java_environment
-from tasks.lake.s3 import await_store, is_s3, s3a_configuration
+from tasks.lake.s3 import is_s3, s3a_configuration, wait_for_store
 from tasks.settings import Settings
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 S3_READY = "spark.delta.logStore.s3a.impl"
 """Set in a session that has S3A's jars."""
-LARGE = 500_000
-"""Rows a shuffle partition; below it, one partition is the quickest."""
+PARTITION_ROWS = 500_000
+"""Rows per shuffle partition; below it, one partition is fastest."""
 
 _lock = threading.Lock()
 _open: list[SparkSession] = []
@@ -42,7 +42,7 @@ def java_options(archive: Path | None, *, dump: Path | None = None) -> str:
 
     Args:
         archive: Archive of loaded classes to map, if there is one.
-        dump: Where to write such an archive when the JVM ends.
+        dump: Where to write such an archive when the JVM exits.
     """
     options = [
         "-XX:TieredStopAtLevel=1",
@@ -63,7 +63,7 @@ def spark_configuration(settings: Settings, jars: Sequence[Path], options: str) 
 
     Args:
         settings: Master and memory.
-        jars: Folder of Delta's jars, and of S3A's where a step reads or writes in S3.
+        jars: Folders of Delta's jars and, for a step that uses S3, of S3A's.
         options: Options of the JVM.
     """
     local = settings.spark_master.startswith("local")
@@ -83,12 +83,12 @@ def spark_configuration(settings: Settings, jars: Sequence[Path], options: str) 
         "spark.sql.sources.parallelPartitionDiscovery.parallelism": "4",
         "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
-        # An empty table that replaces an empty one is a version too: its manifest names it.
+        # An empty table that replaces an empty one needs a version for its manifest.
         "spark.databricks.delta.skipRecordingEmptyCommits": "false",
-        # Columns of a study may differ in case alone, and Airflow's machines in time zone.
+        # Columns of a study may differ in case only, and Airflow's machines in time zone.
         "spark.sql.caseSensitive": "true",
         "spark.sql.session.timeZone": "UTC",
-        # One partition for a file of ordinary size, so that rows keep their place in it.
+        # One partition for a file of ordinary size, so that rows keep their order.
         "spark.sql.files.minPartitionNum": "1",
         "spark.sql.warehouse.dir": str(Path(tempfile.gettempdir()) / "fedrisk-no-warehouse"),
         "spark.sql.execution.arrow.pyspark.enabled": "true",
@@ -97,16 +97,16 @@ def spark_configuration(settings: Settings, jars: Sequence[Path], options: str) 
 
 
 def spark_session(settings: Settings, *addresses: str, owner: str = "") -> SparkSession:
-    """Return this process's Spark session, started at the first call.
+    """Return this process's Spark session; the first call starts it.
 
-    The JVM ends with the process: at a normal end by ``close_session``, at a killed one because
-    the pipe that it reads closes.
+    The JVM ends with the process: ``close_session`` stops it at a normal exit, and its input pipe
+    closes when the process is killed.
 
     Args:
-        settings: Where Java, the jars and the lake are, Spark's master and memory.
-        addresses: What will be read beside the lake: ``s3a://`` among them needs jars of its own,
-            for which a session that has none is started anew.
-        owner: Whose key this process has, for messages.
+        settings: Java, jars, lake, Spark's master and memory.
+        addresses: Sources to read besides the lake; ``s3a://`` needs further jars, for which a
+            session without them is restarted.
+        owner: The owner of this process's key, for messages.
 
     Raises:
         FedriskError: There is no Java, jars could not be fetched, or the store does not answer.
@@ -118,7 +118,7 @@ def spark_session(settings: Settings, *addresses: str, owner: str = "") -> Spark
         if _open:
             end_jvm(_open.pop(), deadline=20)
         if s3:
-            await_store()
+            wait_for_store()
         java = find_java(settings)
         jars = [ensure_jars(settings.home, java)]
         if s3:
@@ -135,11 +135,11 @@ def start(configuration: dict[str, str], java: Path, owner: str = "") -> SparkSe
     Args:
         configuration: Spark's configuration.
         java: The home of Java.
-        owner: Whose key this process has.
+        owner: The owner of this process's key.
     """
     from pyspark.sql import SparkSession
 
-    # PySpark reads these from this process's environment, and nothing else here should.
+    # PySpark reads these variables from this process's environment; nothing else here may.
     before = dict(os.environ)
     os.environ.update(
         java_environment(java, Path(tempfile.gettempdir()) / f"fedrisk-java-{os.getuid()}")
@@ -157,12 +157,12 @@ def start(configuration: dict[str, str], java: Path, owner: str = "") -> SparkSe
 
 
 def tune(spark: SparkSession, rows: int) -> None:
-    """Set the shuffle partitions for a table of so many rows."""
-    spark.conf.set("spark.sql.shuffle.partitions", str(max(1, -(-rows // LARGE))))
+    """Set the number of shuffle partitions for a table of ``rows`` rows."""
+    spark.conf.set("spark.sql.shuffle.partitions", str(max(1, -(-rows // PARTITION_ROWS))))
 
 
 def close_session() -> None:
-    """Stop the session of this process and end its JVM, within 20 s; nothing if there is none."""
+    """Stop this process's session, if any, and its JVM, within 20 s."""
     with _lock:
         if not _open:
             return

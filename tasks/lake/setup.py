@@ -1,4 +1,4 @@
-"""What ``fedrisk setup`` does for the lake: a Java, the jars and the archive of their classes."""
+"""Prepare the lake for ``fedrisk setup``: Java, the jars and the archive of their classes."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ log = logging.getLogger(__name__)
 
 
 def prepare(settings: Settings, *, s3: bool = False) -> None:
-    """Make ready what Spark needs; what is there already is kept, so a second call is instant.
+    """Fetch or create what Spark needs and is missing; a second call is instant.
 
     Args:
-        settings: Where things live.
-        s3: Also what an ``s3a://`` address needs; it is made in any case for a lake in S3.
+        settings: Java, home and lake.
+        s3: Whether to prepare for ``s3a://`` addresses even if the lake is not in S3.
 
     Raises:
         FedriskError: There is no Java, or jars could not be fetched.
@@ -28,5 +28,5 @@ def prepare(settings: Settings, *, s3: bool = False) -> None:
     if s3 or is_s3(settings.lake):
         jars.append(ensure_s3_jars(settings.home, java))
     archive = ensure_classes(settings, java, *jars)
-    told = ", ".join(map(str, jars))
-    log.info("Spark is ready: Java %s, jars %s, classes %s", java, told, archive or "not shared")
+    folders = ", ".join(map(str, jars))
+    log.info("Spark is ready: Java %s, jars %s, classes %s", java, folders, archive or "not shared")

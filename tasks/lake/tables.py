@@ -1,8 +1,8 @@
-"""Write Delta tables atomically, and read what a commit says of itself instead of counting rows.
+"""Write Delta tables atomically, and take row counts from the metrics of commits.
 
 A write replaces the table's rows in one commit, so a step that runs again leaves the same rows
-once, and a step that is killed leaves the version before. Readers name the version that a
-manifest gives. Row counts come from the commit's own metrics: counting costs a job of its own.
+once, and a step that is killed leaves the previous version. Readers use the version of a manifest.
+Counting the rows would cost a Spark job.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 
 UNUSUAL = frozenset(" ,;{}()\n\t=")
-"""Characters that Delta takes in a column's name only with column mapping, which Spark reads and
-the ``deltalake`` package does not (it returns nulls)."""
+"""Characters that Delta allows in a column's name only with column mapping, which Spark supports
+and the ``deltalake`` package does not (it returns nulls)."""
 
 
-class TableBusy(FedriskError):  # noqa: N818  (it says what is the matter)
+class TableBusy(FedriskError):  # noqa: N818  (names the state)
     """Another run wrote the same table at the same moment: retry."""
 
     exit_code = ExitCode.TRANSIENT
@@ -39,8 +39,8 @@ class Commit:
 
     Attributes:
         version: The table's version after it.
-        rows: Rows that it wrote, where it says so.
-        about: What the writer noted (run, step, source and figures).
+        rows: Number of rows that it wrote, if recorded.
+        about: Metadata from the writer (run, step, source and figures).
     """
 
     version: int
@@ -49,7 +49,7 @@ class Commit:
 
 
 def spark_errors() -> tuple[type[Exception], ...]:
-    """What Spark raises in Python: its own exceptions, and Java's that it does not translate."""
+    """The exceptions that Spark raises: its own, and Java's that it does not translate."""
     from py4j.protocol import Py4JError  # type: ignore[import-untyped]
     from pyspark.errors import PySparkException
 
@@ -57,7 +57,7 @@ def spark_errors() -> tuple[type[Exception], ...]:
 
 
 def local_path(uri: str) -> Path | None:
-    """The path of a URI on this machine, or None where it is elsewhere."""
+    """The path of a local URI, or None."""
     if uri.startswith("file:"):
         return Path("/" + uri.removeprefix("file:").lstrip("/"))
     return None if "://" in uri else Path(uri)
@@ -70,13 +70,13 @@ def overwrite(
 
     Args:
         frame: The rows.
-        uri: The table; made if absent.
-        about: Noted with the commit; run and step by convention. No values of rows.
-        keep_schema: Keep the schema, for a table that ``define`` made.
+        uri: The table; created if absent.
+        about: Metadata of the commit; run and step by convention. No values of rows.
+        keep_schema: Keep the schema, for a table that ``define`` created.
 
     Raises:
-        DataError: A constraint of the table refuses a row, or the store cannot be reached.
-        TableBusy: Another writer was quicker.
+        DataError: A constraint of the table rejects a row, or the store cannot be reached.
+        TableBusy: Another writer committed first.
     """
     token = uuid.uuid4().hex
     writer = (
@@ -91,7 +91,7 @@ def overwrite(
     try:
         writer.save(uri)
     except spark_errors() as error:
-        raise _told(error, uri, frame.sparkSession) from None
+        raise _table_error(error, uri, frame.sparkSession) from None
     for commit in commits(frame.sparkSession, uri):
         if commit.about.get("token") == token:
             return TableVersion(uri=uri, version=commit.version, rows=commit.rows or 0)
@@ -99,7 +99,7 @@ def overwrite(
 
 
 def _map_columns(spark: SparkSession, uri: str) -> None:
-    """Let a table that is there take any column's name; a new one gets that from its writer."""
+    """Enable column mapping in an existing table; the writer enables it in a new one."""
     if next(commits(spark, uri), None) is not None:
         spark.sql(
             f"ALTER TABLE delta.`{uri}` SET TBLPROPERTIES ('delta.columnMapping.mode' = 'name')"
@@ -112,13 +112,13 @@ def define(
     columns: dict[str, tuple[str, bool]],
     constraints: dict[str, str],
 ) -> None:
-    """Make a table without rows that refuses what its constraints forbid.
+    """Create an empty table with constraints.
 
     Args:
         spark: The session.
-        uri: The table; one that is there is replaced, and its versions are kept.
-        columns: Per column its SQL type and whether it may be null.
-        constraints: Per name an SQL condition that every row must meet.
+        uri: The table; an existing one is replaced, and its versions are kept.
+        columns: SQL type and nullability by column.
+        constraints: SQL conditions that every row must meet, by name.
     """
     from delta.tables import DeltaTable
 
@@ -130,7 +130,7 @@ def define(
     try:
         builder.execute()
     except spark_errors() as error:
-        raise _told(error, uri, spark) from None
+        raise _table_error(error, uri, spark) from None
 
 
 def read_version(spark: SparkSession, table: TableVersion) -> DataFrame:
@@ -142,11 +142,11 @@ def read_version(spark: SparkSession, table: TableVersion) -> DataFrame:
     try:
         return spark.read.format("delta").option("versionAsOf", table.version).load(table.uri)
     except spark_errors() as error:
-        raise _told(error, table.uri, spark) from None
+        raise _table_error(error, table.uri, spark) from None
 
 
 def commits(spark: SparkSession, uri: str) -> Iterator[Commit]:
-    """List a table's commits from the newest to the oldest; none where there is no table."""
+    """List a table's commits, newest first; empty where there is no table."""
     for version, text in _log_texts(spark, uri):
         for line in text.splitlines():
             info = json.loads(line).get("commitInfo")
@@ -162,7 +162,7 @@ def commits(spark: SparkSession, uri: str) -> Iterator[Commit]:
 
 
 def _log_texts(spark: SparkSession, uri: str) -> Iterator[tuple[int, str]]:
-    """Versions and texts of a table's log, the newest first; a text is read when asked for."""
+    """Versions and texts of a table's log, newest first; texts are read lazily."""
     path = local_path(uri)
     if path is not None:
         local = {_version(file.name): file for file in (path / "_delta_log").glob("*.json")}
@@ -183,17 +183,17 @@ def _log_texts(spark: SparkSession, uri: str) -> Iterator[tuple[int, str]]:
             if version >= 0:
                 yield version, _text(system, remote[version])
     except spark_errors() as error:
-        raise _told(error, uri, spark) from None
+        raise _table_error(error, uri, spark) from None
 
 
 def _version(name: str) -> int:
-    """The version of ``00000000000000000007.json``; -1 for what is no commit."""
+    """The version of ``00000000000000000007.json``; -1 for another file."""
     number = name.removesuffix(".json")
     return int(number) if name.endswith(".json") and number.isdigit() else -1
 
 
 def _text(system: Any, status: Any) -> str:
-    # With the status at hand the store is not asked for it again.
+    # The known status saves a request to the store.
     stream = system.openFile(status.getPath()).withFileStatus(status).build().get()
     try:
         return bytes(stream.readAllBytes()).decode("utf-8")
@@ -207,22 +207,22 @@ def _remote(spark: SparkSession, uri: str) -> tuple[Any, Any]:
 
 
 def _causes(error: Exception) -> str:
-    """What a Java exception and its causes say of themselves, one a line."""
+    """The texts of a Java exception and its causes, one per line."""
     java = getattr(error, "java_exception", None) or getattr(error, "_origin", None)
-    told: list[str] = []
-    while java is not None and len(told) < 20:
-        told.append(str(java.toString()))
+    texts: list[str] = []
+    while java is not None and len(texts) < 20:
+        texts.append(str(java.toString()))
         java = java.getCause()
-    return "\n".join(told) or str(error)
+    return "\n".join(texts) or str(error)
 
 
 def store_failure(error: Exception, uri: str, spark: SparkSession) -> FedriskError | None:
-    """What to raise where the S3 store behind an address is the cause; else None.
+    """The error to raise where the S3 store of an address is the cause; else None.
 
     Args:
-        error: What Spark raised.
+        error: Spark's exception.
         uri: The address.
-        spark: The session, which knows whose key it has.
+        spark: The session, whose name contains the owner of its key.
     """
     if not is_s3(uri):
         return None
@@ -230,23 +230,22 @@ def store_failure(error: Exception, uri: str, spark: SparkSession) -> FedriskErr
     return store_error(_causes(error), uri, owner)
 
 
-def _told(error: Exception, uri: str, spark: SparkSession) -> FedriskError:
-    """Say in our words what Spark says in pages, without the values that it prints."""
+def _table_error(error: Exception, uri: str, spark: SparkSession) -> FedriskError:
+    """Translate an exception of Spark, without the values that its text contains."""
     text = str(error)
     found = store_failure(error, uri, spark)
     if found is not None:
         return found
     if "DELTA_VIOLATE_CONSTRAINT" in text or "DELTA_NOT_NULL_CONSTRAINT" in text:
         return DataError(
-            f"{uri}: a constraint of the table refuses at least one row. The study's ranges or "
-            "categories and the table's constraints differ; delete the table to build it anew."
+            f"{uri}: a constraint of the table rejects at least one row. The study's ranges or "
+            "categories and the table's constraints differ; delete the table to rebuild it."
         )
     if "Concurrent" in text and "Exception" in text:
         return TableBusy(f"{uri}: another run wrote this table at the same moment. Retry.")
     if "No FileSystem for scheme" in text or "S3AFileSystem not found" in text:
         return DataError(
-            f"{uri}: Spark has nothing to read this kind of address with. Use a path, file:// or "
-            "s3a://."
+            f"{uri}: Spark does not support this kind of address. Use a path, file:// or s3a://."
         )
     first = type(error).__name__ + ": " + (text.strip().splitlines() or [""])[0][:200]
     return DataError(f"{uri}: Spark could not read or write the table ({first}).")
@@ -257,9 +256,9 @@ def copy_to_local(spark: SparkSession, uri: str, target: Path, where: str) -> No
 
     Args:
         spark: The session, for its file systems.
-        uri: An address that Spark reads, such as ``s3a://bucket/file``.
-        target: The path to make.
-        where: The message's first words.
+        uri: An address that Spark supports, such as ``s3a://bucket/file``.
+        target: The path to create.
+        where: Prefix of error messages.
 
     Raises:
         DataError: There is no such object, or Spark has no jars for the address.
@@ -270,4 +269,4 @@ def copy_to_local(spark: SparkSession, uri: str, target: Path, where: str) -> No
     except spark_errors() as error:
         if "FileNotFoundException" in _causes(error):
             raise DataError(f"{where}: {uri} does not exist. Check the address.") from None
-        raise _told(error, uri, spark) from None
+        raise _table_error(error, uri, spark) from None

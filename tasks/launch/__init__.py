@@ -1,1 +1,1 @@
-"""How a step is started: as a process or as a pod."""
+"""Launchers: a step is started as a process or as a pod."""

@@ -1,4 +1,4 @@
-"""The environment of a step: what the system needs, fedrisk's settings, nothing else."""
+"""The environment of a step: variables of the system and fedrisk's settings, no others."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "GX_ANALYTICS_ENABLED": "false",
 }
-"""Libraries that report home unless told not to."""
+"""Disables the telemetry of libraries."""
 
 
 _PASSED = frozenset(
@@ -41,16 +41,16 @@ def step_environment(
     *,
     owner: str | None = None,
 ) -> dict[str, str]:
-    """The environment of a step: what the system needs, our settings, and nothing else.
+    """Build a step's environment: variables of the system and fedrisk's settings, no others.
 
     Args:
-        settings: Where things live.
-        hospital: A step of one hospital is told only that hospital's lake.
-        environment: Where the system's variables come from; this process by default.
-        owner: Whose key of the store it gets; the hospital's or the consortium's by default.
+        settings: The settings to pass on.
+        hospital: The step's hospital; its step gets that hospital's lake only.
+        environment: Source of the system's variables; this process's by default.
+        owner: Owner of the store's key; the hospital or the consortium by default.
 
     Raises:
-        SettingsError: The owner's file of credentials is not there or not sound.
+        SettingsError: The owner's file of credentials is missing or not valid.
     """
     source = os.environ if environment is None else environment
     found = {
@@ -70,7 +70,7 @@ def step_environment(
 
 
 def settings_environment(settings: Settings) -> dict[str, str]:
-    """The settings as the ``FEDRISK_*`` variables that make them again."""
+    """The settings as ``FEDRISK_*`` variables, the inverse of ``Settings.from_environment``."""
     values = settings.model_dump(mode="json", exclude_defaults=True)
     values |= {"home": str(settings.home.absolute()), "studies": str(settings.studies.absolute())}
     return {PREFIX + key.upper(): str(value) for key, value in values.items()}
@@ -81,10 +81,10 @@ def read_credentials(template: str, owner: str) -> dict[str, str]:
 
     Args:
         template: Path of the file, with ``{owner}`` in it.
-        owner: Whose.
+        owner: The owner's name.
 
     Raises:
-        SettingsError: There is no such file, or a line of it is not ``AWS_NAME=value``.
+        SettingsError: There is no such file, or a line is not ``AWS_NAME=value``.
     """
     path = Path(template.replace("{owner}", owner))
     try:

@@ -1,9 +1,9 @@
-"""The pods that an Airflow has started: which are there, and their end.
+"""List and delete the pods that an Airflow has started.
 
-Each is marked with the Airflow that started it and with the task that it works for, so that what a
-dead Airflow or a deleted run has left behind is found and ended. The embedded Airflow's keeper
-runs this module when everything else has ended; the DAG ``fedrisk_sweep`` uses it for an Airflow
-that stays.
+Labels and annotations name the Airflow that started a pod and the task that it runs, so that pods
+left behind by a dead Airflow or a deleted run can be deleted. The embedded Airflow's supervisor
+runs this module after everything else has ended; the DAG ``fedrisk_sweep`` uses it in a long-lived
+Airflow.
 """
 
 from __future__ import annotations
@@ -19,35 +19,35 @@ from typing import Any
 
 from tasks.errors import FedriskError, SettingsError
 
-MARKS = {"app.kubernetes.io/name": "fedrisk", "app.kubernetes.io/managed-by": "airflow"}
+POD_LABELS = {"app.kubernetes.io/name": "fedrisk", "app.kubernetes.io/managed-by": "airflow"}
 """Labels of every pod of a step."""
 AIRFLOW = "fedrisk.io/airflow"
-"""Label: which Airflow has started it."""
+"""Label: the Airflow that started the pod."""
 DAG, RUN, TASK, INDEX = (f"fedrisk.io/{each}" for each in ("dag", "run", "task", "map-index"))
-"""Annotations: the task instance that it works for."""
+"""Annotations: the task instance that the pod runs."""
 FOLDER = "fedrisk.io/folder"
-"""Annotation: the id of fedrisk's run, which is not always Airflow's."""
+"""Annotation: fedrisk's run id, which can differ from Airflow's."""
 CALL_DEADLINE = 10
-"""Seconds that Kubernetes gets to answer a call."""
-GRACE = 10
-"""Seconds that a pod gets to end by itself."""
+"""Seconds for Kubernetes to answer a call."""
+POD_GRACE = 10
+"""Seconds for a pod to exit by itself."""
 LOST_AFTER = 60
-"""Seconds beyond its grace after which a pod that is still there is on a lost node."""
+"""Seconds after the end of its grace when a deleted pod that still exists is on a lost node."""
 IN_CLUSTER = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 
 
 @dataclass(frozen=True)
 class Pod:
-    """A pod that works for a task.
+    """A pod that runs a task.
 
     Attributes:
         name: Its name.
         dag: The DAG's id.
-        run: The id of the DAG's run.
+        run: The DAG run's id.
         task: The task's id.
         index: The map index; -1 for a task that is not mapped.
-        age: Seconds since it was made.
-        folder: The id of fedrisk's run.
+        age: Seconds since its creation.
+        folder: fedrisk's run id.
     """
 
     name: str
@@ -60,25 +60,25 @@ class Pod:
 
 
 def airflow_id(secret: str) -> str:
-    """A name for one Airflow that all of its processes know and no other has.
+    """A unique id of one Airflow that all of its processes can compute.
 
     Args:
-        secret: What they share: the key that Airflow encrypts with.
+        secret: The Fernet key, which they share.
     """
     return hashlib.sha256(b"fedrisk pods\n" + secret.encode()).hexdigest()[:12]
 
 
 def kubeconfig() -> str | None:
-    """The file that names the cluster; None for a pod's own cluster, or for the user's file.
+    """The kubeconfig file; None for the pod's own cluster or the user's default file.
 
-    ``KUBECONFIG`` names a cluster on purpose, so it wins over the pod's own. The provider's client
-    has it the other way round unless it is told.
+    ``KUBECONFIG`` is explicit, so it wins over the pod's own cluster. The provider's client prefers
+    the pod's own unless it is given the file.
     """
     return os.environ.get("KUBECONFIG") or None
 
 
 def in_cluster() -> bool:
-    """Whether this process is itself in a pod and shall use its service account."""
+    """Whether this process runs in a pod and uses its service account."""
     return kubeconfig() is None and IN_CLUSTER.exists()
 
 
@@ -96,37 +96,37 @@ def _client() -> Any:
             config.load_kube_config(config_file=kubeconfig())
     except config.ConfigException as error:
         raise SettingsError(
-            f"FEDRISK_LAUNCHER=kubernetes: there is no cluster to use ({error}); set KUBECONFIG."
+            f"FEDRISK_LAUNCHER=kubernetes: no cluster is configured ({error}); set KUBECONFIG."
         ) from None
     return client.CoreV1Api()
 
 
-def pods_of(namespace: str, airflow: str, *, lost: bool = False) -> list[Pod]:
-    """The pods of one Airflow that nobody has asked to end yet.
+def list_pods(namespace: str, airflow: str, *, lost: bool = False) -> list[Pod]:
+    """List the pods of one Airflow that are not being deleted.
 
     Args:
-        namespace: Where to look.
-        airflow: What ``airflow_id`` gave.
-        lost: Look instead for those that should have gone long ago: their node is lost, though
-            Kubernetes still has it in its list, and nobody is there to say that they have ended.
+        namespace: Their namespace.
+        airflow: The id from ``airflow_id``.
+        lost: List instead those whose deletion is long overdue: their node is lost, though
+            Kubernetes still lists it, and no kubelet can report their end.
 
     Raises:
-        SettingsError: There is no cluster to ask.
+        SettingsError: There is no cluster.
     """
-    selector = ",".join(f"{key}={value}" for key, value in {**MARKS, AIRFLOW: airflow}.items())
+    selector = ",".join(f"{key}={value}" for key, value in {**POD_LABELS, AIRFLOW: airflow}.items())
     found = _client().list_namespaced_pod(
         namespace, label_selector=selector, _request_timeout=CALL_DEADLINE
     )
     now = datetime.now(UTC)
-    return [_pod(each, now) for each in found.items if _is(each, now, lost)]
+    return [_pod(each, now) for each in found.items if _matches(each, now, lost)]
 
 
-def _is(pod: Any, now: datetime, lost: bool) -> bool:
-    # A deleted pod's time is that of the wish and its grace together.
-    gone = pod.metadata.deletion_timestamp
-    if gone is None:
+def _matches(pod: Any, now: datetime, lost: bool) -> bool:
+    # Kubernetes sets the time of the request plus the grace period.
+    deleted = pod.metadata.deletion_timestamp
+    if deleted is None:
         return not lost
-    return lost and (now - gone).total_seconds() > LOST_AFTER
+    return lost and (now - deleted).total_seconds() > LOST_AFTER
 
 
 def _pod(pod: Any, now: datetime) -> Pod:
@@ -136,16 +136,16 @@ def _pod(pod: Any, now: datetime) -> Pod:
     return Pod(pod.metadata.name, dag, run, task, int(notes.get(INDEX, -1)), age, folder)
 
 
-def end_pods(namespace: str, pods: Iterable[Pod], grace: int = GRACE) -> None:
-    """End pods; one that has gone meanwhile is none to worry about.
+def end_pods(namespace: str, pods: Iterable[Pod], grace: int = POD_GRACE) -> None:
+    """Delete pods; one that no longer exists is ignored.
 
     Args:
-        namespace: Where they are.
-        pods: Which.
-        grace: Seconds that each gets to end by itself.
+        namespace: Their namespace.
+        pods: The pods.
+        grace: Seconds for each to exit by itself.
 
     Raises:
-        SettingsError: There is no cluster to ask.
+        SettingsError: There is no cluster.
     """
     from kubernetes.client.exceptions import ApiException  # type: ignore[import-untyped]
 
@@ -161,15 +161,15 @@ def end_pods(namespace: str, pods: Iterable[Pod], grace: int = GRACE) -> None:
 
 
 def main() -> None:
-    """End all pods of one Airflow: ``python -m tasks.launch.pods NAMESPACE AIRFLOW``."""
+    """Delete all pods of one Airflow: ``python -m tasks.launch.pods NAMESPACE AIRFLOW``."""
     namespace, airflow = sys.argv[1:]
     try:
-        left = pods_of(namespace, airflow)
+        left = list_pods(namespace, airflow)
         end_pods(namespace, left)
     except FedriskError as error:
         print(f"error: {error}")
         sys.exit(error.exit_code)
-    print(f"{len(left)} pods ended in {namespace}: {', '.join(pod.name for pod in left)}")
+    print(f"{len(left)} pods deleted in {namespace}: {', '.join(pod.name for pod in left)}")
 
 
 if __name__ == "__main__":

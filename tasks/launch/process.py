@@ -1,9 +1,9 @@
-"""The ``process`` launcher: one step as a process of its own, which never outlives its caller.
+"""The ``process`` launcher: run one step as a child process that never outlives its caller.
 
-Every step is the command ``fedrisk step``. This module starts it in its own session with only the
-environment that it needs, passes its lines on, ends its whole process tree on failure, deadline or
-interruption, and keeps how it ended (``<run>/ends/<step>.json``), so that whoever follows the run
-reads the exit code and the message instead of guessing from a log.
+Every step is the command ``fedrisk step``. This module starts it in its own session with a minimal
+environment, forwards its output, terminates its process tree on failure, deadline or interruption,
+and records its exit code and message (``<run>/ends/<step>.json``), so that readers need not parse
+a log.
 """
 
 from __future__ import annotations
@@ -18,19 +18,15 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 from tasks.errors import ExitCode
-from tasks.launch.environment import (
-    step_environment,
-)
-from tasks.launch.process_tree import (
-    process_tree,
-)
+from tasks.launch.environment import step_environment
+from tasks.launch.process_tree import process_tree
 from tasks.run.ending import Ending, StepRecord, error_message
 from tasks.run.folder import RunFolder
 from tasks.run.steps import owner_of, step_arguments
 from tasks.settings import Settings
 
 SIGNALLED = 128
-"""Exit codes above are 128 and a signal's number, as shells have it."""
+"""Exit codes above it are 128 plus the number of a signal, as in shells."""
 
 
 def launch_step(
@@ -47,17 +43,17 @@ def launch_step(
     """Run one step as a process and wait for it.
 
     Args:
-        name: The step's name, ``plan`` included.
+        name: The step's name; ``plan`` is allowed.
         study: The study's name or file.
         run: The run's id.
-        settings: Where things live; handed on as ``FEDRISK_*``.
-        hospital: The hospital, for a step that runs once a hospital.
-        options: More arguments of the command.
-        emit: Called with each line that the step writes.
-        deadline: Seconds after which the step is ended; ``settings.step_deadline`` by default.
+        settings: Passed to the step as ``FEDRISK_*``.
+        hospital: The hospital, for a step that runs per hospital.
+        options: Further arguments of the command.
+        emit: Called with each line of the step's output.
+        deadline: Seconds until the step is terminated; ``settings.step_deadline`` by default.
 
     Returns:
-        How it ended; a failed step is no exception here.
+        The step's ending; a failed step raises no exception.
     """
     limit = settings.step_deadline if deadline is None else deadline
     record = StepRecord(RunFolder(settings.runs, run), name, hospital)
@@ -68,16 +64,16 @@ def launch_step(
     with record.log.open("w", encoding="utf-8") as file, process_tree() as start:
         own = step_environment(settings, hospital, owner=owner_of(name, hospital))
         process = start([*command, *options], own)
-        intime = True
+        in_time = True
         for line in _lines(process, started + limit):
             if line is None:
-                intime = False
+                in_time = False
                 break
             file.write(line + "\n")
             file.flush()
             emit(line)
             lines = [*lines[-199:], line]
-        code = process.poll() if intime else None
+        code = process.poll() if in_time else None
     if code is None:
         code, message = ExitCode.FAILED, f"step {key} did not end within {limit:g} s"
     elif code < 0 or code > SIGNALLED:
@@ -90,9 +86,9 @@ def launch_step(
 
 
 def _lines(process: subprocess.Popen[bytes], until: float) -> Iterator[str | None]:
-    """Lines that a process writes until it ends; None once where ``until`` passes before.
+    """Yield a process's output lines until it exits; a final None where ``until`` passes first.
 
-    The end of the process counts, not that of the pipe: a grandchild may keep the pipe open.
+    The exit counts, not the end of the pipe, which a grandchild may keep open.
     """
     stream, rest = process.stdout, b""
     if stream is None:

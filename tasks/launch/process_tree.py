@@ -1,4 +1,4 @@
-"""Start processes and end them with all their descendants."""
+"""Start processes and terminate them with all their descendants."""
 
 from __future__ import annotations
 
@@ -14,14 +14,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import psutil
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import psutil
 
 
-GRACE = 4.0
-"""Seconds between asking a process tree to end and ending it; Airflow itself waits 5."""
+PROCESS_GRACE = 4.0
+"""Seconds between SIGTERM and SIGKILL for a process tree; Airflow itself waits 5."""
 
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
@@ -29,10 +25,10 @@ _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
 @contextlib.contextmanager
 def process_tree() -> Iterator[Callable[[list[str], Mapping[str, str]], subprocess.Popen[bytes]]]:
-    """Give a function that starts processes; on leaving, end them with all that they started.
+    """Yield a function that starts processes; terminate them and their descendants on exit.
 
-    Orphans of the processes come back to this one (Linux), so that a grandchild in a session of
-    its own, such as a SuperNode, is found too.
+    This process is their subreaper (Linux), so that a grandchild in its own session, such as a
+    SuperNode, is found too.
     """
     import psutil
 
@@ -64,22 +60,24 @@ def process_tree() -> Iterator[Callable[[list[str], Mapping[str, str]], subproce
         )
 
 
-def end_processes(living: Callable[[], Iterable[psutil.Process]], grace: float = GRACE) -> int:
-    """End processes and whatever they start meanwhile: first asked, then forced.
+def end_processes(
+    living: Callable[[], Iterable[psutil.Process]], grace: float = PROCESS_GRACE
+) -> int:
+    """Terminate processes, and any that they start meanwhile; kill them after the grace period.
 
     Args:
-        living: Lists what still runs.
-        grace: Seconds between the two.
+        living: Lists the processes that still run.
+        grace: Seconds between SIGTERM and SIGKILL.
 
     Returns:
-        How many processes had to be ended.
+        The number of processes that had to be terminated.
     """
     import psutil
 
     deadline, asked, found = time.monotonic() + grace, set[int](), set[int]()
     while remaining := list(living()):
         forced = time.monotonic() > deadline
-        if time.monotonic() > deadline + GRACE:
+        if time.monotonic() > deadline + PROCESS_GRACE:
             break
         for process in remaining:
             with contextlib.suppress(psutil.Error):
@@ -103,16 +101,16 @@ def _libc() -> ctypes.CDLL | None:
 
 
 def become_subreaper() -> None:
-    """Let orphaned descendants become children of this process (Linux; elsewhere nothing)."""
+    """Make orphaned descendants children of this process (Linux; a no-op elsewhere)."""
     if (libc := _libc()) is not None:
         libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def end_with_parent(number: signal.Signals = signal.SIGTERM) -> None:
-    """Between fork and exec: have the new process end when its parent does (Linux).
+    """Between fork and exec: terminate the new process when its parent ends (Linux).
 
     Args:
-        number: The signal that it gets then.
+        number: The signal to send.
     """
     if (libc := _libc()) is not None:
         libc.prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
@@ -127,5 +125,5 @@ def _descendants(process: psutil.Process) -> list[psutil.Process]:
 
 
 def die_with_parent() -> None:
-    """Have this process killed when its parent ends (Linux; elsewhere nothing)."""
+    """Kill this process when its parent ends (Linux; a no-op elsewhere)."""
     end_with_parent(signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Airflow over REST, with the standard library: a deadline on every call, errors in words."""
+"""A client of Airflow's REST API on the standard library, with a deadline on every call."""
 
 from __future__ import annotations
 
@@ -13,41 +13,41 @@ from typing import Any
 from tasks.errors import ExitCode, FedriskError
 
 CALL_DEADLINE = 30.0
-TRIES = 4
+CALL_TRIES = 4
 
 
 class AirflowError(FedriskError):
-    """Airflow refused a call, or did not do in time what it was asked for."""
+    """Airflow rejected a call, or did not complete it in time."""
 
 
-class AirflowBusy(FedriskError):  # noqa: N818  (it names what happened)
+class AirflowBusy(FedriskError):  # noqa: N818  (names the state)
     """Another command uses the home's Airflow."""
 
     exit_code = ExitCode.TRANSIENT
 
 
-class NoSuchThing(AirflowError):  # noqa: N818  (HTTP's 404 in words)
-    """Airflow does not know the DAG or run."""
+class NotFound(AirflowError):  # noqa: N818  (HTTP 404)
+    """Airflow has no such object."""
 
 
-class AlreadyThere(AirflowError):  # noqa: N818  (HTTP's 409 in words)
-    """Airflow has a thing of that name."""
+class AlreadyExists(AirflowError):  # noqa: N818  (HTTP 409)
+    """Airflow already has an object of that name."""
 
 
 class Airflow:
     """One running Airflow."""
 
     def __init__(self, url: str, user: str, password: str) -> None:
-        """Name the server; nothing is called yet.
+        """Store the address and the credentials; no call is made yet.
 
         Args:
-            url: Base address, without a slash at the end.
-            user: Who signs in.
+            url: Base address without a trailing slash.
+            user: The user to sign in.
             password: The user's password.
         """
         self.url = url
         self._user, self._password, self._token = user, password, ""
-        # A proxy of the environment must not see calls to this machine.
+        # Calls to this machine must not go through a proxy of the environment.
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
     def _call(self, method: str, path: str, body: object = None) -> Any:
@@ -66,20 +66,20 @@ class Airflow:
                 return json.loads(reply.read() or b"null")
         except urllib.error.HTTPError as error:
             text = error.read().decode("utf-8", errors="replace")[:500]
-            kind = {404: NoSuchThing, 409: AlreadyThere}.get(error.code, AirflowError)
+            kind = {404: NotFound, 409: AlreadyExists}.get(error.code, AirflowError)
             raise kind(f"Airflow: {method} {path}: {error.code} {text}") from None
 
     def _get(self, path: str) -> Any:
-        return self._patiently("GET", path)
+        return self._retry("GET", path)
 
-    def _patiently(self, method: str, path: str, body: object = None, tries: int = TRIES) -> Any:
-        """A call that may be made twice; a busy server (SQLite, two cores) is asked again."""
+    def _retry(self, method: str, path: str, body: object = None, tries: int = CALL_TRIES) -> Any:
+        """Make an idempotent call and retry it where the server (SQLite, two cores) is busy."""
         for attempt in range(tries):
             try:
                 return self._call(method, path, body)
             except (OSError, AirflowError) as error:
-                lasting = isinstance(error, NoSuchThing) or " 4" in str(error)[:200]
-                if lasting or attempt == tries - 1:
+                permanent = isinstance(error, NotFound) or " 4" in str(error)[:200]
+                if permanent or attempt == tries - 1:
                     if isinstance(error, AirflowError):
                         raise
                     raise AirflowError(f"Airflow at {self.url} does not answer: {error}") from None
@@ -93,7 +93,7 @@ class Airflow:
         self._token = str(answer["access_token"])
 
     def healthy(self) -> bool:
-        """Whether the API server answers and a scheduler is at work."""
+        """Whether the API server answers and reports a healthy scheduler."""
         try:
             with self._opener.open(f"{self.url}/api/v2/monitor/health", timeout=5) as reply:
                 health = json.loads(reply.read())
@@ -102,54 +102,54 @@ class Airflow:
         return bool(health["scheduler"]["status"] == "healthy")
 
     def ensure_pool(self, name: str, slots: int, description: str) -> None:
-        """Make a pool unless it is there."""
+        """Create a pool unless it exists."""
         body = {"name": name, "slots": slots, "description": description}
-        # Looking first spares a write at a moment when the scheduler has its own.
-        with contextlib.suppress(NoSuchThing):
+        # Reading first avoids a write that would compete with the scheduler's.
+        with contextlib.suppress(NotFound):
             self._get(f"/api/v2/pools/{_quoted(name)}")
             return
-        with contextlib.suppress(AlreadyThere):
-            self._patiently("POST", "/api/v2/pools", body)
+        with contextlib.suppress(AlreadyExists):
+            self._retry("POST", "/api/v2/pools", body)
 
     def dag(self, dag: str) -> dict[str, Any] | None:
-        """What Airflow knows of a DAG; None if nothing, or if it is stale."""
+        """A DAG's details; None where Airflow has no such DAG or a stale one."""
         try:
             found: dict[str, Any] = self._get(f"/api/v2/dags/{dag}/details")
-        except NoSuchThing:
+        except NotFound:
             return None
         return None if found.get("is_stale") else found
 
     def import_errors(self) -> list[str]:
-        """Why DAG files could not be read, one text each."""
+        """The import errors of DAG files, one text each."""
         found = self._get("/api/v2/importErrors?limit=20")["import_errors"]
         return [f"{each['filename']}: {each['stack_trace']}" for each in found]
 
     def set_paused(self, dag: str, paused: bool) -> None:
-        """Pause a DAG or let it run."""
-        self._patiently("PATCH", f"/api/v2/dags/{dag}", {"is_paused": paused})
+        """Pause or unpause a DAG."""
+        self._retry("PATCH", f"/api/v2/dags/{dag}", {"is_paused": paused})
 
     def trigger(self, dag: str, run: str, conf: dict[str, Any]) -> None:
-        """Start a run, once, however often a busy server has to be asked.
+        """Start a run exactly once, also where the call has to be retried.
 
         Raises:
-            AlreadyThere: There is a run of this id.
+            AlreadyExists: There is a run of this id.
         """
-        with contextlib.suppress(NoSuchThing):
+        with contextlib.suppress(NotFound):
             self.state(dag, run)
-            raise AlreadyThere(f"Airflow has a run {run} of {dag} already.")
+            raise AlreadyExists(f"Airflow has a run {run} of {dag} already.")
         body = {"dag_run_id": run, "logical_date": None, "conf": conf}
-        # One that is there now is that of a call whose answer did not come.
-        with contextlib.suppress(AlreadyThere):
-            self._patiently("POST", f"/api/v2/dags/{dag}/dagRuns", body)
+        # A run that exists now was created by a try whose answer was lost.
+        with contextlib.suppress(AlreadyExists):
+            self._retry("POST", f"/api/v2/dags/{dag}/dagRuns", body)
 
     def resume(self, dag: str, run: str) -> bool:
-        """Let every task of a run that has not succeeded run again.
+        """Clear all tasks of a run that have not succeeded.
 
-        A run that was marked as failed has tasks that are skipped though they never had their
-        turn, so Airflow's own "only failed" would leave them out.
+        Marking a run as failed skips its tasks that have not started, so Airflow's own
+        "only failed" would leave them out.
 
         Returns:
-            Whether there was any.
+            Whether there was such a task.
         """
         open_tasks = [
             [task["task_id"], task["map_index"]] if task["map_index"] >= 0 else task["task_id"]
@@ -169,7 +169,7 @@ class Airflow:
         return True
 
     def active_runs(self, dag: str = "~") -> list[tuple[str, str]]:
-        """DAG and id of the runs that are queued or running.
+        """DAG and run ids of the queued and running runs.
 
         Args:
             dag: Only those of this DAG.
@@ -178,16 +178,16 @@ class Airflow:
         found = self._get(path)["dag_runs"]
         return [(str(each["dag_id"]), str(each["dag_run_id"])) for each in found]
 
-    def fail(self, dag: str, run: str, tries: int = TRIES) -> None:
-        """Mark a run as failed; Airflow ends its tasks.
+    def fail(self, dag: str, run: str, tries: int = CALL_TRIES) -> None:
+        """Mark a run as failed; Airflow then terminates its tasks.
 
         Args:
             dag: The run's DAG.
             run: The run's id.
-            tries: How often a busy server is asked.
+            tries: Maximum number of tries.
         """
         path = f"/api/v2/dags/{dag}/dagRuns/{_quoted(run)}"
-        self._patiently("PATCH", path, {"state": "failed"}, tries)
+        self._retry("PATCH", path, {"state": "failed"}, tries)
 
     def state(self, dag: str, run: str) -> str:
         """State of a run: queued, running, success or failed."""

@@ -1,6 +1,6 @@
-"""The embedded Airflow's folder: configuration, secrets, ports and the mark of what was read.
+"""The embedded Airflow's folder: configuration, secrets, ports and the DAGs' fingerprint.
 
-Everything is below ``<home>/airflow``; nothing of an Airflow elsewhere on the machine is used.
+Everything is below ``<home>/airflow``; other Airflow installations on the machine are ignored.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ POOLS = {"spark": (2, "steps that start a JVM: each takes about 1 GB and a core"
 
 @dataclass(frozen=True)
 class AirflowHome:
-    """Where the embedded Airflow of one home keeps what it has."""
+    """The folder of one home's embedded Airflow."""
 
     settings: Settings
 
@@ -46,7 +46,7 @@ class AirflowHome:
 
     @property
     def logs(self) -> Path:
-        """Folder of the logs of Airflow's own processes; tasks' logs are in ``logs/tasks``."""
+        """Folder of the logs of Airflow's processes; tasks' logs are in ``logs/tasks``."""
         return self.path / "logs"
 
     @property
@@ -56,14 +56,14 @@ class AirflowHome:
 
     @property
     def dags(self) -> Path:
-        """The DAG folder: the one that stands beside the package."""
+        """The DAG folder beside the package."""
         folder = CHECKOUT / "dags"
         if not (folder / "retrain.py").is_file():
             raise SettingsError(f"{folder}: no DAGs there; run fedrisk from its checkout.")
         return folder
 
     def password(self) -> str:
-        """The password of the one user, made once and readable by its owner alone."""
+        """The password of the only user, made once in a file that only its owner can read."""
         path = self.path / "password.json"
         if not path.exists():
             _write_secret(path, json.dumps({USER: secrets.token_urlsafe(12)}))
@@ -82,7 +82,7 @@ class AirflowHome:
         return found
 
     def airflow_id(self) -> str:
-        """The name by which this Airflow's pods are found."""
+        """The label value of this Airflow's pods."""
         return airflow_id(self._keys()["fernet"])
 
     def configure(self, port: int, *, schedules: bool) -> str:
@@ -90,7 +90,7 @@ class AirflowHome:
 
         Args:
             port: Port of the API server and UI.
-            schedules: Whether DAGs run on their schedules; otherwise by hand only.
+            schedules: Whether DAGs run on their schedules; otherwise only when triggered.
 
         Returns:
             The base address.
@@ -103,7 +103,7 @@ class AirflowHome:
                 "plugins_folder": str(PLUGINS),
                 "load_examples": "False",
                 "executor": EXECUTOR,
-                # Each of these is a waiting process of 130 MB, and two cores feed no more.
+                # Each is a waiting process of 130 MB, and two cores can use no more.
                 "parallelism": str(PARALLELISM),
                 "simple_auth_manager_users": f"{USER}:admin",
                 "simple_auth_manager_passwords_file": str(self.path / "password.json"),
@@ -113,7 +113,7 @@ class AirflowHome:
             },
             "database": {
                 "sql_alchemy_conn": f"sqlite:///{self.database}",
-                # Several processes write to one file: wait for a lock instead of failing.
+                # Several processes write to one file, so they wait for its lock.
                 "sql_alchemy_connect_args": "tasks.local_airflow.home.SQLITE",
                 "sql_alchemy_connect_args_async": "tasks.local_airflow.home.SQLITE",
                 "load_default_connections": "False",
@@ -128,7 +128,7 @@ class AirflowHome:
             },
             "api_auth": {"jwt_secret": keys["jwt"], "jwt_expiration_time": str(7 * 86400)},
             "scheduler": {
-                # The default of 1 s is what a chain of short steps would mostly consist of.
+                # With the default of 1 s a chain of short steps would mostly wait.
                 "scheduler_idle_sleep_time": "0.2",
                 "use_job_schedule": str(schedules),
                 "catchup_by_default": "False",
@@ -148,11 +148,11 @@ class AirflowHome:
         text = io.StringIO()
         parser.write(text)
         _write_secret(self.path / "airflow.cfg", text.getvalue())
-        early = self.path / "config" / "airflow_local_settings.py"
+        local_settings = self.path / "config" / "airflow_local_settings.py"
         if self.settings.launcher == "kubernetes":
-            write_atomically(early, PRELOAD.encode())
+            write_atomically(local_settings, PRELOAD.encode())
         else:
-            early.unlink(missing_ok=True)
+            local_settings.unlink(missing_ok=True)
         return url
 
     def environment(self) -> dict[str, str]:
@@ -166,30 +166,30 @@ class AirflowHome:
         return found | QUIET | settings_environment(self.settings)
 
     def command(self, *arguments: str) -> list[str]:
-        """A command line of Airflow."""
+        """The command line of an Airflow command."""
         return [sys.executable, "-m", "airflow", *arguments]
 
     def fingerprint(self) -> str:
-        """What the DAGs are made of: files, settings and versions (SHA-256, hex)."""
+        """Fingerprint of all that DAGs depend on: files, settings, versions (SHA-256, hex)."""
         digest = hashlib.sha256(importlib.metadata.version("apache-airflow").encode())
         digest.update(tasks.__version__.encode() + str(self.dags).encode())
         digest.update(json.dumps(settings_environment(self.settings)).encode())
         folders = [self.dags, PLUGINS, self.settings.studies, self.settings.home / "studies"]
         files = {path for folder in folders for path in folder.rglob("*.*")}
-        # The whole package, for what DAG files import of it imports more.
+        # The whole package, because modules that DAG files import import others.
         files |= set(Path(tasks.__file__).parent.rglob("*.py"))
         for path in sorted(path for path in files if path.is_file() and path.suffix != ".pyc"):
             digest.update(str(path).encode() + path.read_bytes())
         return digest.hexdigest()
 
     @property
-    def mark(self) -> Path:
-        """File with the fingerprint of what Airflow's database has read last."""
+    def dags_read(self) -> Path:
+        """File with the fingerprint of the DAGs that the database has last read."""
         return self.path / "read"
 
     @property
     def prepared(self) -> Path:
-        """File with the Airflow version that the database was made for."""
+        """File with the Airflow version of the database's schema."""
         return self.path / "prepared"
 
 
@@ -200,11 +200,11 @@ if "scheduler" in sys.argv:
     import airflow.providers.cncf.kubernetes.operators.pod
 '''
 SQLITE = {"timeout": 30}
-"""Seconds that a process waits for another's lock on the database."""
+"""Connection arguments; ``timeout``: seconds to wait for a lock on the database."""
 
 
 def free_port(preferred: int) -> int:
-    """The preferred port of this machine, or one of the next, or any free one."""
+    """A free local port: the preferred one, one of the next 19, or any."""
     for port in [*range(preferred, preferred + 20), 0]:
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

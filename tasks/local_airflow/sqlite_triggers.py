@@ -1,4 +1,4 @@
-"""What Airflow's database lacks where it is SQLite."""
+"""A change to Airflow's schema that SQLite needs: ids of triggers are never reused."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from tasks.local_airflow.api_client import AirflowError
 
 KEY = (re.compile(r"\bid INTEGER NOT NULL\b"), "id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL")
 CONSTRAINT = (re.compile(r",\s*CONSTRAINT \w+ PRIMARY KEY \(id\)"), "")
-LOCKED = 30.0
-"""Seconds that a lock on the database is waited for."""
+LOCK_TIMEOUT = 30.0
+"""Seconds to wait for a lock on the database."""
 
 
 def never_reuse_triggers(database: Path) -> None:
-    """Have each trigger of a deferred task get a number that none before had.
+    """Give each trigger of a deferred task an id that was never used before.
 
-    Airflow's triggerer knows its triggers by their numbers alone. SQLite gives the last number
-    again once its row has gone, and a trigger whose number the triggerer has not forgotten yet is
-    never started: its task waits for ever, or its pod outlives it. Other databases count on.
+    Airflow's triggerer identifies triggers by id alone. SQLite reuses the last id once its row is
+    deleted, and the triggerer never starts a trigger whose id it still remembers: the task waits
+    forever, or its pod outlives it. Other databases do not reuse ids.
 
     Args:
-        database: Airflow's SQLite database, which nobody uses yet.
+        database: Airflow's SQLite database; no process may use it yet.
 
     Raises:
-        AirflowError: Its table of triggers is none that this knows how to change.
+        AirflowError: The trigger table is not as expected.
     """
-    with contextlib.closing(sqlite3.connect(database, timeout=LOCKED)) as connection:
+    with contextlib.closing(sqlite3.connect(database, timeout=LOCK_TIMEOUT)) as connection:
         made = dict(
             connection.execute(
                 "SELECT type, sql FROM sqlite_master WHERE tbl_name = 'trigger' AND sql NOT NULL"
@@ -45,7 +45,7 @@ def never_reuse_triggers(database: Path) -> None:
                     f"{database}: the table trigger of this Airflow is not as expected; install "
                     "the Airflow that fedrisk's lock names."
                 )
-        # Other tables refer to this one by its name, which shall not follow the renaming.
+        # References of other tables must keep the name and not follow the rename.
         connection.executescript(
             "PRAGMA foreign_keys = OFF; PRAGMA legacy_alter_table = ON; BEGIN IMMEDIATE;"
             f'ALTER TABLE "trigger" RENAME TO trigger_before; {wanted};'

@@ -1,12 +1,12 @@
-"""The keeper: a small process that owns all processes of one command and outlives none of them.
+"""The supervisor: a small process that starts and terminates all processes of one command.
 
-The command (``fedrisk run``, ``fedrisk up``) starts one keeper and asks it, one JSON line a time
-on its standard input, to start processes. When that pipe closes, for whatever reason (an end, an
-error, Ctrl-C, even SIGKILL of the command), the keeper ends everything below it: on Linux orphans
-come back to it, so a process that left its session is found as well. A request with ``"last":
-true`` starts nothing yet: it is run once everything has ended, to put away what is not a process of
-this machine. The keeper's answers are JSON lines on standard output: ``{"ended": name, "code": n}``
-a process, and ``{"closed": count}`` at last.
+The command (``fedrisk run``, ``fedrisk up``) starts one supervisor and sends it requests to start
+processes, one JSON line each, on its standard input. When that pipe closes (normal exit, error,
+Ctrl-C or SIGKILL of the command), the supervisor terminates all its descendants; on Linux it is
+the subreaper, so it also finds processes that left their session. A request with ``"last": true``
+is deferred until all others have ended, to clean up outside this machine. The supervisor reports
+in JSON lines on standard output: ``{"ended": name, "code": n}`` per process and, at the end,
+``{"closed": count}``.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from typing import Any
 
 from tasks.launch.process_tree import become_subreaper, end_processes, end_with_parent
 
-GRACE = 6.0
-"""Seconds that Airflow gets to end; a running step gets ``process_tree.GRACE`` of them."""
-LAST = 40.0
-"""Seconds that each request for the end gets."""
+AIRFLOW_GRACE = 6.0
+"""Seconds for Airflow to exit; a running step has ``process_tree.PROCESS_GRACE`` of them."""
+CLEANUP_DEADLINE = 40.0
+"""Seconds for each deferred request."""
 
 
 def _start(request: dict[str, Any]) -> subprocess.Popen[bytes]:
@@ -50,16 +50,18 @@ def _say(**event: object) -> None:
         sys.stdout.write(json.dumps(event) + "\n")
         sys.stdout.flush()
     except OSError:
-        # The command is gone; what is left to do is to end the processes.
+        # The command is gone; only the processes remain to be terminated.
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123
 
 
-def _serve(running: dict[str, subprocess.Popen[bytes]], last: list[dict[str, Any]]) -> None:
-    """Start what is asked for and tell what ended, until the pipe closes.
+def _serve_requests(
+    running: dict[str, subprocess.Popen[bytes]], last: list[dict[str, Any]]
+) -> None:
+    """Start processes on request and report their ends until the pipe closes.
 
     Args:
-        running: The processes that run, by name.
-        last: Gets what shall be run at the end.
+        running: The running processes by name.
+        last: Receives the requests to run at the end.
     """
     pending = b""
     while True:
@@ -82,25 +84,25 @@ def _serve(running: dict[str, subprocess.Popen[bytes]], last: list[dict[str, Any
 
 
 def main() -> None:
-    """Keep processes until standard input closes."""
+    """Supervise processes until standard input closes."""
     import psutil
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        # The pipe says when to end; a Ctrl-C of the terminal is the command's to handle.
+        # The pipe decides when to stop; the command handles the terminal's Ctrl-C.
         signal.signal(number, signal.SIG_IGN if number != signal.SIGTERM else _interrupt)
     become_subreaper()
     me = psutil.Process()
     running, last = dict[str, subprocess.Popen[bytes]](), list[dict[str, Any]]()
     try:
-        _serve(running, last)
+        _serve_requests(running, last)
     except KeyboardInterrupt:
         pass
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        ended = end_processes(lambda: me.children(recursive=True), GRACE)
+        ended = end_processes(lambda: me.children(recursive=True), AIRFLOW_GRACE)
         for request in last:
             with contextlib.suppress(subprocess.TimeoutExpired, OSError):
-                _start(request).wait(LAST)
+                _start(request).wait(CLEANUP_DEADLINE)
         end_processes(lambda: me.children(recursive=True), 0)
         _say(closed=ended)
 

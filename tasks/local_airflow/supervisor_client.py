@@ -1,4 +1,4 @@
-"""The command's side of the keeper: start processes, hear of their end, end them all."""
+"""The command's client of its supervisor: start processes, watch them, terminate them."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from tasks.errors import FedriskError
 from tasks.launch.environment import settings_environment
 from tasks.settings import Settings
 
-CLOSING = 60.0
-"""Seconds that the keeper gets to end everything before it is killed itself."""
+SUPERVISOR_EXIT = 60.0
+"""Seconds for the supervisor to terminate everything before it is killed itself."""
 
 
-class ProcessDied(FedriskError):  # noqa: N818  (it names what happened)
-    """A process of the embedded Airflow ended though it should not have."""
+class ProcessDied(FedriskError):  # noqa: N818  (names the event)
+    """A process of the embedded Airflow ended unexpectedly."""
 
 
-class Processes:
-    """Processes that end with this one."""
+class SupervisedProcesses:
+    """Processes that are terminated when this one ends."""
 
     def __init__(self, settings: Settings) -> None:
-        """Start the keeper.
+        """Start the supervisor.
 
         Args:
-            settings: Named in the keeper's environment, so that one sees whose it is.
+            settings: Set in the supervisor's environment to identify its home.
         """
         self._logs: dict[str, Path] = {}
         self._codes: dict[str, int] = {}
-        self._keeper = subprocess.Popen(
+        self._supervisor = subprocess.Popen(
             [sys.executable, "-m", "tasks.local_airflow.supervisor"],
             env={**os.environ, **settings_environment(settings)},
             stdin=subprocess.PIPE,
@@ -45,7 +45,7 @@ class Processes:
         self._listener.start()
 
     def _listen(self) -> None:
-        for line in self._keeper.stdout or ():
+        for line in self._supervisor.stdout or ():
             event = json.loads(line)
             if "ended" in event:
                 self._codes[event["ended"]] = event["code"]
@@ -63,12 +63,12 @@ class Processes:
         """Start a process.
 
         Args:
-            name: What it is called in messages.
+            name: Its name in messages.
             command: Program and arguments.
-            environment: All of its environment.
-            log: File for its output, written anew.
+            environment: Its whole environment.
+            log: File for its output; overwritten.
             folder: Its working folder.
-            last: Start it only when all others have ended, however that came about.
+            last: Start it only after all others have ended, even where the command was killed.
         """
         self._logs[name] = log
         request = {
@@ -79,38 +79,38 @@ class Processes:
             "folder": str(folder),
             "last": last,
         }
-        pipe = self._keeper.stdin
+        pipe = self._supervisor.stdin
         try:
             if pipe is not None:
                 pipe.write(json.dumps(request).encode() + b"\n")
                 pipe.flush()
         except BrokenPipeError:
-            raise ProcessDied("the keeper of Airflow's processes has ended.") from None
+            raise ProcessDied("the supervisor of Airflow's processes has ended.") from None
 
     def done(self, name: str) -> bool:
-        """Whether a process that should end has ended well.
+        """Whether a process that should end has succeeded.
 
         Raises:
-            ProcessDied: It ended with an error; the message has its last lines.
+            ProcessDied: It failed; the message contains its last lines.
         """
         code = self._codes.get(name)
         if code:
-            raise ProcessDied(self._told(name, code))
+            raise ProcessDied(self._exit_text(name, code))
         return code is not None
 
     def check(self, *names: str) -> None:
         """Raise if one of the processes has ended.
 
         Raises:
-            ProcessDied: One has; the message has its last lines.
+            ProcessDied: One has; the message contains its last lines.
         """
-        if self._keeper.poll() is not None:
-            raise ProcessDied("the keeper of Airflow's processes has ended.")
+        if self._supervisor.poll() is not None:
+            raise ProcessDied("the supervisor of Airflow's processes has ended.")
         for name in names:
             if name in self._codes:
-                raise ProcessDied(self._told(name, self._codes[name]))
+                raise ProcessDied(self._exit_text(name, self._codes[name]))
 
-    def _told(self, name: str, code: int) -> str:
+    def _exit_text(self, name: str, code: int) -> str:
         tail = ""
         with contextlib.suppress(OSError):
             lines = self._logs[name].read_text(encoding="utf-8", errors="replace").splitlines()
@@ -118,22 +118,22 @@ class Processes:
         return f"{name} ended with code {code}; its log is {self._logs[name]}:\n{tail}"
 
     def close(self) -> None:
-        """End all processes and wait until they have."""
-        if self._keeper.stdin is not None:
+        """Terminate all processes and wait for their end."""
+        if self._supervisor.stdin is not None:
             with contextlib.suppress(OSError):
-                self._keeper.stdin.close()
+                self._supervisor.stdin.close()
         try:
-            self._keeper.wait(CLOSING)
+            self._supervisor.wait(SUPERVISOR_EXIT)
         except subprocess.TimeoutExpired:
-            self._keeper.kill()
-            self._keeper.wait()
+            self._supervisor.kill()
+            self._supervisor.wait()
         self._listener.join(1)
 
 
 @contextlib.contextmanager
-def kept_processes(settings: Settings) -> Iterator[Processes]:
-    """Processes that have ended when the block is left."""
-    processes = Processes(settings)
+def supervised_processes(settings: Settings) -> Iterator[SupervisedProcesses]:
+    """Provide a supervisor whose processes end with the block."""
+    processes = SupervisedProcesses(settings)
     try:
         yield processes
     finally:

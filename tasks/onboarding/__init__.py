@@ -1,1 +1,1 @@
-"""How a hospital comes into a standing federation: the kit that it gets, and what is checked."""
+"""How a hospital joins a standing federation: its start-up kit and the checks."""

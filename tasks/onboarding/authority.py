@@ -1,8 +1,8 @@
 """The consortium's side: the certificate authority and the SuperLink's certificate.
 
-``FOLDER/ca.crt``, ``tls.crt`` and ``tls.key`` are what the SuperLink is given (FEDRISK_IDENTITY).
-``FOLDER/authority/ca.key`` signs renewals; it is never given to any process and is best kept off
-line. Hospitals hold ``ca.crt`` alone, so a renewal changes nothing for them.
+``FOLDER/ca.crt``, ``tls.crt`` and ``tls.key`` are for the SuperLink (FEDRISK_IDENTITY).
+``FOLDER/authority/ca.key`` signs renewals; no process gets it, and it is best kept offline.
+Hospitals have ``ca.crt`` only, so a renewal does not affect them.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ _NAME = re.compile(
 
 
 def server_names(namespace: str, further: tuple[str, ...]) -> tuple[str, ...]:
-    """The names of the SuperLink's certificate (docs/deployment.md), and those given.
+    """The names of the SuperLink's certificate (docs/deployment.md), with further ones.
 
     Args:
-        namespace: Of the pods.
-        further: DNS names and IP addresses at which hospitals reach it.
+        namespace: Namespace of the pods.
+        further: DNS names and IP addresses at which hospitals reach the SuperLink.
 
     Raises:
-        SettingsError: One is neither a DNS name nor an IP address.
+        SettingsError: A name is neither a DNS name nor an IP address.
     """
     for name in further:
         if not (_is_address(name) or (len(name) < 254 and _NAME.fullmatch(name))):
             raise SettingsError(
-                f"--names {name}: neither a DNS name in small letters nor an IP address. A port "
-                "does not belong to it."
+                f"--names {name}: neither a DNS name in lower case nor an IP address. Leave out "
+                "the port."
             )
     own = ("", f".{namespace}", f".{namespace}.svc", f".{namespace}.svc.cluster.local")
     return tuple(
@@ -60,17 +60,17 @@ def server_names(namespace: str, further: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def init(out: Path, names: tuple[str, ...]) -> bool:
-    """Make the authority and the SuperLink's certificate, unless they are there.
+    """Create the authority and the SuperLink's certificate, unless they exist.
 
     Args:
         out: The folder.
         names: All names of the certificate (``server_names``).
 
     Returns:
-        Whether they were made; False where they were there with these names already.
+        Whether they were created; False where they exist with these names.
 
     Raises:
-        SettingsError: The folder holds something else, or a certificate with other names.
+        SettingsError: The folder contains other files, or a certificate with other names.
     """
     from cryptography.hazmat.primitives.serialization import Encoding
 
@@ -81,7 +81,7 @@ def init(out: Path, names: tuple[str, ...]) -> bool:
         if held == set(names):
             return False
         raise SettingsError(
-            f"--out {out}: there is a federation with other names (missing: "
+            f"--out {out}: contains a federation with other names (missing: "
             f"{', '.join(sorted(set(names) - held)) or 'none'}; further: "
             f"{', '.join(sorted(held - set(names))) or 'none'}). To change the names under the "
             "same authority: fedrisk federation renew."
@@ -99,20 +99,19 @@ def init(out: Path, names: tuple[str, ...]) -> bool:
 
 
 def renew(folder: Path, further: tuple[str, ...] = ()) -> datetime:
-    """Sign the SuperLink's certificate anew under the same authority.
+    """Renew the SuperLink's certificate under the same authority.
 
-    The key stays, so that one file is replaced at one stroke; where ``tls.key`` was taken away, a
-    new one is made.
+    The key stays, so that one file is replaced atomically; a missing ``tls.key`` is created.
 
     Args:
         folder: The federation's folder.
-        further: Names to add to those that the certificate has.
+        further: Names to add to those of the certificate.
 
     Returns:
-        When the new certificate ends.
+        The new certificate's expiry.
 
     Raises:
-        SettingsError: The folder lacks the authority, or a file of it is not sound.
+        SettingsError: The folder lacks the authority, or one of its files is not valid.
     """
     from cryptography.hazmat.primitives.serialization import Encoding
 
@@ -121,10 +120,10 @@ def renew(folder: Path, further: tuple[str, ...] = ()) -> datetime:
     authority = read_certificate(folder / "ca.crt")
     authority_key = _read_key(folder / AUTHORITY_KEY)
     if authority_key.public_key() != authority.public_key():
-        raise SettingsError(f"{folder / AUTHORITY_KEY}: is not the key of {folder / 'ca.crt'}.")
+        raise SettingsError(f"{folder / AUTHORITY_KEY}: not the key of {folder / 'ca.crt'}.")
     if authority.not_valid_after_utc < datetime.now(UTC) + timedelta(days=1):
         raise SettingsError(
-            f"{folder / 'ca.crt'}: the authority ends {authority.not_valid_after_utc:%Y-%m-%d}. "
+            f"{folder / 'ca.crt'}: the authority expires {authority.not_valid_after_utc:%Y-%m-%d}. "
             "Make a new federation folder; every hospital needs its new ca.crt."
         )
     names = certificates.names_of(read_certificate(folder / "tls.crt"))
@@ -151,23 +150,22 @@ def read_certificate(path: Path) -> x509.Certificate:
     except OSError as error:
         raise SettingsError(f"{path}: cannot be read ({error.strerror}).") from None
     except ValueError:
-        raise SettingsError(f"{path}: is no certificate in PEM form.") from None
+        raise SettingsError(f"{path}: not a certificate in PEM form.") from None
 
 
 def authority_text(path: Path) -> str:
-    """The certificate of an authority, in PEM form and with nothing else that its file may hold.
+    """The certificate of an authority in PEM form, without other contents of its file.
 
     Raises:
-        SettingsError: There is none, or it is a certificate that another authority has signed.
+        SettingsError: There is none, or another authority has signed it.
     """
     from cryptography.hazmat.primitives.serialization import Encoding
 
     certificate = read_certificate(path)
     if certificate.issuer != certificate.subject:
         raise SettingsError(
-            f"{path}: is not the authority's certificate but one that "
-            f"{certificate.issuer.rfc4514_string()} has signed. Give ca.crt, as `fedrisk "
-            "federation init` makes it."
+            f"{path}: not the authority's certificate but one signed by "
+            f"{certificate.issuer.rfc4514_string()}. Give the ca.crt of `fedrisk federation init`."
         )
     return certificate.public_bytes(Encoding.PEM).decode("ascii")
 
@@ -181,9 +179,9 @@ def _read_key(path: Path) -> ec.EllipticCurvePrivateKey:
     except OSError as error:
         raise SettingsError(f"{path}: cannot be read ({error.strerror}).") from None
     except (ValueError, TypeError):
-        raise SettingsError(f"{path}: is no private key in PEM form without password.") from None
+        raise SettingsError(f"{path}: not a private key in PEM form without password.") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise SettingsError(f"{path}: is no elliptic-curve key.")
+        raise SettingsError(f"{path}: not an elliptic-curve key.")
     return key
 
 

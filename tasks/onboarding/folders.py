@@ -1,4 +1,4 @@
-"""Folders that are there whole or not at all."""
+"""Folders that are created atomically."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from tasks.errors import SettingsError
 
 @contextlib.contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
-    """Make a folder beside its place, and move it there once it is filled.
+    """Create a folder under a temporary name and rename it once the block has filled it.
 
     Args:
-        out: The folder that shall be; it may be there if it is empty.
+        out: The folder to create; may exist if it is empty.
 
     Yields:
-        The folder to fill, for its owner's eyes only.
+        The temporary folder, accessible to its owner only.
 
     Raises:
-        SettingsError: There is something at ``out``, or it cannot be written.
+        SettingsError: ``out`` is a file or not empty, or it cannot be written.
     """
     if out.is_dir() and any(out.iterdir()):
         raise SettingsError(f"--out {out}: the folder is not empty. Name a new one, or empty it.")

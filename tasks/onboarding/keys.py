@@ -1,7 +1,7 @@
-"""Hospitals' names and keys, and the folder of those that may join (FEDRISK_REGISTERED).
+"""Hospitals' names and keys, and the folder of registered keys (FEDRISK_REGISTERED).
 
-The standing SuperLink looks at the folder every second: a key that appears may join, one that goes
-may not, and nothing is restarted.
+The standing SuperLink reads the folder every second: a key that is added may join, one that is
+removed may not, and nothing is restarted.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric import ec
 
 NAME = re.compile(r"[a-z]([a-z0-9-]{0,33}[a-z0-9])?")
-TAKEN = frozenset({"admin", "consortium", "pool"})
-"""The owners that are no hospital, and the store's administrator: each is a key of the store."""
-WORDS = frozenset({"n", "y", "no", "on", "off", "yes", "true", "false", "null"})
-"""What some readers of YAML take for no text; names stand in many such files."""
+RESERVED_NAMES = frozenset({"admin", "consortium", "pool"})
+"""Names of the store's other keys: owners that are no hospital, and the administrator."""
+YAML_WORDS = frozenset({"n", "y", "no", "on", "off", "yes", "true", "false", "null"})
+"""Words that some YAML parsers do not read as text; names occur in many YAML files."""
 CURVES = {"secp256r1": "nistp256", "secp384r1": "nistp384", "secp521r1": "nistp521"}
-"""What Flower takes of a node and OpenSSH can write."""
+"""The curves that Flower accepts for nodes and OpenSSH supports."""
 
 
 def check_name(name: str) -> None:
-    """Refuse a name that is no DNS label of at most 35 characters, or another owner's.
+    """Check that a name is a DNS label of at most 35 characters and not reserved.
 
     Raises:
-        SettingsError: It is.
+        SettingsError: It is not valid.
     """
-    if not NAME.fullmatch(name) or name in TAKEN | WORDS:
+    if not NAME.fullmatch(name) or name in RESERVED_NAMES | YAML_WORDS:
         raise SettingsError(
-            f"hospital {name!r}: expected small letters, digits and '-', a letter first and no '-' "
-            "last, 35 characters at most (it names pods and a bucket), and none of "
-            f"{', '.join(sorted(TAKEN))}; nor a word that YAML takes for a truth value."
+            f"hospital {name!r}: expected lower-case letters, digits and '-', a letter first and "
+            "no '-' last, 35 characters at most (it names pods and a bucket), and none of "
+            f"{', '.join(sorted(RESERVED_NAMES))}; nor a word that YAML reads as a truth value."
         )
 
 
@@ -45,13 +45,13 @@ def read_public_key(path: Path) -> str:
     """Read a hospital's public key.
 
     Args:
-        path: In OpenSSH's form (``node.pub``) or PEM.
+        path: The key in OpenSSH's format (``node.pub``) or PEM.
 
     Returns:
-        In OpenSSH's form, without comment and line break.
+        The key in OpenSSH's format, without comment and line break.
 
     Raises:
-        SettingsError: There is none, it is a private key, or not of a curve that Flower takes.
+        SettingsError: There is none, it is private, or its curve is not one that Flower accepts.
     """
     try:
         content = path.read_bytes()
@@ -61,11 +61,11 @@ def read_public_key(path: Path) -> str:
 
 
 def parse_public_key(content: bytes, where: str) -> str:
-    """See ``read_public_key``.
+    """Parse a public key; see ``read_public_key``.
 
     Args:
         content: The key.
-        where: The message's first words.
+        where: Prefix of error messages.
     """
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives import serialization
@@ -74,7 +74,7 @@ def parse_public_key(content: bytes, where: str) -> str:
     if b"PRIVATE KEY" in content:
         raise SettingsError(
             f"{where}: is a private key, which must not leave the hospital. Send node.pub; make a "
-            "new pair if this file has been sent already."
+            "new pair if this file has already been sent."
         )
     lines = [line for line in content.strip().splitlines() if line.strip()]
     pem = content.lstrip().startswith(b"-----BEGIN")
@@ -88,19 +88,19 @@ def parse_public_key(content: bytes, where: str) -> str:
         )
     except (ValueError, UnsupportedAlgorithm):
         raise SettingsError(
-            f"{where}: is no public key. Expected one line `ecdsa-sha2-nistp384 AAAA...`, as "
-            "`ssh-keygen -t ecdsa -b 384 -f node.key -N ''` leaves it in node.key.pub."
+            f"{where}: not a public key. Expected one line `ecdsa-sha2-nistp384 AAAA...`, as "
+            "`ssh-keygen -t ecdsa -b 384 -f node.key -N ''` writes it to node.key.pub."
         ) from None
     if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name not in CURVES:
         raise SettingsError(
-            f"{where}: is a key of another kind. Flower takes ECDSA keys on NIST's curves: make "
-            "one with `ssh-keygen -t ecdsa -b 384 -f node.key -N ''`."
+            f"{where}: unsupported key type. Flower accepts ECDSA keys on NIST's curves: make one "
+            "with `ssh-keygen -t ecdsa -b 384 -f node.key -N ''`."
         )
     return public_text(key)
 
 
 def public_text(key: ec.EllipticCurvePublicKey) -> str:
-    """A public key in OpenSSH's form."""
+    """A public key in OpenSSH's format."""
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
     return key.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode("ascii")
@@ -110,7 +110,7 @@ def read_private_key(path: Path) -> ec.EllipticCurvePrivateKey:
     """Read a hospital's own key, as the SuperNode does.
 
     Raises:
-        SettingsError: There is none that a SuperNode can use.
+        SettingsError: There is no key that a SuperNode can use.
     """
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -122,11 +122,11 @@ def read_private_key(path: Path) -> ec.EllipticCurvePrivateKey:
         raise SettingsError(f"{path}: cannot be read ({error.strerror}).") from None
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise SettingsError(
-            f"{path}: is no private key in OpenSSH's form without password. Make one with "
+            f"{path}: not a private key in OpenSSH's format without password. Make one with "
             "`ssh-keygen -t ecdsa -b 384 -f node.key -N ''` and send the consortium the .pub."
         ) from None
     if not isinstance(key, ec.EllipticCurvePrivateKey) or key.curve.name not in CURVES:
-        raise SettingsError(f"{path}: is no ECDSA key on one of NIST's curves.")
+        raise SettingsError(f"{path}: not an ECDSA key on one of NIST's curves.")
     return key
 
 
@@ -134,14 +134,14 @@ def fingerprint(public: str) -> str:
     """A public key's fingerprint, as ``ssh-keygen -l`` prints it.
 
     Args:
-        public: In OpenSSH's form.
+        public: The key in OpenSSH's format.
     """
     digest = hashlib.sha256(base64.b64decode(public.split()[1])).digest()
     return f"SHA256:{base64.b64encode(digest).decode().rstrip('=')}"
 
 
 def registered_keys(folder: Path) -> dict[str, str]:
-    """The registered hospitals' keys by name; those of files that are no key are left out.
+    """The registered hospitals' keys by name; files without a valid key are skipped.
 
     Args:
         folder: FEDRISK_REGISTERED.
@@ -181,15 +181,15 @@ def check_new(folder: Path, name: str, public: str | None) -> None:
 
 
 def register(folder: Path, name: str, public: str) -> Path:
-    """Let a hospital's key join.
+    """Register a hospital's key.
 
     Args:
-        folder: FEDRISK_REGISTERED; made if absent.
-        name: The hospital's.
-        public: Its key in OpenSSH's form.
+        folder: FEDRISK_REGISTERED; created if absent.
+        name: The hospital's name.
+        public: Its key in OpenSSH's format.
 
     Raises:
-        SettingsError: It is registered, the key is another's, or the folder cannot be written.
+        SettingsError: The name or key is registered, or the folder cannot be written.
     """
     check_new(folder, name, public)
     path = folder / f"{name}.pub"
@@ -201,11 +201,11 @@ def register(folder: Path, name: str, public: str) -> Path:
 
 
 def unregister(folder: Path, name: str) -> None:
-    """Take a hospital's key away.
+    """Remove a hospital's key.
 
     Args:
         folder: FEDRISK_REGISTERED.
-        name: The hospital's.
+        name: The hospital's name.
 
     Raises:
         SettingsError: It is not registered.

@@ -1,4 +1,4 @@
-"""Make a hospital's start-up kit, and let its key join."""
+"""Make a hospital's start-up kit and register its key."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tasks.onboarding.keys import check_new, parse_public_key, read_public_key, 
 from tasks.onboarding.kit_files import KitFacts
 
 SHARED = ("AWS_ENDPOINT_URL", "AWS_REGION", "AWS_ALLOW_HTTP")
-"""Settings of the store that are no secret."""
+"""Settings of the store that are not secret."""
 
 
 def add_hospital(
@@ -33,22 +33,22 @@ def add_hospital(
     """Make the kit's folder and register the hospital; both or neither.
 
     Args:
-        name: The hospital's.
+        name: The hospital's name.
         superlink: ``host:port`` at which the hospital reaches the SuperLink.
         out: The kit's folder; new or empty.
         registered: FEDRISK_REGISTERED.
         authority: The consortium's ``ca.crt``.
         lake: Root of the hospital's lake; ``{hospital}`` stands for its name.
         image: The image of a SuperNode.
-        public_key: The hospital's own; None to make a pair.
-        environment: Variables, of which the store's address and region are passed on.
+        public_key: The hospital's own public key; None to make a pair.
+        environment: Variables; the store's address and region go into the kit.
         credentials: The ``AWS_*`` key of the hospital's store.
 
     Returns:
         The hospital's public key.
 
     Raises:
-        SettingsError: An argument is not sound, or the hospital or its key is registered.
+        SettingsError: An argument is not valid, or the hospital or its key is registered.
     """
     from tasks.federation.deployment.certificates import make_node_key, write_private
 

@@ -16,22 +16,22 @@ from ruamel.yaml.scalarstring import LiteralScalarString
 from tasks.errors import SettingsError
 
 IMAGE = re.compile(r"(?:(?P<registry>\S+)/)?fedrisk-federation:(?P<tag>[A-Za-z0-9_][\w.-]{0,127})")
-"""What the chart makes of its values ``images.registry`` and ``images.tag``."""
+"""The image name that the chart builds of ``images.registry`` and ``images.tag``."""
 
 
 @dataclass(frozen=True)
 class KitFacts:
-    """What a kit says.
+    """The contents of a kit.
 
     Attributes:
-        name: The hospital's.
+        name: The hospital's name.
         superlink: ``host:port`` of the SuperLink.
-        public: The hospital's public key in OpenSSH's form.
+        public: The hospital's public key in OpenSSH's format.
         authority: The certificate authority's certificate, PEM.
         image: The image of a SuperNode.
         lake: Root of the hospital's lake; ``{hospital}`` stands for its name.
         private: The private key, OpenSSH's PEM; empty where the hospital has its own.
-        settings: ``AWS_*`` that are no secret: endpoint, region.
+        settings: ``AWS_*`` that are not secret: endpoint, region.
         credentials: ``AWS_*`` of the hospital's own key.
     """
 
@@ -61,13 +61,13 @@ def image_values(image: str) -> dict[str, str]:
         image: ``[registry/]fedrisk-federation:TAG``.
 
     Raises:
-        SettingsError: It has another name or no fixed tag, so no chart could start it.
+        SettingsError: The chart cannot use it: another name or no fixed tag.
     """
     found = IMAGE.fullmatch(image)
     if found is None or found["tag"] == "latest":
         raise SettingsError(
             f"the image of a SuperNode is {image!r}: expected [REGISTRY/]fedrisk-federation:TAG "
-            "with a tag that stays, as `make images` gives it. Set FEDRISK_IMAGES to "
+            "with a fixed tag, as `make images` sets it. Set FEDRISK_IMAGES to "
             "'REGISTRY/fedrisk-{image}:TAG'."
         )
     registry = {"registry": found["registry"]} if found["registry"] else {}
@@ -78,9 +78,9 @@ def values(facts: KitFacts) -> str:
     """Values of the chart for the hospital's own cluster.
 
     Raises:
-        SettingsError: The image is none that the chart could start.
+        SettingsError: The chart cannot use the image.
     """
-    # The chart takes a template alone, so that no two hospitals share a bucket.
+    # The chart accepts only a template, so that hospitals cannot share a bucket.
     template = facts.lake.startswith("s3a://") and "{hospital}" in facts.lake
     store = {"lake": facts.lake} if template else {}
     if endpoint := facts.settings.get("AWS_ENDPOINT_URL"):
@@ -90,7 +90,7 @@ def values(facts: KitFacts) -> str:
     hospital = {
         "publicKey": facts.public,
         "supernode": {"enabled": True},
-        # None, until the hospital says otherwise: an upgrade without its own file approves none.
+        # No study is approved by default: an upgrade without the hospital's file approves none.
         "approved": "studies: []\n",
     }
     tree = {
@@ -108,9 +108,9 @@ def values(facts: KitFacts) -> str:
 
 
 def network_values(facts: KitFacts) -> str:
-    """Values of the chart that say which addresses the SuperNode may reach.
+    """Values of the chart with the addresses that the SuperNode may reach.
 
-    Network policies name addresses, not hosts, and a name's addresses are the hospital's to know:
+    Network policies take addresses, not host names, and only the hospital can resolve its names:
     they are filled in here only where the kit was given addresses.
     """
     endpoint = urlsplit(facts.settings.get("AWS_ENDPOINT_URL", "https://s3.amazonaws.com"))
@@ -125,7 +125,7 @@ def network_values(facts: KitFacts) -> str:
         if superlink
         else _commented(
             _yaml({"networkPolicy": {"superlink": {"cidrs": ["198.51.100.10/32"]}}}),
-            f"The addresses of {facts.superlink}: put them in and take the # away.",
+            f"The addresses of {facts.superlink}: fill them in and remove the #.",
         )
     )
     text += (
@@ -142,7 +142,7 @@ def network_values(facts: KitFacts) -> str:
 
 
 def _block(host: str) -> str:
-    """An address as a block of its own; empty for a name."""
+    """An address as a CIDR block; empty for a host name."""
     try:
         address = ip_address(host)
     except ValueError:
@@ -155,12 +155,12 @@ def _commented(text: str, why: str) -> str:
 
 
 def registered_values(name: str, public: str) -> str:
-    """Values to add on the consortium's side."""
+    """Values to add to the consortium's release."""
     return _yaml(
         {"hospitals": {name: {"publicKey": public}}},
         f"For the consortium's release of the chart: lets {name} join. Where the SuperLink admits "
         "known addresses only\n(networkPolicy.superlink.from, "
-        "superlink.service.loadBalancerSourceRanges), the hospital's go there too.",
+        "superlink.service.loadBalancerSourceRanges), add the hospital's there.",
     )
 
 
@@ -173,7 +173,7 @@ def compose(facts: KitFacts) -> str:
             *("python", "-m", "tasks.federation.standing", "supernode"),
             *("--hospital", facts.name),
         ],
-        # Whoever owns node.key, which only its owner may read.
+        # The owner of node.key, who alone may read it.
         "user": "${FEDRISK_USER:-1000:1000}",
         "read_only": True,
         "cap_drop": ["ALL"],
@@ -202,8 +202,8 @@ def compose(facts: KitFacts) -> str:
 def _file(name: str, target: str) -> dict[str, Any]:
     """A file of the kit in the container.
 
-    Docker would make a folder, root's own, of one that is not there yet, as ``node.key`` before the
-    hospital has put it in its place.
+    Docker would create a missing source, such as ``node.key`` before the hospital has copied it, as
+    a folder of root's.
     """
     return {
         "type": "bind",
@@ -215,12 +215,12 @@ def _file(name: str, target: str) -> dict[str, Any]:
 
 
 def environment(variables: Mapping[str, str]) -> str:
-    """A file of variables, one a line."""
+    """A file of variables, one per line."""
     return "".join(f"{name}={value}\n" for name, value in variables.items())
 
 
 def settings(facts: KitFacts) -> dict[str, str]:
-    """The settings of the hospital's SuperNode, none of them secret."""
+    """The settings of the hospital's SuperNode; none is secret."""
     return {
         "FEDRISK_FEDERATION": "standing",
         "FEDRISK_SUPERLINK": facts.superlink,
@@ -233,21 +233,21 @@ APPROVED = """\
 # Which studies may use this hospital's rows. The hospital alone edits this file; its SuperNode
 # reads it for every run. A study that is not named is refused.
 #   studies:
-#     - name: stroke                  # whatever the study of that name says
-#     - name: heart                   # these terms only; once they change, it is refused
-#       digest: sha256:...            # fedrisk hospital check --study heart.yaml tells it
+#     - name: stroke                  # any terms
+#     - name: heart                   # these terms only; the study is refused once they change
+#       digest: sha256:...            # as printed by fedrisk hospital check --study heart.yaml
 studies: []
 """
 
 CHECK = """\
 #!/bin/sh
-# Says in plain words what this hospital still lacks. Arguments: --study FILE --source FILE --json
+# Lists what this hospital still lacks. Arguments: --study FILE --source FILE --json
 set -eu
 kit=$(cd "$(dirname "$0")" && pwd)
 if command -v fedrisk >/dev/null 2>&1; then
     exec fedrisk hospital check --kit "$kit" "$@"
 fi
-# Files named by --study and --source must lie in the kit's folder, named from there.
+# Files given with --study and --source must be in the kit's folder, with paths relative to it.
 exec docker run --rm --network host --user "$(id -u):$(id -g)" --volume "$kit:/kit:ro" \\
     --workdir /kit --tmpfs /tmp --env FEDRISK_HOME=/tmp/fedrisk \\
     "${{FEDRISK_IMAGE:-{image}}}" fedrisk hospital check --kit /kit "$@"
@@ -255,15 +255,15 @@ exec docker run --rm --network host --user "$(id -u):$(id -g)" --volume "$kit:/k
 
 
 def readme(facts: KitFacts) -> str:
-    """What the hospital is told."""
+    """The kit's README."""
     own = (
-        "`node.key` is this hospital's identity. Whoever has it can pose as the hospital: keep it "
-        "here, and tell the consortium if it is lost."
+        "`node.key` is this hospital's identity. Anyone who has it can impersonate the hospital: "
+        "keep it here, and inform the consortium if it is lost."
         if facts.private
-        else "Put the private key that belongs to `node.pub` here as `node.key` (mode 600). It has "
-        "never left the hospital, and need not."
+        else "Put the private key that belongs to `node.pub` here as `node.key` (mode 600). It "
+        "never has to leave the hospital."
     )
-    # Process substitution: a key on the command line is seen by everybody on the machine.
+    # Process substitution: every user of the machine can see a key on the command line.
     keys = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
     secret_how = (
         ". ./credentials.env\nkubectl -n fedrisk create secret generic \\\n"
@@ -274,21 +274,21 @@ def readme(facts: KitFacts) -> str:
 # Start-up kit of {facts.name}
 
 With this folder {facts.name} joins the federation at `{facts.superlink}`. The SuperNode reads the
-hospital's table in the hospital's own store, trains, and sends model updates and counts. Only this
-hospital opens the connection; nothing connects to it.
+hospital's table in the hospital's own store, trains, and sends model updates and counts. The
+connection is opened from this side; the SuperNode accepts no connections.
 
 The steps before training (from the raw table to features, `docs/steps.md`) run where the consortium
-agreed to run them, with the key of this hospital's store: whoever has that key can read its rows.
+agreed to run them, with the key of this hospital's store: anyone with that key can read its rows.
 
 1. {own}
 2. `credentials.env`: the key of this hospital's own store, `AWS_ACCESS_KEY_ID=...` and
-   `AWS_SECRET_ACCESS_KEY=...`, one a line (mode 600). `hospital.env` has address and lake.
-3. `approved.yaml`: name the studies whose federated model may be trained on the hospital's rows.
-   It names none yet.
+   `AWS_SECRET_ACCESS_KEY=...`, one per line (mode 600). `hospital.env` has address and lake.
+3. `approved.yaml`: list the studies whose federated model may be trained on the hospital's rows.
+   It lists none yet.
 4. Check: `./check.sh`, and with a study and the hospital's table
-   `./check.sh --study stroke.yaml --source table.csv`. It says what is missing and what to do.
+   `./check.sh --study stroke.yaml --source table.csv`. It lists what is missing and what to do.
 5. Start the SuperNode, in a cluster (bash, in this folder, with fedrisk's chart as `$CHART`; first
-   say in `network.values.yaml` which addresses the SuperLink and the store have)
+   fill in the addresses of the SuperLink and the store in `network.values.yaml`)
 
 ```
 kubectl create namespace fedrisk
@@ -299,14 +299,14 @@ helm upgrade --install fedrisk "$CHART" -n fedrisk -f values.yaml -f network.val
 
    or with Docker: `FEDRISK_USER=$(id -u):$(id -g) docker compose up -d --wait`.
 
-Outgoing TCP to `{facts.superlink}` and to the hospital's own store is all that it needs. The clock
-should be right within 5 s (NTP): the SuperLink refuses a signature from further ahead, and one that
-is minutes old. It re-joins by itself after a restart of either side.
+It only needs outgoing TCP to `{facts.superlink}` and to the hospital's own store. The clock must
+be right within 5 s (NTP): the SuperLink refuses a signature from further in the future, and one
+that is minutes old. The SuperNode rejoins by itself after a restart of either side.
 
 | file | what | secret |
 | --- | --- | --- |
 | `node.key`, `node.pub` | identity | `node.key` |
-| `ca.crt` | whom to believe that it is the SuperLink | no |
+| `ca.crt` | authority that signs the SuperLink's certificate | no |
 | `hospital.env`, `credentials.env` | settings; key of the store | `credentials.env` |
 | `values.yaml`, `network.values.yaml` | for Kubernetes | no |
 | `compose.yaml` | for Docker Compose | no |

@@ -18,7 +18,7 @@ from tasks.model.artifact import RiskModel
 from tasks.registry.comparable import differences, source_kind
 from tasks.run.step import Context, Result
 from tasks.telemetry.sync import describe
-from tasks.telemetry.tracking import answering, client, open_run
+from tasks.telemetry.tracking import client, mlflow_errors, open_run
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -48,7 +48,7 @@ def champion(context: Context) -> Result:
     """
     connected = client(context.settings)
     identifier = open_run(connected, context.plan, context.settings)
-    with answering(context.settings, f"look up the champion of {context.study.name}"):
+    with mlflow_errors(context.settings, f"look up the champion of {context.study.name}"):
         describe(connected, identifier, context.plan)
         version = aliased(connected, registered_name(context.study.name), CHAMPION)
         figures: dict[str, Any] = {"mlflow_run": identifier}

@@ -22,7 +22,7 @@ from tasks.registry.versions import crown, register
 from tasks.run.step import Context, Result
 from tasks.telemetry.database import TrackingError
 from tasks.telemetry.sync import log_metrics, sync
-from tasks.telemetry.tracking import answering, client, locked
+from tasks.telemetry.tracking import client, locked, mlflow_errors
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -72,7 +72,7 @@ def _log_failure(context: Context, gates: list[Gate]) -> None:
     """Log the verdict; a server that is down does not hide it."""
     try:
         identifier = sync(context.run, context.settings, finished=True)
-        with answering(context.settings, "log the gates"):
+        with mlflow_errors(context.settings, "log the gates"):
             _log_gates(client(context.settings), identifier, context, gates)
     except TrackingError as error:
         log.warning("the failed gates could not be logged: %s", error)
@@ -102,7 +102,7 @@ def _registered(context: Context, gates: list[Gate]) -> tuple[dict[str, Any], li
     text = f"Federated model of {', '.join(context.plan.hospitals)}, run {run}. " + " ".join(
         gate.detail for gate in gates
     )
-    with locked(settings), answering(settings, f"register {name}"):
+    with locked(settings), mlflow_errors(settings, f"register {name}"):
         _log_gates(connected, identifier, context, gates)
         file = context.run.path / trained.files["model"]
         uri = log_model(connected, identifier, run, study, file)

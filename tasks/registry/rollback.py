@@ -1,15 +1,15 @@
-"""Go back to the champion before the present one: no training, two aliases change places."""
+"""Roll back to the previous champion: the two aliases are swapped, nothing is trained."""
 
 from __future__ import annotations
 
 from tasks.errors import SettingsError
 from tasks.registry.champion import CHAMPION, PREVIOUS, aliased, registered_name
 from tasks.settings import Settings
-from tasks.telemetry.tracking import answering, client, locked
+from tasks.telemetry.tracking import client, locked, mlflow_errors
 
 
 def rollback(study: str, settings: Settings) -> tuple[int, int]:
-    """Let champion and previous champion change places.
+    """Swap champion and previous champion.
 
     Args:
         study: The study's name.
@@ -23,7 +23,7 @@ def rollback(study: str, settings: Settings) -> tuple[int, int]:
         TrackingError: MLflow does not answer.
     """
     connected, name = client(settings), registered_name(study)
-    with locked(settings), answering(settings, f"roll {name} back"):
+    with locked(settings), mlflow_errors(settings, f"roll {name} back"):
         now, before = (aliased(connected, name, alias) for alias in (CHAMPION, PREVIOUS))
         if now is None or before is None:
             lacks = CHAMPION if now is None else PREVIOUS

@@ -1,4 +1,4 @@
-"""The typed study: what one YAML file says. Light: standard library, pydantic and a YAML reader."""
+"""The typed study: the model of one YAML file, on the standard library, pydantic and ruamel."""
 
 from tasks.study.base import canonical
 from tasks.study.columns import Column, Feature, Target

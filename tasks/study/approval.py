@@ -1,8 +1,8 @@
-"""Which studies a hospital has approved: its own file, and what it says of a study.
+"""A hospital's file of approved studies, and whether it allows a study.
 
-The consortium runs studies; a hospital decides which of them may use its rows. An approval is by
-name, and by the digest of the study's terms where the hospital wants to be asked again once they
-change. The hospital's own processes read the file, so that nobody else can widen it.
+The consortium runs studies; a hospital decides which of them may use its rows. An approval names a
+study and, where the hospital wants to decide again when they change, the digest of its terms. Only
+the hospital's own processes read the file, so that no one else can extend it.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ NO_TERMS: dict[str, Any] = {
     "compute": True,
     "federation": {"deadlines": True, "executor": True},
 }
-"""Keys that are no terms: words, when it runs, who else takes part, how it is kept going.
+"""Keys that are not terms: descriptions, schedule, other hospitals, operation.
 
-What is left is what a hospital agrees to: columns, target, pooling, split, model, training, the
-least group that leaves it. A key that fedrisk adds one day is a term unless it is put here.
+A hospital agrees to all others: columns, target, pooling, split, model, training, the smallest
+group that leaves it. A key that fedrisk adds later is a term unless it is added here.
 """
 
 Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 
 
 def terms_digest(study: Study) -> str:
-    """Fingerprint of what a hospital agrees to: ``sha256:`` and 64 hex digits.
+    """Fingerprint of the terms that a hospital agrees to: ``sha256:`` and 64 hex digits.
 
-    It does not change when another hospital joins, nor with titles, schedule or deadlines.
+    It does not depend on other hospitals, titles, schedule or deadlines.
 
     Args:
         study: The study.
@@ -60,8 +60,7 @@ class ApprovedStudy(Part):
 
     name: Name
     digest: Digest | None = None
-    """Approve these terms only (``terms_digest``); without, whatever the study of that name says.
-    """
+    """Approve these terms only (``terms_digest``); None approves any terms."""
 
 
 class Approved(Part):
@@ -78,24 +77,24 @@ class Approved(Part):
         return self
 
     def refusal(self, study: Study) -> str | None:
-        """Say why a study may not use this hospital's rows; None where it may.
+        """Why a study may not use this hospital's rows; None where it may.
 
         The text may leave the hospital, so it names no other study of the file.
 
         Args:
-            study: The study as it would be run, overrides and all.
+            study: The study with the run's overrides.
         """
         found = next((each for each in self.studies if each.name == study.name), None)
         if found is None:
             return (
-                f"this hospital has not approved study {study.name}. If it shall take part, name "
-                "the study in the hospital's approved-studies file."
+                f"this hospital has not approved study {study.name}. To take part, add the study "
+                "to the hospital's approved-studies file."
             )
         digest = terms_digest(study)
         if found.digest not in (None, digest):
             return (
                 f"study {study.name} is not the one that this hospital approved: its terms now "
-                f"have the digest {digest}. Look at what changed, then write this digest into the "
+                f"have the digest {digest}. Review the changes, then write this digest into the "
                 "hospital's approved-studies file."
             )
         return None
@@ -104,14 +103,13 @@ class Approved(Part):
 def read_approved(path: Path) -> Approved:
     """Read a hospital's approved-studies file.
 
-    An empty list approves nothing; a file that is not there or not sound is an error, never an
-    approval.
+    An empty list approves nothing; a missing or invalid file is an error, never an approval.
 
     Args:
         path: The YAML file: ``studies``, a list of ``name`` and, optionally, ``digest``.
 
     Raises:
-        SettingsError: The file cannot be read or is not sound; the message has one line a fault.
+        SettingsError: The file cannot be read or is not valid; the message has one line per fault.
     """
     where = f"approved studies {path}"
     try:

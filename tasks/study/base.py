@@ -1,4 +1,4 @@
-"""What all parts of a study's model share."""
+"""Types common to all parts of a study's model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 
 
 class Part(BaseModel):
-    """A part of a study: frozen; unknown keys and numbers that are none (nan, inf) are refused."""
+    """A part of a study: frozen; unknown keys, NaN and infinity are rejected."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
@@ -17,25 +17,25 @@ class Part(BaseModel):
 
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,39}$")]
-"""A name that is also a folder, a bucket's suffix and a pod's label."""
+"""A name that is also used for a folder, a bucket's suffix and a pod's label."""
 
 
 def _texts(value: object) -> object:
-    """Codes may be written as numbers; what YAML reads as true, false or null must be quoted."""
+    """Accept numbers as text; values that YAML reads as true, false or null need quotes."""
     if not isinstance(value, list):
         return value
     for item in value:
         if isinstance(item, bool) or item is None:
-            raise ValueError("true, false and null stand for no text: put the value in quotes")
+            raise ValueError("true, false and null are not text: put the value in quotes")
     return [str(item) for item in value]
 
 
 Texts = Annotated[list[str], BeforeValidator(_texts)]
-"""Values as they stand in a table."""
+"""Values as they are written in a table."""
 
 
 def canonical(text: str) -> str:
-    """The form in which values are compared: trimmed, and a whole number without decimals."""
+    """The form for comparing values: trimmed, and a whole number without decimals."""
     found = re.fullmatch(r"([+-]?[0-9]+)[.]0*", text.strip(" "))
     return found.group(1) if found else text.strip(" ")
 

@@ -1,4 +1,4 @@
-"""The columns of a hospital's table, and the features that come of them."""
+"""The columns of a hospital's table, and the features derived from them."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ class Column(Part):
     """number and integer have a range; flag is 0 or 1; category has a fixed list."""
     modality: Modality
     title: str = ""
-    """What people call it; the column's name by default."""
+    """Display name; the column's name by default."""
     unit: str = ""
     range: tuple[float, float] | None = None
-    """Lowest and highest possible value (of number and integer)."""
+    """Lowest and highest possible value (number and integer)."""
     categories: Texts = Field(default_factory=list)
-    """All values of a category, as they stand in the table (``1.0`` and ``1`` are the same)."""
+    """All values of a category, as written in the table (``1.0`` and ``1`` are the same)."""
     labels: dict[str, str] = Field(default_factory=dict)
-    """What the categories mean, for people; their codes by default."""
+    """Display names of the categories; their codes by default."""
     missing: Texts = Field(default_factory=list)
-    """Markers that mean "not known", beside the empty string."""
+    """Markers of a missing value, besides the empty string."""
     max_missing: Fraction = 0.0
     """Share of rows that may lack the value; above 0 the model gets a flag for "missing"."""
     optional_at: list[str] = Field(default_factory=list)
@@ -52,9 +52,9 @@ class Column(Part):
                 raise ValueError("a column of type category needs categories: a list of 2 or more")
             categories = set(map(canonical, self.categories))
             if len(categories) != len(self.categories):
-                raise ValueError("categories holds a value twice")
+                raise ValueError("categories contains a value twice")
             if categories & set(map(canonical, self.missing)):
-                raise ValueError("a value stands in both categories and missing")
+                raise ValueError("a value occurs in both categories and missing")
         elif self.categories:
             raise ValueError(f"a column of type {self.type} has no categories")
         unknown = set(self.labels) - set(self.categories)
@@ -69,25 +69,25 @@ class Column(Part):
 
 
 class Target(Part):
-    """What is predicted: one column whose values are split into positive and negative."""
+    """The predicted outcome: one column whose values are split into positive and negative."""
 
     column: str
     positive: Annotated[Texts, Field(min_length=1)]
     negative: Annotated[Texts, Field(min_length=1)]
     title: str = ""
-    """The outcome in words, such as ``stroke``."""
+    """Display name of the outcome, such as ``stroke``."""
 
     @model_validator(mode="after")
     def _disjoint(self) -> Target:
         if set(map(canonical, self.positive)) & set(map(canonical, self.negative)):
-            raise ValueError("a value stands in both positive and negative")
+            raise ValueError("a value occurs in both positive and negative")
         return self
 
 
 class Feature(Part):
     """One input of the model.
 
-    ``numeric`` keeps the value in its unit (null where missing), ``binary`` is a flag's value,
+    ``numeric`` is the value in its unit (null where missing), ``binary`` a flag's value,
     ``category`` is 1 for the rows of one category, ``missing`` is 1 where the column is null.
     """
 
@@ -101,9 +101,8 @@ class Feature(Part):
 def features_of(columns: dict[str, Column]) -> list[Feature]:
     """List the model's inputs in their fixed order.
 
-    The list depends on the study alone, so that it is the same at every hospital: one input for a
-    number, an integer or a flag, one a category, and one flag for "missing" where a row may lack
-    the value.
+    The list depends only on the study, so that all hospitals have the same: one input per number,
+    integer or flag, one per category, and a flag for "missing" where a row may lack the value.
 
     Args:
         columns: The study's columns in their order.

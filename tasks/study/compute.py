@@ -1,7 +1,7 @@
-"""How much a run's pods may use: a profile by name, and what a study changes of it.
+"""The resources of a run's pods: a named profile, and a study's changes to it.
 
-Only the launcher ``kubernetes`` reads this. It says where a result is made and how fast, never
-what it is, so it is no part of a study's digest.
+Only the launcher ``kubernetes`` reads this. It affects the place and speed of a run, not its
+result, so it is not part of a study's digest.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tasks.study.base import Part, Positive
 
 Role = Literal["data", "training", "server", "hospital", "registry"]
 """data: Spark's steps; training: baselines and scores; server: a run's SuperLink; hospital: a
-hospital's SuperNode; registry: light steps beside MLflow and those that hand something over."""
+hospital's SuperNode; registry: light steps, with MLflow or with transfers between parties."""
 ProfileName = Literal["small", "standard", "large"]
 ROLES: tuple[Role, ...] = get_args(Role)
 PROFILES: tuple[ProfileName, ...] = get_args(ProfileName)
@@ -26,36 +26,42 @@ _UNITS |= {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
 
 def cores(quantity: str) -> Decimal:
-    """The number of cores that a CPU quantity stands for.
+    """Parse a CPU quantity.
 
     Args:
-        quantity: As Kubernetes writes it: ``2``, ``0.5`` or ``500m``.
+        quantity: Kubernetes's notation: ``2``, ``0.5`` or ``500m``.
+
+    Returns:
+        The number of cores.
 
     Raises:
-        ValueError: It is none, or not above zero.
+        ValueError: The quantity is not valid or not above zero.
     """
     found = re.fullmatch(r"([0-9]+(?:[.][0-9]{1,3})?)|([0-9]+)m", quantity)
     number = Decimal(0)
     if found is not None:
         number = Decimal(found[1]) if found[1] else Decimal(found[2]) / 1000
     if number <= 0:
-        raise ValueError(f"{quantity!r} is no CPU quantity: write cores (2, 0.5) or 500m")
+        raise ValueError(f"{quantity!r} is not a CPU quantity: write cores (2, 0.5) or 500m")
     return number
 
 
 def size(quantity: str) -> int:
-    """The number of bytes that a memory quantity stands for.
+    """Parse a memory quantity.
 
     Args:
-        quantity: As Kubernetes writes it: ``512Mi``, ``4Gi``, ``2G``.
+        quantity: Kubernetes's notation: ``512Mi``, ``4Gi``, ``2G``.
+
+    Returns:
+        The number of bytes.
 
     Raises:
-        ValueError: It is none, or below 1 MiB, which is a forgotten unit.
+        ValueError: The quantity is not valid, or below 1 MiB, which means a forgotten unit.
     """
     found = re.fullmatch(r"([0-9]+(?:[.][0-9]+)?)([kMGT]|[KMGT]i)?", quantity)
     number = int(Decimal(found[1]) * _UNITS[found[2] or ""]) if found else 0
     if number < 2**20:
-        raise ValueError(f"{quantity!r} is no memory quantity: write 512Mi, 4Gi or the like")
+        raise ValueError(f"{quantity!r} is not a memory quantity: write 512Mi, 4Gi or the like")
     return number
 
 
@@ -82,12 +88,12 @@ class Amount(Part):
     """Bytes with their unit: ``512Mi``, ``4Gi``."""
 
     def over(self, other: Amount) -> Amount:
-        """This amount, and another's where this says nothing."""
+        """This amount, completed from another where it has no value."""
         return other.model_copy(update=self.model_dump(exclude_none=True))
 
 
 class Toleration(Part):
-    """A taint of nodes that a pod puts up with, as Kubernetes has it."""
+    """A taint of nodes that a pod tolerates, as in Kubernetes."""
 
     key: str | None = None
     operator: Literal["Equal", "Exists"] = "Equal"
@@ -96,24 +102,24 @@ class Toleration(Part):
 
 
 class Resources(Part):
-    """What the pods of one role ask for, and where they may run."""
+    """The resources of one role's pods, and where they may run."""
 
     requests: Amount = Amount()
-    """What a node must have free."""
+    """Free resources that a node must have."""
     limits: Amount = Amount()
-    """Above its memory limit a pod is ended, above its CPU limit it is slowed down."""
+    """Above its memory limit a pod is killed, above its CPU limit it is throttled."""
     gpu: Annotated[int, Field(ge=0)] = 0
     """Whole GPUs (``nvidia.com/gpu``)."""
     node_selector: dict[str, str | None] = Field(default_factory=dict)
-    """Labels of nodes beside those of the pod's template; null takes one of the template away."""
+    """Labels of nodes in addition to the pod template's; null removes one of the template."""
     tolerations: list[Toleration] = Field(default_factory=list)
-    """Beside those of the pod's template."""
+    """Tolerations in addition to the pod template's."""
 
     def over(self, other: Resources) -> Resources:
-        """These resources, and another's where these say nothing.
+        """These resources, completed from others where they have no value.
 
-        A limit that is given alone pulls the other's request down to it, and a request its limit
-        up.
+        A limit given without a request lowers the other's request to it; a request given without
+        a limit raises the other's limit.
         """
         requests, limits = self.requests.over(other.requests), self.limits.over(other.limits)
         for name, measure in (("cpu", cores), ("memory", size)):
@@ -148,7 +154,7 @@ def _of(cpu: str, memory: str, most_cpu: str, most_memory: str) -> Resources:
 
 
 FIGURES: dict[ProfileName, dict[Role, Resources]] = {
-    # A cluster of one small node: memory as measured (docs/pods.md), CPU as it comes.
+    # A cluster of one small node: memory as measured (docs/pods.md), CPU as available.
     "small": {
         "data": _of("100m", "1Gi", "2", "2Gi"),
         "training": _of("50m", "512Mi", "2", "1536Mi"),
@@ -156,7 +162,7 @@ FIGURES: dict[ProfileName, dict[Role, Resources]] = {
         "hospital": _of("50m", "768Mi", "2", "1536Mi"),
         "registry": _of("50m", "384Mi", "2", "1Gi"),
     },
-    # The design's: a server and a hospital of the federation; the others beside them.
+    # Server and hospital as in the design; the other roles alike.
     "standard": {
         "data": _of("1", "2Gi", "2", "4Gi"),
         "training": _of("1", "2Gi", "2", "4Gi"),
@@ -178,23 +184,23 @@ class Compute(Part):
     """The resources of a run's pods."""
 
     profile: ProfileName = "standard"
-    """``FEDRISK_COMPUTE`` replaces it; what the roles below say stays."""
+    """``FEDRISK_COMPUTE`` replaces it; the roles below still apply."""
     data: Resources = Resources()
     training: Resources = Resources()
     server: Resources = Resources()
     hospital: Resources = Resources()
     registry: Resources = Resources()
     place_within: Positive = 600
-    """Seconds that a cluster gets to find, or to add, a node for a pod."""
+    """Seconds for the cluster to find, or to add, a node for a pod."""
     start_within: Positive = 600
-    """Seconds that the node then gets to pull the image and start the pod."""
+    """Seconds for the node to pull the image and start the pod."""
 
     def resources(self, role: Role, profile: str = "") -> Resources:
-        """What the pods of a role get.
+        """The resources of a role's pods.
 
         Args:
             role: The role.
-            profile: A profile in place of the study's; empty for the study's.
+            profile: Overrides the study's profile unless empty.
 
         Raises:
             ValueError: There is no such profile.

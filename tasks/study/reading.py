@@ -1,4 +1,4 @@
-"""Reading a study: from YAML, with overrides, and with errors that name file, line and key."""
+"""Read a study from YAML, with overrides and with errors that name file, line and key."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def read_study(path: Path, overrides: Sequence[str] = ()) -> Study:
         overrides: ``path.to.key=value`` each, the value in YAML; checked like the file.
 
     Raises:
-        StudyError: The file cannot be read, or something in it is not sound; the message has one
-            line a fault with file, line, key and what was expected.
+        StudyError: The file cannot be read or is not valid; the message has one line per fault
+            with file, line, key and what was expected.
     """
     try:
         text = path.read_bytes().decode("utf-8")
@@ -83,7 +83,7 @@ def read_study(path: Path, overrides: Sequence[str] = ()) -> Study:
 
 
 def _plain(node: Any) -> Any:
-    """Turn ruamel's nodes, which keep line numbers, into plain values."""
+    """Convert ruamel's nodes, which have line numbers, to plain values."""
     if isinstance(node, dict):
         return {str(key): _plain(value) for key, value in node.items()}
     if isinstance(node, list):
@@ -97,7 +97,7 @@ def _plain(node: Any) -> Any:
 
 
 def _override(tree: Any, item: str) -> tuple[str, ...]:
-    """Put an override into the tree and return its key, or the highest key that it made."""
+    """Apply an override to the tree and return its key, or the highest key that it created."""
     key, equals, value = item.partition("=")
     keys = tuple(key.strip().split("."))
     if not equals or not all(keys):
@@ -125,8 +125,8 @@ def _fault(path: Path, tree: Any, overridden: Iterable[tuple[str, ...]], fault: 
     if fault["type"] == "extra_forbidden":
         message = "unknown key; remove it or look at `fedrisk study schema` for the right name"
     elif fault["type"] == "missing":
-        message = "this key is needed"
-    # A fault between several keys is reported of their group; its message starts with the key.
+        message = "this key is required"
+    # Pydantic reports a conflict of keys for their group; the message starts with the key.
     first = re.match(r"[\w-]+(\.[\w-]+)*", message) if fault["type"] == "value_error" else None
     place = (*location, *first.group().split(".")) if first else location
     text = f"{'.'.join(location)}: {message}" if location else message
@@ -137,7 +137,7 @@ def _fault(path: Path, tree: Any, overridden: Iterable[tuple[str, ...]], fault: 
 
 
 def _line(tree: Any, location: Sequence[str]) -> int:
-    """Line of the deepest key of ``location`` that the file has, counted from 1."""
+    """Line of the deepest key of ``location`` in the file, from 1."""
     line, node = 1, tree
     for part in location:
         if isinstance(node, dict):

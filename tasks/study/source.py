@@ -1,4 +1,4 @@
-"""Where the hospitals' rows come from, and how one table is dealt out for a demonstration."""
+"""The source of the hospitals' rows, and how one table is dealt out for a demonstration."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from tasks.study.base import Count, Fraction, Part, Positive
 
 
 class Share(Part):
-    """What one hospital gets of a table that is dealt out (a non-IID plan)."""
+    """One hospital's part of a table that is dealt out (a non-IID plan)."""
 
     rows: Count
-    """Patients of this hospital, exact if the table has the number that the shares add up to,
-    else in proportion."""
+    """Patients of this hospital, exact if the table has as many as the shares add up to, else in
+    proportion."""
     positive_rate: Fraction
-    """Share of positives. Where the table has more or fewer positives than the rates ask for, all
-    hospitals' rates are scaled by one factor."""
+    """Share of positives. Where the table's number of positives differs from the sum of the rates,
+    all hospitals' rates are scaled by one factor."""
     prefer_mean: dict[str, tuple[float, Positive]] = Field(default_factory=dict)
-    """Per numeric column: the centre and the spread (standard deviation) of the patients that this
-    hospital draws; the weight of a patient is a Gaussian of that."""
+    """Per numeric column: mean and standard deviation of the Gaussian that weights patients for
+    this hospital."""
     prefer: dict[str, dict[str, Positive]] = Field(default_factory=dict)
-    """Per category column: the relative weight of each category, 1 where none is given."""
+    """Per category column: the relative weight of each category, 1 by default."""
 
 
 class Hospital(Part):
     """One site that owns rows."""
 
     title: str = ""
-    """What people call it."""
+    """Display name."""
     path: str | None = None
     """This hospital's own table (source kind ``own``): path, ``s3a://`` or ``https://``; a
-    relative path is looked for beside the study file, or below --source."""
+    relative path starts at the study file's folder, or at --source."""
     site: str | None = None
     """This hospital's value in the site column (source kind ``site_column``)."""
     share: Share | None = None
@@ -43,23 +43,23 @@ class Source(Part):
     """How the raw tables are read."""
 
     kind: Literal["own", "site_column", "deal"]
-    """own: each hospital names its table. site_column: one table, a column says whose a row is.
+    """own: each hospital has its own table. site_column: one table with a column for the hospital.
     deal: one table, or a synthetic cohort, is dealt out by the hospitals' shares (demonstration).
     """
     path: str | None = None
     """The one table of ``site_column`` and ``deal``; --source replaces it."""
     site_column: str | None = None
     synthetic: Literal["stroke"] | None = None
-    """The cohort generator that stands in where ``deal`` has no path."""
+    """The cohort generator for ``deal`` without a path."""
     format: Literal["csv", "parquet", "delta"] = "csv"
     header: bool = True
-    """Whether a CSV's first line names the columns; without, ``fields`` names them."""
+    """Whether a CSV's first line names the columns; otherwise ``fields`` does."""
     fields: list[str] = Field(default_factory=list)
     """The columns of a CSV without a header, in order."""
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] = ","
     encoding: Literal["utf-8", "iso-8859-1"] = "utf-8"
     ignore: list[str] = Field(default_factory=list)
-    """Columns that may stand in the table and are not used; any other extra column is an error."""
+    """Columns of the table that are not used; any other extra column is an error."""
 
     @model_validator(mode="after")
     def _whole(self) -> Source:
@@ -68,7 +68,7 @@ class Source(Part):
         if self.kind != "site_column" and self.site_column:
             raise ValueError(f"kind {self.kind} has no site_column")
         if self.synthetic and self.kind != "deal":
-            raise ValueError("synthetic stands in for a table that is dealt out: use kind deal")
+            raise ValueError("synthetic replaces a table that is dealt out: use kind deal")
         if not self.header and not self.fields:
             raise ValueError("a CSV without a header needs fields: the columns in order")
         if self.header and self.fields:

@@ -28,16 +28,16 @@ class Study(Part):
     title: str
     description: str = ""
     citation: str = ""
-    """Whose data it is and how to cite it."""
+    """Owner of the data and how to cite it."""
     owner: str = "fedrisk"
-    """Who answers for the study; shown in Airflow."""
+    """The person or group responsible for the study; shown in Airflow."""
     pooling: Literal["allowed", "forbidden"]
     """Whether rows may be pooled for a centralized baseline."""
     schedule: str | None = None
-    """Cron expression or Airflow preset of the retraining; none for runs by hand only."""
+    """Cron expression or Airflow preset of the retraining; null for manual runs only."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 1
     id: str | None = None
-    """The column that identifies a patient; without one, an id is made of the row's content."""
+    """The column that identifies a patient; by default an id is computed from the row's content."""
     target: Target
     columns: Annotated[dict[str, Column], Field(min_length=1)]
     source: Source
@@ -48,12 +48,12 @@ class Study(Part):
     evaluation: Evaluation = Evaluation()
     gates: Gates = Gates()
     compute: Compute = Compute()
-    """What the run's pods may use (launcher ``kubernetes``)."""
+    """Resources of the run's pods (launcher ``kubernetes``)."""
 
     @model_validator(mode="before")
     @classmethod
     def _no_ratio_without_pooling(cls, data: Any) -> Any:
-        """The default gate needs a centralized model: without one it is off, not in the way."""
+        """Switch the default gate off where there is no centralized model to compare with."""
         if isinstance(data, dict) and data.get("pooling") == "forbidden":
             gates = data.get("gates", {})
             if isinstance(gates, dict) and "min_ratio_to_central" not in gates:
@@ -104,24 +104,24 @@ class Study(Part):
 
     def _check_columns(self) -> None:
         if self.target.column in self.columns:
-            raise ValueError(f"target.column {self.target.column} also stands in columns: a leak")
+            raise ValueError(f"target.column {self.target.column} is also in columns: a leak")
         if self.id is not None and self.id in self.columns:
-            raise ValueError(f"id {self.id} also stands in columns: an id is no feature")
+            raise ValueError(f"id {self.id} is also in columns: an id is not a feature")
         raw = [name.lower() for name in self.raw_columns]
         twice = sorted({name for name in raw if raw.count(name) > 1})
         if twice:
             raise ValueError(
-                f"columns, id, source.site_column and target.column name {twice} twice (capitals "
-                "make no difference)"
+                f"columns, id, source.site_column and target.column name {twice} twice (case is "
+                "ignored)"
             )
-        taken = sorted(RESERVED & {name.lower() for name in self.columns})
-        if taken:
-            raise ValueError(f"columns: fedrisk's own tables use {taken}; rename them")
+        reserved = sorted(RESERVED & {name.lower() for name in self.columns})
+        if reserved:
+            raise ValueError(f"columns: fedrisk's own tables use {reserved}; rename them")
         names = [feature.name for feature in self.features]
         lowered = [name.lower() for name in names]
         twice = sorted({name for name in names if lowered.count(name.lower()) > 1})
         if twice:
-            raise ValueError(f"columns: two make the same feature {twice}: rename one")
+            raise ValueError(f"columns: two columns have the same feature {twice}: rename one")
         if self.evaluation.reference not in ("auto", *self.columns):
             raise ValueError(
                 f"evaluation.reference {self.evaluation.reference} is neither auto nor a column"
@@ -158,12 +158,12 @@ class Study(Part):
                 continue
             for key in hospital.share.prefer_mean:
                 if key not in self.columns or self.columns[key].range is None:
-                    raise ValueError(f"hospitals.{name}.share.prefer_mean: {key} is no number")
+                    raise ValueError(f"hospitals.{name}.share.prefer_mean: {key} is not numeric")
             for key, weights in hospital.share.prefer.items():
                 known = set(self.columns[key].categories) if key in self.columns else set()
                 if not set(weights) <= known:
                     raise ValueError(
-                        f"hospitals.{name}.share.prefer.{key} must weigh categories of a "
+                        f"hospitals.{name}.share.prefer.{key} must weight categories of a "
                         f"category column; known here: {sorted(known)}"
                     )
 
@@ -180,8 +180,8 @@ class Study(Part):
         return [*own, *site, *self.columns, self.target.column]
 
     def digest(self) -> str:
-        """Fingerprint of all that a result depends on (SHA-256, 16 hex digits)."""
-        # Unsorted: the order of columns is the order of the model's inputs. Where a run computes,
-        # and with how much, makes no other result.
+        """Fingerprint of everything that a result depends on (SHA-256, 16 hex digits)."""
+        # Unsorted: the order of columns is the order of the model's inputs. The resources of the
+        # pods do not change the result.
         text = json.dumps(self.model_dump(mode="json", exclude={"compute"}))
         return hashlib.sha256(text.encode()).hexdigest()[:16]

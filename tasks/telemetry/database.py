@@ -1,11 +1,11 @@
-"""MLflow's database in a file: made whole, or not at all.
+"""Create MLflow's database file atomically.
 
-MLflow makes its tables by a chain of migrations, none of which SQLite takes back when the process
-ends in it. What Ctrl-C, or the end of a pod, leaves of them no later start can open or finish. So
-the file is made under another name, and gets its own when it is whole.
+MLflow creates its tables by a chain of migrations that SQLite does not roll back when the process
+ends. No later start can open or finish a file that Ctrl-C or the end of a pod left incomplete. So
+the file is created under another name and renamed when it is complete.
 
-``python -m tasks.telemetry.database ARTIFACTS`` makes that of ``MLFLOW_BACKEND_STORE_URI`` before a
-server starts, where it is one in a file and not there.
+``python -m tasks.telemetry.database ARTIFACTS`` creates the file of ``MLFLOW_BACKEND_STORE_URI``
+before a server starts, unless it exists or the URI names a server.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ from pathlib import Path
 from tasks.errors import ExitCode, FedriskError
 
 SQLITE = "sqlite:///"
-DEADLINE = 180.0
-"""Seconds to wait for another process that holds a lock: making a database takes 10-20."""
+LOCK_DEADLINE = 180.0
+"""Seconds to wait for another process's lock; creating a database takes 10-20 s."""
 
 
 class TrackingError(FedriskError):
-    """The tracking server or the registry did not answer, or refused."""
+    """The tracking server or the registry did not answer, or rejected a call."""
 
     exit_code = ExitCode.TRANSIENT
 
 
 @contextmanager
-def only_one(lock: Path) -> Iterator[None]:
-    """Let one process of this machine at a time into the block.
+def exclusive(lock: Path) -> Iterator[None]:
+    """Allow one process of this machine at a time in the block.
 
     Args:
-        lock: File that is locked; made, with its folder, if it is not there.
+        lock: The file to lock; created with its folder if absent.
 
     Raises:
         TrackingError: Another process has held the lock for three minutes.
     """
     lock.parent.mkdir(parents=True, exist_ok=True)
-    deadline = time.monotonic() + DEADLINE
+    deadline = time.monotonic() + LOCK_DEADLINE
     with lock.open("a") as file:
         while True:
             try:
@@ -52,7 +52,7 @@ def only_one(lock: Path) -> Iterator[None]:
             except BlockingIOError:
                 if time.monotonic() > deadline:
                     raise TrackingError(
-                        f"{lock}: another process has held this lock for {DEADLINE:.0f} s. "
+                        f"{lock}: another process has held this lock for {LOCK_DEADLINE:.0f} s. "
                         "End it, then run the step again."
                     ) from None
                 time.sleep(0.1)
@@ -60,24 +60,24 @@ def only_one(lock: Path) -> Iterator[None]:
 
 
 def make(uri: str, artifacts: str) -> None:
-    """Make MLflow's database if it is one in a file and not there.
+    """Create MLflow's database if it is a file that does not exist.
 
     Args:
-        uri: Of the tracking store.
-        artifacts: Where the artifacts of MLflow's own experiment, ``Default``, go.
+        uri: URI of the tracking store.
+        artifacts: Artifact location of MLflow's own experiment, ``Default``.
 
     Raises:
-        TrackingError: Another process has been making it for three minutes.
+        TrackingError: Another process has held the lock for three minutes.
         sqlalchemy.exc.SQLAlchemyError: The file cannot be written.
     """
     if not uri.startswith(SQLITE):
         return
-    # What follows a question mark is for the driver.
+    # The query of the URI is for the driver.
     database = Path(uri.removeprefix(SQLITE).partition("?")[0])
     if database.exists():
         return
     folder = database.with_name(f".{database.name}.making")
-    with only_one(database.with_name(f".{database.name}.lock")):
+    with exclusive(database.with_name(f".{database.name}.lock")):
         if database.exists():
             return
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore

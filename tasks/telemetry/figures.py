@@ -1,4 +1,4 @@
-"""What of a manifest becomes a metric: names and numbers only, no MLflow here."""
+"""Select the metrics of a manifest: names and numbers, without MLflow."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tasks.run.manifest import Manifest
 from tasks.telemetry.round_event import RoundEvent
 
 TRAINED = ("reference", "central", "local", "federated")
-"""Steps that train a model, each an MLflow run of its own below the fedrisk run's."""
+"""Steps that train a model; each is a child run of the fedrisk run in MLflow."""
 
 _KEPT: dict[str, tuple[str, ...]] = {
     "deal": ("rows", "positives", "hospitals", "scale", "oracle_auroc"),
@@ -44,14 +44,14 @@ def part_of(manifest: Manifest) -> str | None:
 
 
 def metrics_of(manifest: Manifest) -> dict[str, float]:
-    """The numbers of a manifest that are worth a chart.
+    """The numbers of a manifest that become metrics.
 
     Args:
-        manifest: Of any step.
+        manifest: The manifest of any step.
 
     Returns:
-        Metric names in MLflow's alphabet, grouped by ``/``. A trained model's have no prefix; all
-        others begin with the step and the hospital.
+        Values by metric name in MLflow's alphabet, grouped by ``/``. Those of a trained model have
+        no prefix; all others start with the step and the hospital.
     """
     prefix = [] if part_of(manifest) else [manifest.step]
     prefix += [manifest.hospital] if manifest.hospital and prefix else []
@@ -63,7 +63,7 @@ def metrics_of(manifest: Manifest) -> dict[str, float]:
 
 
 def test_metrics(summary: dict[str, Any]) -> dict[str, float]:
-    """The numbers of one model's summary on test rows, as ``evaluate`` keeps them."""
+    """The metrics of one model's summary on test rows, from the manifest of ``evaluate``."""
     found = {}
     for key in _SUMMARY:
         for path, value in _numbers(summary.get(key)):
@@ -76,7 +76,7 @@ def test_metrics(summary: dict[str, Any]) -> dict[str, float]:
 
 
 def round_metrics(event: RoundEvent) -> dict[str, float]:
-    """The numbers of one round."""
+    """The metrics of one round."""
     found: dict[str, float | None] = {
         "round/seconds": event.seconds,
         "round/train_loss": event.train_loss,

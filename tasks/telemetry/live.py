@@ -1,7 +1,7 @@
-"""Rounds as they end, in MLflow: a sink that can fail and never holds up the training.
+"""Log rounds to MLflow as they end, without delaying or failing the training.
 
-A thread of its own connects and logs, so that neither MLflow's import nor a slow server costs a
-round a second. What is not logged live is logged later from ``rounds.jsonl`` (``sync``).
+A separate thread connects and logs, so that neither MLflow's import nor a slow server delays a
+round. Rounds that are not logged live are logged later from ``rounds.jsonl`` (``sync``).
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ from tasks.run.plan import Plan
 from tasks.settings import Settings
 from tasks.telemetry.round_event import RoundEvent
 from tasks.telemetry.sync import log_rounds
-from tasks.telemetry.tracking import answering, client, open_run
+from tasks.telemetry.tracking import client, mlflow_errors, open_run
 
 log = logging.getLogger(__name__)
 
 
 class RoundSink(Protocol):
-    """Whatever is told of each round."""
+    """A receiver of round events."""
 
     def log_round(self, event: RoundEvent) -> None:
-        """Take one round; must not raise and must not wait."""
+        """Accept one round; must not raise and must not block."""
 
     def close(self, deadline: float = ...) -> list[str]:
-        """Finish, within so many seconds, and return remarks for the manifest's notes."""
+        """Finish within ``deadline`` seconds and return notes for the manifest."""
 
 
 class MlflowRounds:
     """Log rounds to the federated model's MLflow run.
 
-    A server that does not answer ends the live logging, not the training: ``close`` says so in
-    its notes.
+    A server that does not answer stops the live logging, not the training; the notes of ``close``
+    report it.
     """
 
     def __init__(self, plan: Plan, settings: Settings) -> None:
-        """Start the thread; nothing is waited for.
+        """Start the thread without waiting for it.
 
         Args:
             plan: The run's plan.
@@ -49,24 +49,24 @@ class MlflowRounds:
         self._events: queue.SimpleQueue[RoundEvent | None] = queue.SimpleQueue()
         self._fault = ""
         self._logged = 0
-        self._given = 0
+        self._received = 0
         # A daemon, so that a server that hangs cannot keep the process alive.
         self._thread = threading.Thread(target=self._work, name="mlflow-rounds", daemon=True)
         self._thread.start()
 
     def log_round(self, event: RoundEvent) -> None:
-        """Hand a round to the thread; returns at once."""
-        self._given += 1
+        """Queue a round for the thread; returns at once."""
+        self._received += 1
         self._events.put(event)
 
     def close(self, deadline: float = 20.0) -> list[str]:
-        """Log what is left and end the thread.
+        """Log the queued rounds and end the thread.
 
         Args:
-            deadline: Seconds to wait at most.
+            deadline: Maximum wait in seconds.
 
         Returns:
-            Remarks: empty if every round was logged.
+            Notes; empty if every round was logged.
         """
         self._events.put(None)
         self._thread.join(deadline)
@@ -75,7 +75,7 @@ class MlflowRounds:
         if not self._fault:
             return []
         return [
-            f"MLflow took {self._logged} of {self._given} rounds while training ran "
+            f"MLflow logged {self._logged} of {self._received} rounds during training "
             f"({self._fault}); the rest is logged with the evaluation."
         ]
 
@@ -85,7 +85,7 @@ class MlflowRounds:
             identifier = open_run(connected, self._plan, self._settings, "federated")
             while (event := self._events.get()) is not None:
                 now = datetime.now(UTC).isoformat(timespec="milliseconds")
-                with answering(self._settings, "log a round"):
+                with mlflow_errors(self._settings, "log a round"):
                     log_rounds(connected, identifier, [event], now)
                 self._logged += 1
         except Exception as error:  # noqa: BLE001  (telemetry must not end a training run)

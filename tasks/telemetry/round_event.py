@@ -1,4 +1,4 @@
-"""One event a round: what happened in it, for every sink.
+"""One event per round, for every sink.
 
 The server writes one JSON line a round to ``rounds.jsonl`` in the federated step's folder; MLflow,
 the progress on the terminal and the report read nothing else.

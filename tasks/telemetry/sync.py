@@ -1,8 +1,8 @@
-"""Log to MLflow whatever a run's manifests say, as often as one likes.
+"""Log a run's manifests to MLflow; the call is idempotent.
 
-Steps run as processes of their own and leave manifests; this reads all of them at once, so that
-MLflow is imported a few times in a run and not by every hospital's step. A tag holds the digest of
-each manifest that is logged already, so a second call adds nothing.
+Steps are separate processes that write manifests. This module reads all of them together, so that
+a few steps of a run import MLflow and not every hospital's. A tag holds the digest of each logged
+manifest, so a second call adds nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tasks.run.plan import Plan, read_plan
 from tasks.settings import Settings
 from tasks.telemetry.figures import metrics_of, part_of, round_metrics, test_metrics
 from tasks.telemetry.round_event import RoundEvent, read_events
-from tasks.telemetry.tracking import answering, client, open_run
+from tasks.telemetry.tracking import client, mlflow_errors, open_run
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -32,14 +32,14 @@ SUMMARIES = ("central", "reference", "published", "federated", "champion", "loca
 def sync(run: RunFolder, settings: Settings, *, finished: bool = False) -> str:
     """Log all manifests of a run that are not logged yet.
 
-    Table versions become datasets; row counts, quality figures, preprocessing, importance,
-    rounds and test figures become metrics; reports and pictures become artifacts. Each trained
-    model is a run of its own below the fedrisk run's.
+    Table versions become datasets; row counts, data quality, preprocessing, importance, rounds
+    and test results become metrics; reports and charts become artifacts. Each trained model is a
+    child run of the fedrisk run.
 
     Args:
-        run: The run's folder; its plan must be there.
+        run: The run's folder with its plan.
         settings: Where MLflow is.
-        finished: Whether nothing more will come, so that the MLflow runs are closed.
+        finished: Whether the run is complete, so that the MLflow runs are closed.
 
     Returns:
         The MLflow run's id.
@@ -50,7 +50,7 @@ def sync(run: RunFolder, settings: Settings, *, finished: bool = False) -> str:
     plan = read_plan(run)
     connected = client(settings)
     whole = open_run(connected, plan, settings)
-    with answering(settings, f"log run {run.run}"):
+    with mlflow_errors(settings, f"log run {run.run}"):
         logged = dict(connected.get_run(whole).data.tags)
         parts = {}
         for manifest in run.manifests():
@@ -75,7 +75,7 @@ def sync(run: RunFolder, settings: Settings, *, finished: bool = False) -> str:
 
 
 def describe(connected: MlflowClient, identifier: str, plan: Plan) -> None:
-    """Log what a run was asked for: parameters, the frozen study and its features.
+    """Log a run's inputs: parameters, the frozen study and its features.
 
     Args:
         connected: From ``tracking.client``.
@@ -110,13 +110,13 @@ def describe(connected: MlflowClient, identifier: str, plan: Plan) -> None:
 def log_rounds(
     connected: MlflowClient, identifier: str, events: list[RoundEvent], started: str
 ) -> None:
-    """Log rounds with ``step`` = the round; one that is there already (logged live) is left out.
+    """Log rounds with ``step`` = the round, except those that were logged live.
 
     Args:
         connected: From ``tracking.client``.
         identifier: The federated model's MLflow run.
         events: The rounds, in order.
-        started: When training began, ISO 8601; a round's time is this and the seconds so far.
+        started: Start of training, ISO 8601; a round's time is this plus the seconds up to its end.
     """
     from mlflow.entities import Metric
 
@@ -136,7 +136,7 @@ def log_rounds(
 def log_metrics(
     connected: MlflowClient, identifier: str, values: dict[str, float], started: str
 ) -> None:
-    """Log numbers under one time, so that logging them again adds nothing.
+    """Log numbers with one timestamp, so that logging them again adds nothing.
 
     Args:
         connected: From ``tracking.client``.
@@ -158,7 +158,7 @@ def _log(connected: MlflowClient, manifest: Manifest, identifier: str, run: RunF
     connected.log_dict(identifier, manifest.model_dump(mode="json"), f"manifests/{name}.json")
     for purpose, file in manifest.files.items():
         path = run.path / file
-        # Data Docs are a folder of pages that belongs to the hospital; raw tables never leave it.
+        # Data Docs belong to the hospital, and raw tables never leave it.
         if manifest.step in ("deal", "collect", "validate", "features", "score"):
             continue
         if path.is_dir():

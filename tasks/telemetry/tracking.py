@@ -1,7 +1,7 @@
-"""The MLflow tracking store of a home: where it is, and one run of it for each run of fedrisk.
+"""The MLflow tracking store of a home, with one MLflow run for each run of fedrisk.
 
-Importing MLflow costs some 3 CPU-seconds, so only the steps ``champion``, ``evaluate`` and
-``promote`` come here, and no hospital's step does.
+Importing MLflow takes about 3 CPU-seconds, so only the steps ``champion``, ``evaluate`` and
+``promote`` use this module, and no hospital's step.
 """
 
 from __future__ import annotations
@@ -16,35 +16,35 @@ from urllib.parse import urlparse
 
 from tasks.run.plan import Plan
 from tasks.settings import Settings
-from tasks.telemetry.database import TrackingError, make, only_one
+from tasks.telemetry.database import TrackingError, exclusive, make
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 RUN_TAG = "fedrisk.run"
 PART_TAG = "fedrisk.part"
-WHOLE = "run"
-"""The part of the MLflow run that stands for the whole fedrisk run; others are its children."""
+WHOLE_RUN = "run"
+"""The part name of the parent run, which represents the whole fedrisk run."""
 
 _SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
-    # A server that does not answer must not hold a step for minutes.
+    # A server that does not answer must not block a step for minutes.
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    # Else it takes the working folder's lock file for the model's own.
+    # Otherwise it takes the working folder's lock file for the model's.
     "MLFLOW_UV_AUTO_DETECT": "false",
 }
 
 
 @contextmanager
-def answering(settings: Settings, doing: str) -> Iterator[None]:
-    """Turn a fault of MLflow into an error that says where and at what.
+def mlflow_errors(settings: Settings, doing: str) -> Iterator[None]:
+    """Translate MLflow's exceptions into an error that names the server and the operation.
 
     Args:
         settings: Where MLflow is.
-        doing: What is being done, for the message.
+        doing: The operation, for the message.
 
     Raises:
         TrackingError: MLflow raised.
@@ -56,7 +56,7 @@ def answering(settings: Settings, doing: str) -> Iterator[None]:
         yield
     except (MlflowException, SQLAlchemyError) as error:
         first = re.sub(r"//[^/@\s]+@", "//", str(error).splitlines()[0])[:300]
-        # Without its cause, whose text repeats the URI with its password.
+        # Without the cause, whose text repeats the URI with its password.
         raise TrackingError(
             f"MLflow at {_shown(settings.tracking_uri)} failed to {doing}: {first} Check that it "
             "runs and that FEDRISK_MLFLOW_URI is right, then run the step again."
@@ -66,27 +66,25 @@ def answering(settings: Settings, doing: str) -> Iterator[None]:
 def client(settings: Settings) -> MlflowClient:
     """Connect to the tracking store and the registry of a home.
 
-    Telemetry is off. The process's MLflow is pointed at the same place, for the functions of
-    MLflow that take no client.
-
-    A database in a file is made if it is not there, which takes 10-20 s.
+    Telemetry is off. The process's global MLflow URIs are set too, for functions of MLflow that
+    take no client. A missing database file is created, which takes 10-20 s.
 
     Args:
         settings: Where MLflow is.
 
     Raises:
-        TrackingError: The database could not be made.
+        TrackingError: The database could not be created.
     """
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
     import mlflow
 
-    # MLflow sets its own level when it is imported.
+    # MLflow sets its log level when it is imported.
     for name in ("alembic", "mlflow"):
         logging.getLogger(name).setLevel(logging.ERROR)
 
     uri = settings.tracking_uri
-    with answering(settings, "make its database"):
+    with mlflow_errors(settings, "create its database"):
         make(uri, (settings.home / "mlflow" / "artifacts").as_uri())
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
@@ -94,7 +92,7 @@ def client(settings: Settings) -> MlflowClient:
 
 
 def prepare(settings: Settings) -> None:
-    """Make the tracking database if it is not there, and see that MLflow answers.
+    """Create the tracking database if it is missing, and check that MLflow answers.
 
     Args:
         settings: Where MLflow is.
@@ -103,30 +101,30 @@ def prepare(settings: Settings) -> None:
         TrackingError: MLflow does not answer.
     """
     connected = client(settings)
-    with answering(settings, "open its store"):
+    with mlflow_errors(settings, "open its store"):
         connected.search_experiments(max_results=1)
 
 
 def locked(settings: Settings) -> AbstractContextManager[None]:
-    """Let one process of this home at a time make an experiment, a run or a version.
+    """Allow one process of this home at a time to create an experiment, a run or a version.
 
     Raises:
         TrackingError: Another process has held the lock for three minutes.
     """
-    return only_one(settings.home / "mlflow" / ".lock")
+    return exclusive(settings.home / "mlflow" / ".lock")
 
 
-def open_run(connected: MlflowClient, plan: Plan, settings: Settings, part: str = WHOLE) -> str:
-    """Find the MLflow run of a fedrisk run, or of one part of it, or make it.
+def open_run(connected: MlflowClient, plan: Plan, settings: Settings, part: str = WHOLE_RUN) -> str:
+    """Find or create the MLflow run of a fedrisk run or of one part of it.
 
-    The experiment is the study's name, the run's name is the fedrisk run's id (or the part's
-    name), and the tags ``fedrisk.run`` and ``fedrisk.part`` find it again.
+    The experiment's name is the study's, the run's name is the fedrisk run's id or the part's
+    name, and the tags ``fedrisk.run`` and ``fedrisk.part`` identify it.
 
     Args:
         connected: From ``client``.
         plan: The fedrisk run's plan.
         settings: Where MLflow is.
-        part: ``run`` for the whole, else a model's key such as ``central`` or ``local:h1``.
+        part: ``run`` for the whole run, else a model's key such as ``central`` or ``local:h1``.
 
     Returns:
         The MLflow run's id.
@@ -134,14 +132,14 @@ def open_run(connected: MlflowClient, plan: Plan, settings: Settings, part: str 
     Raises:
         TrackingError: MLflow does not answer.
     """
-    with locked(settings), answering(settings, f"open the run of {plan.run}"):
+    with locked(settings), mlflow_errors(settings, f"open the run of {plan.run}"):
         return _open(connected, plan, settings, part)
 
 
 def _open(connected: MlflowClient, plan: Plan, settings: Settings, part: str) -> str:
     experiment = _experiment(connected, plan.study.name, settings)
     wanted = f"tags.\"{RUN_TAG}\" = '{plan.run}' and tags.\"{PART_TAG}\" = '{part}'"
-    # Oldest first: where two machines made one each, all agree on the same.
+    # Oldest first: where two machines created one each, all use the same.
     found = connected.search_runs(
         [experiment], wanted, order_by=["attributes.start_time ASC"], max_results=1
     )
@@ -149,8 +147,8 @@ def _open(connected: MlflowClient, plan: Plan, settings: Settings, part: str) ->
         return str(found[0].info.run_id)
     tags = {RUN_TAG: plan.run, PART_TAG: part, "fedrisk.study": plan.study.name}
     name = plan.run
-    if part != WHOLE:
-        tags["mlflow.parentRunId"] = _open(connected, plan, settings, WHOLE)
+    if part != WHOLE_RUN:
+        tags["mlflow.parentRunId"] = _open(connected, plan, settings, WHOLE_RUN)
         name = part
     made = connected.create_run(experiment, tags=tags, run_name=name)
     return str(made.info.run_id)
@@ -162,13 +160,13 @@ def _experiment(connected: MlflowClient, name: str, settings: Settings) -> str:
         if found.lifecycle_stage == "deleted":
             connected.restore_experiment(found.experiment_id)
         return str(found.experiment_id)
-    # A server knows where its artifacts go; a local store is told to keep them in the home.
+    # A server chooses the location of its artifacts; a local store keeps them in the home.
     local = settings.tracking_uri.startswith("sqlite:")
     location = (settings.home / "mlflow" / "artifacts" / name).as_uri() if local else None
     return str(connected.create_experiment(name, artifact_location=location))
 
 
 def _shown(uri: str) -> str:
-    """A URI without the credentials that it may carry."""
+    """A URI without credentials."""
     parts = urlparse(uri)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()

@@ -109,7 +109,7 @@ def test_show_prints_a_study_with_its_defaults(capsys: pytest.CaptureFixture[str
     assert json.loads(capsys.readouterr().out)["evaluation"]["confidence"] == 0.95
 
 
-def test_step_plan_freezes_the_choices(home: Path) -> None:
+def test_step_plan_freezes_the_options(home: Path) -> None:
     arguments = ["--rounds", "2", "--hospitals", "va,cleveland,hungarian", "--no-promote"]
     assert main(["step", "plan", "--study", "heart", "--run", "r", *arguments]) == 0
     plan = json.loads((home / "runs" / "r" / "plan.json").read_text())
@@ -131,11 +131,11 @@ def test_a_step_of_another_study_than_the_runs_is_refused(
     ("arguments", "expected"),
     [
         (["--study", "stroke"], "is of study heart, not of stroke"),
-        (["--study", "heart", "--rounds", "3"], "another settings"),
-        (["--study", "heart", "--hospitals", "cleveland,va,hungarian"], "another hospitals"),
+        (["--study", "heart", "--rounds", "3"], "other settings"),
+        (["--study", "heart", "--hospitals", "cleveland,va,hungarian"], "other hospitals"),
     ],
 )
-def test_a_run_does_not_go_on_with_other_choices(
+def test_a_run_is_not_resumed_with_other_options(
     arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["step", "plan", "--study", "heart", "--run", "r"]) == 0

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from tasks.cli import follow as progress
-from tasks.cli.follow import Progress, follow
-from tasks.cli.run_summary import outcome_of, show
+from tasks.cli.follow import RunView, follow
+from tasks.cli.run_summary import show, summarize_run
 from tasks.files import write_atomically
 from tasks.local_airflow.api_client import AirflowError
 from tasks.run.ending import Ending
@@ -51,20 +51,20 @@ def leave(run: RunFolder, step: str, figures: dict[str, Any], **more: Any) -> No
 def test_a_failed_step_gives_its_exit_code_message_and_log(plan: Plan, run: RunFolder) -> None:
     end(run, "plan")
     end(run, "validate", 2, "column bmi is missing", "hospital-2")
-    outcome = outcome_of(plan, run, "failed", 5.0, 9.0)
-    assert outcome.code == 2
-    assert "validate of hospital-2: column bmi is missing" in outcome.message
-    assert "/log" in outcome.message
-    assert outcome.result["exit_code"] == 2
+    summary = summarize_run(plan, run, "failed", 5.0, 9.0)
+    assert summary.code == 2
+    assert "validate of hospital-2: column bmi is missing" in summary.message
+    assert "/log" in summary.message
+    assert summary.result["exit_code"] == 2
 
 
 def test_a_run_that_fails_outside_a_step_is_a_fault(plan: Plan, run: RunFolder) -> None:
-    assert outcome_of(plan, run, "failed", 5.0, 9.0).code == 1
+    assert summarize_run(plan, run, "failed", 5.0, 9.0).code == 1
 
 
 def test_a_success_of_airflow_without_promotion_is_no_success(plan: Plan, run: RunFolder) -> None:
     end(run, "plan")
-    assert outcome_of(plan, run, "success", 5.0, 9.0).code == 1
+    assert summarize_run(plan, run, "success", 5.0, 9.0).code == 1
 
 
 def test_a_step_that_is_done_has_not_failed_whatever_an_earlier_try_told(
@@ -74,8 +74,8 @@ def test_a_step_that_is_done_has_not_failed_whatever_an_earlier_try_told(
     leave(run, "reference", {})
     leave(run, "evaluate", {"federated": SCORES})
     leave(run, "promote", {"gates": [], "model_version": 4, "champion": True})
-    outcome = outcome_of(plan, run, "success", 5.0, 9.0)
-    assert (outcome.code, outcome.message) == (0, "")
+    summary = summarize_run(plan, run, "success", 5.0, 9.0)
+    assert (summary.code, summary.message) == (0, "")
 
 
 def test_the_server_is_named_although_its_hospitals_told_of_its_end_first(
@@ -83,9 +83,9 @@ def test_the_server_is_named_although_its_hospitals_told_of_its_end_first(
 ) -> None:
     end(run, "join", 3, "the server has ended", "hospital-1")
     end(run, "federated", 2, "the checkpoint is of another study")
-    outcome = outcome_of(plan, run, "failed", 5.0, 9.0)
-    assert outcome.code == 2
-    assert "another study" in outcome.message
+    summary = summarize_run(plan, run, "failed", 5.0, 9.0)
+    assert summary.code == 2
+    assert "another study" in summary.message
 
 
 def test_a_run_that_failed_names_a_step_although_that_has_left_its_manifest(
@@ -93,9 +93,9 @@ def test_a_run_that_failed_names_a_step_although_that_has_left_its_manifest(
 ) -> None:
     leave(run, "reference", {})
     end(run, "reference", 4, "the store was away")
-    outcome = outcome_of(plan, run, "failed", 5.0, 9.0)
-    assert outcome.code == 4
-    assert "the store was away" in outcome.message
+    summary = summarize_run(plan, run, "failed", 5.0, 9.0)
+    assert summary.code == 4
+    assert "the store was away" in summary.message
 
 
 def test_a_failed_gate_still_shows_results_and_gates(plan: Plan, run: RunFolder) -> None:
@@ -103,12 +103,12 @@ def test_a_failed_gate_still_shows_results_and_gates(plan: Plan, run: RunFolder)
     gates = run.path / "files" / "promote" / "gates.json"
     write_atomically(gates, json.dumps([GATE]).encode())
     end(run, "promote", 3, "Too wide.")
-    outcome = outcome_of(plan, run, "failed", 5.0, 9.0)
-    assert outcome.code == 3
-    assert outcome.result["champion"] is False
-    assert outcome.result["gates"] == [GATE]
+    summary = summarize_run(plan, run, "failed", 5.0, 9.0)
+    assert summary.code == 3
+    assert summary.result["champion"] is False
+    assert summary.result["gates"] == [GATE]
     lines: list[str] = []
-    show(outcome, lines.append)
+    show(summary, lines.append)
     text = "\n".join(lines)
     for expected in ("centralized", "local h", "federated", "0.8400", "0.800 to 0.870", "FAILED"):
         assert expected in text
@@ -119,13 +119,13 @@ def test_a_champion_is_told_with_its_version_and_report(plan: Plan, run: RunFold
     leave(run, "promote", {"gates": [], "model_version": 4, "champion": True})
     for hospital, _ in (("hospital-1", 1), ("hospital-2", 2)):
         end(run, "collect", hospital=hospital)
-    outcome = outcome_of(plan, run, "success", 5.0, 9.0)
-    assert (outcome.code, outcome.message) == (0, "")
-    assert outcome.result["model_version"] == 4
-    assert outcome.result["report"] == str(run.path / "files" / "evaluate" / "report.html")
-    assert outcome.result["seconds"] == {"airflow": 5.0, "collect": 2.5, "total": 9.0}
+    summary = summarize_run(plan, run, "success", 5.0, 9.0)
+    assert (summary.code, summary.message) == (0, "")
+    assert summary.result["model_version"] == 4
+    assert summary.result["report"] == str(run.path / "files" / "evaluate" / "report.html")
+    assert summary.result["seconds"] == {"airflow": 5.0, "collect": 2.5, "total": 9.0}
     lines: list[str] = []
-    show(outcome, lines.append)
+    show(summary, lines.append)
     assert "champion: version 4" in "\n".join(lines)
 
 
@@ -138,11 +138,11 @@ def task(name: str, state: str | None, index: int = -1) -> dict[str, Any]:
 
 def test_progress_tells_each_change_once_and_names_the_hospital(run: RunFolder) -> None:
     lines: list[str] = []
-    progress = Progress(run, lines.append, ("hospital-1", "hospital-2"))
-    progress.show([task("collect", "running", 1), task("score", None)])
-    progress.show([task("collect", "running", 1)])
+    view = RunView(run, lines.append, ("hospital-1", "hospital-2"))
+    view.show([task("collect", "running", 1), task("score", None)])
+    view.show([task("collect", "running", 1)])
     end(run, "collect", hospital="hospital-2")
-    progress.show([task("collect", "success", 1), task("central", "skipped")])
+    view.show([task("collect", "success", 1), task("central", "skipped")])
     assert len(lines) == 3
     assert "collect hospital-2" in lines[0]
     assert "done in 2.5 s" in lines[1]
@@ -151,7 +151,7 @@ def test_progress_tells_each_change_once_and_names_the_hospital(run: RunFolder) 
 
 def test_progress_tells_rounds_with_their_figures(run: RunFolder) -> None:
     lines: list[str] = []
-    progress = Progress(run, lines.append)
+    view = RunView(run, lines.append)
     path = run.folder("federated") / "rounds.jsonl"
     for number in (1, 2):
         event = RoundEvent(
@@ -160,7 +160,7 @@ def test_progress_tells_rounds_with_their_figures(run: RunFolder) -> None:
             learning_rate=0.1,
         )  # fmt: skip
         append_event(path, event)
-        progress.show([])
+        view.show([])
     assert len(lines) == 2
     assert "2 of 9, validation AUROC 0.8123, loss 0.2000, 1 of 2 hospitals" in lines[1]
     assert "lost b: no reply" in lines[1]

@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 from scripts import load_script
 
 from smoke.command import ROOT
-from tasks.onboarding.keys import NAME, TAKEN
+from tasks.onboarding.keys import NAME, RESERVED_NAMES
 from tasks.onboarding.kit_files import KitFacts, compose
 
 ONCE = {"keys", "databases"}
@@ -68,14 +68,14 @@ def test_the_heart_studys_file_is_what_the_command_writes(override: ModuleType) 
 
 @pytest.mark.parametrize("name", ["", "Upper", "a_b", "-a", "a-", "1st", "a" * 36])
 def test_a_name_that_is_unfit_is_refused(override: ModuleType, name: str) -> None:
-    with pytest.raises(SystemExit, match="expected small letters, digits and '-'"):
+    with pytest.raises(SystemExit, match="expected lower-case letters, digits and '-'"):
         override.override(["fine", name])
 
 
 def test_a_name_is_fit_as_the_hospitals_own_commands_say(override: ModuleType) -> None:
     assert override.NAME.pattern == NAME.pattern
-    assert override.OWNERS == TAKEN
-    for name in TAKEN:
+    assert override.OWNERS == RESERVED_NAMES
+    for name in RESERVED_NAMES:
         with pytest.raises(SystemExit, match="another owner's key of the store"):
             override.override([name])
 
@@ -96,7 +96,7 @@ def test_no_hospital_takes_a_network_or_a_volume_of_the_stack(override: ModuleTy
 
 
 def test_a_hospital_stands_there_once(override: ModuleType) -> None:
-    with pytest.raises(SystemExit, match="'north': stands there twice"):
+    with pytest.raises(SystemExit, match="'north': given twice"):
         override.override(["north", "south", "north"])
     with pytest.raises(SystemExit, match="no hospital"):
         override.override([])

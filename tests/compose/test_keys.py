@@ -225,7 +225,7 @@ def test_only_keys_that_stay_away_are_removed(
     with pytest.raises(SettingsError, match="hospital-1 is part of the stack, which makes"):
         keys.main(["hospital-1"])
     for owner in ("consortium", "../superlink/ca"):
-        with pytest.raises(SettingsError, match="expected small letters"):
+        with pytest.raises(SettingsError, match="expected lower-case letters"):
             keys.main([], owner)
     assert files(tmp_path) == before
 

@@ -19,7 +19,7 @@ from lake.s3_server import s3_server
 from standin import load_standin
 
 from smoke.waits import until
-from tasks.local_airflow.api_client import NoSuchThing
+from tasks.local_airflow.api_client import NotFound
 from tasks.local_airflow.home import AirflowHome
 from tasks.local_airflow.server import Running, airflow_running
 from tasks.run.ending import Ending, read_endings
@@ -288,9 +288,9 @@ def test_the_sweep_ends_the_pod_of_a_run_that_was_deleted_and_no_other(ended: La
     # Otherwise the triggerer may have seen the mark before the run is gone.
     with frozen_triggerer():
         airflow.fail("case", "slow-gone")
-        with contextlib.suppress(NoSuchThing):
+        with contextlib.suppress(NotFound):
             airflow._patiently("DELETE", "/api/v2/dags/case/dagRuns/slow-gone")
-    with pytest.raises(NoSuchThing):
+    with pytest.raises(NotFound):
         airflow.state("case", "slow-gone")
     other = wait_for(lambda: running_pod(ended, "slow-at-work"))
     (left,) = ended.pods("slow-gone")

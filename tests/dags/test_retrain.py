@@ -210,7 +210,6 @@ def test_the_same_graph_is_made_of_pods(tmp_path: Path, checkout: Path, answer: 
     [
         ({"launcher": "kubernetes"}, "FEDRISK_STORE"),
         ({"launcher": "compose", "store": "s3://runs"}, "FEDRISK_FEDERATION=standing"),
-        ({"launcher": "emr"}, "process, compose and kubernetes"),
     ],
 )
 def test_a_launcher_without_its_settings_is_refused_by_name(

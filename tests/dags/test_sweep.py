@@ -12,7 +12,7 @@ from pod_api import NAMESPACE, PodApi
 from fedrisk_airflow.step_outcome import this_airflow
 from sweep import sweep_pods
 from tasks.federation.server_status import is_ended
-from tasks.launch.pods import AIRFLOW, DAG, FOLDER, INDEX, LOST_AFTER, MARKS, RUN, TASK
+from tasks.launch.pods import AIRFLOW, DAG, FOLDER, INDEX, LOST_AFTER, POD_LABELS, RUN, TASK
 from tasks.settings import Settings
 
 
@@ -51,7 +51,7 @@ def put(api: PodApi, name: str, run: str, task: str, folder: str = "") -> dict[s
     pod = {
         "metadata": {
             "name": name,
-            "labels": {**MARKS, AIRFLOW: this_airflow()},
+            "labels": {**POD_LABELS, AIRFLOW: this_airflow()},
             "annotations": {
                 DAG: "retrain_stroke", RUN: run, TASK: task, INDEX: "-1", FOLDER: folder
             },

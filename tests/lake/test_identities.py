@@ -99,7 +99,7 @@ def test_a_key_belongs_to_one_known_owner() -> None:
     key, other = Key("a", "s"), Key("b", "s")
     with pytest.raises(SettingsError, match="keys of h3"):
         seaweedfs_identities({"h3": key}, ["h1"])
-    with pytest.raises(SettingsError, match="called pool"):
+    with pytest.raises(SettingsError, match="named pool"):
         seaweedfs_identities({"pool": key}, ["pool"])
     with pytest.raises(SettingsError, match="same access key"):
         seaweedfs_identities({"h1": key, "pool": Key("a", "t")}, ["h1"])

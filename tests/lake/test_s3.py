@@ -15,7 +15,7 @@ from lake.s3_server import S3Server, free_ports, s3_server
 
 from tasks.data.fetch import local_copy
 from tasks.errors import DataError, ExitCode
-from tasks.lake.s3 import StoreRefuses, StoreUnavailable, s3a_configuration, store_error
+from tasks.lake.s3 import StoreAccessDenied, StoreUnavailable, s3a_configuration, store_error
 from tasks.lake.session import close_session
 from tasks.model.rows import load_rows
 from tasks.objects import keys
@@ -123,7 +123,10 @@ def test_the_data_steps_leave_the_same_rows_in_s3_as_on_disk(
     assert len(rows) == local["features"].figures["parts"]["train"]["rows"]
 
     # The same session also finds that a source is not there, or is not this hospital's.
-    for name, error in (("north/none.csv", DataError), ("south/incoming/south.csv", StoreRefuses)):
+    for name, error in (
+        ("north/none.csv", DataError),
+        ("south/incoming/south.csv", StoreAccessDenied),
+    ):
         address = f"s3://fl-demo-data-{name}"
         with pytest.raises(error, match=r"none\.csv does not exist|refuses the key of hospital n"):
             local_copy(address, tmp_path, settings, "hospital north")
@@ -185,7 +188,7 @@ def test_a_store_that_goes_away_during_a_step_is_worth_a_retry(
     gone = f"http://127.0.0.1:{free_ports(1)[0]}"
     for name, value in {**server.environment("north"), "AWS_ENDPOINT_URL": gone}.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr("tasks.lake.session.await_store", lambda: None)
+    monkeypatch.setattr("tasks.lake.session.wait_for_store", lambda: None)
     close_session()
     try:
         with pytest.raises(StoreUnavailable, match="does not answer"):

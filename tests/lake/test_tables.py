@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tasks.errors import DataError, SettingsError
-from tasks.lake.jvm.find_java import OLDEST, find_java, java_version
+from tasks.lake.jvm.find_java import MIN_JAVA, find_java, java_version
 from tasks.lake.setup import prepare
 from tasks.lake.tables import local_path
 from tasks.run.manifest import TableVersion
@@ -17,7 +17,7 @@ from tasks.settings import Settings
 def test_a_java_that_is_new_enough_is_found(tmp_path: Path) -> None:
     version = java_version(find_java(Settings(home=tmp_path)))
     assert version is not None
-    assert version >= OLDEST
+    assert version >= MIN_JAVA
 
 
 def test_a_java_home_without_java_is_refused(tmp_path: Path) -> None:

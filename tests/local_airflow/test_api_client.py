@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from tasks.local_airflow import api_client as rest
-from tasks.local_airflow.api_client import Airflow, AirflowError, AlreadyThere
+from tasks.local_airflow.api_client import Airflow, AirflowError, AlreadyExists
 
 LOCKED = {"detail": "database is locked"}
 
@@ -91,7 +91,7 @@ def test_it_is_given_up_after_some_tries(busy: Busy, airflow: Airflow) -> None:
     busy.failing = 100
     with pytest.raises(AirflowError, match="database is locked"):
         airflow.set_paused("retrain_stroke", False)
-    assert busy.calls == ["PATCH"] * rest.TRIES
+    assert busy.calls == ["PATCH"] * rest.CALL_TRIES
 
 
 def test_whoever_cannot_wait_asks_once(busy: Busy, airflow: Airflow) -> None:
@@ -102,7 +102,7 @@ def test_whoever_cannot_wait_asks_once(busy: Busy, airflow: Airflow) -> None:
 
 
 def test_a_run_that_is_there_is_not_started_again(busy: Busy, airflow: Airflow) -> None:
-    with pytest.raises(AlreadyThere, match="r1 of retrain_stroke"):
+    with pytest.raises(AlreadyExists, match="r1 of retrain_stroke"):
         airflow.trigger("retrain_stroke", "r1", {})
     assert busy.calls == ["GET"]
 

@@ -12,7 +12,7 @@ import pytest
 from tests_processes import processes_of
 
 from tasks.errors import FedriskError
-from tasks.local_airflow.api_client import AirflowError, AlreadyThere
+from tasks.local_airflow.api_client import AirflowError, AlreadyExists
 from tasks.local_airflow.server import Running, airflow_running
 from tasks.run.ending import read_endings
 from tasks.run.folder import RunFolder
@@ -60,7 +60,7 @@ def test_a_run_of_the_same_id_is_not_started_twice(running: Running) -> None:
     running.wait_for_dag(DAG)
     running.airflow.set_paused(DAG, True)
     running.airflow.trigger(DAG, "twice", {})
-    with pytest.raises(AlreadyThere):
+    with pytest.raises(AlreadyExists):
         running.airflow.trigger(DAG, "twice", {})
     assert (DAG, "twice") in running.airflow.active_runs()
     running.airflow.fail(DAG, "twice")
@@ -81,7 +81,7 @@ def test_a_run_that_was_marked_as_failed_goes_on_with_all_that_is_not_done(
 
 
 def test_the_pool_for_spark_is_there(running: Running) -> None:
-    with pytest.raises(AlreadyThere):
+    with pytest.raises(AlreadyExists):
         running.airflow._call("POST", "/api/v2/pools", {"name": "spark", "slots": 1})
 
 

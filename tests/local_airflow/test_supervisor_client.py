@@ -1,4 +1,4 @@
-"""Processes of a command end with it, however it ends and wherever they went."""
+"""Processes of a command end with it, however it ends and whatever session they are in."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from pathlib import Path
 import pytest
 from tests_processes import processes_of
 
-from tasks.local_airflow.supervisor_client import ProcessDied, Processes, kept_processes
+from tasks.local_airflow.supervisor_client import (
+    ProcessDied,
+    SupervisedProcesses,
+    supervised_processes,
+)
 from tasks.settings import Settings
 
 STRAY = """
@@ -21,20 +25,20 @@ code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time
 subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
 open(sys.argv[1], "w").close()
 """
-"""Leaves a deaf process in a session of its own, and ends."""
+"""Starts a process that ignores SIGTERM in its own session, and exits."""
 
 COMMAND = """
 import os, sys, time
 from pathlib import Path
-from tasks.local_airflow.supervisor_client import kept_processes
+from tasks.local_airflow.supervisor_client import supervised_processes
 from tasks.settings import Settings
 settings = Settings.from_environment()
-with kept_processes(settings) as processes:
+with supervised_processes(settings) as processes:
     command = [sys.executable, "-c", sys.argv[1], sys.argv[2]]
     processes.start("stray", command, os.environ, Path(sys.argv[3]), Path.cwd())
     if len(sys.argv) > 4:
-        command = [sys.executable, "-c", "print('put away')"]
-        processes.start("away", command, os.environ, Path(sys.argv[4]), Path.cwd(), last=True)
+        command = [sys.executable, "-c", "print('cleaned up')"]
+        processes.start("last", command, os.environ, Path(sys.argv[4]), Path.cwd(), last=True)
     time.sleep(300)
 """
 
@@ -46,7 +50,7 @@ def wait_for(path: Path) -> None:
         time.sleep(0.05)
 
 
-def check_for_a_while(processes: Processes) -> None:
+def check_for_a_while(processes: SupervisedProcesses) -> None:
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         processes.check("api-server")
@@ -56,7 +60,7 @@ def check_for_a_while(processes: Processes) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="orphans come back on Linux only")
 def test_a_stray_process_is_ended_with_the_block(settings: Settings, tmp_path: Path) -> None:
     environment = {**os.environ, "FEDRISK_HOME": str(settings.home)}
-    with kept_processes(settings) as processes:
+    with supervised_processes(settings) as processes:
         command = [sys.executable, "-c", STRAY, str(tmp_path / "there")]
         processes.start("stray", command, environment, tmp_path / "log", tmp_path)
         wait_for(tmp_path / "there")
@@ -81,10 +85,10 @@ def test_nothing_outlives_a_command_that_is_killed(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="orphans come back on Linux only")
-def test_what_is_to_be_put_away_at_the_end_is_even_when_the_command_is_killed(
+def test_the_last_request_is_run_even_when_the_command_is_killed(
     settings: Settings, tmp_path: Path
 ) -> None:
-    log = tmp_path / "away"
+    log = tmp_path / "last"
     command = subprocess.Popen(
         [sys.executable, "-c", COMMAND, STRAY, str(tmp_path / "there"), str(tmp_path / "log"), log],
         env={**os.environ, "FEDRISK_HOME": str(settings.home)},
@@ -96,13 +100,13 @@ def test_what_is_to_be_put_away_at_the_end_is_even_when_the_command_is_killed(
     command.wait(180)
     wait_for(log)
     assert processes_of(settings.home, grace=15) == []
-    assert log.read_text() == "put away\n"
+    assert log.read_text() == "cleaned up\n"
 
 
-def test_a_process_that_dies_is_told_with_its_last_lines(
+def test_a_process_that_dies_is_reported_with_its_last_lines(
     settings: Settings, tmp_path: Path
 ) -> None:
-    with kept_processes(settings) as processes:
+    with supervised_processes(settings) as processes:
         command = [sys.executable, "-c", "import sys; sys.exit('no disk')"]
         processes.start("api-server", command, os.environ, tmp_path / "log", tmp_path)
         with pytest.raises(ProcessDied, match=r"api-server ended with code 1(?s:.*)no disk"):

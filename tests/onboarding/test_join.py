@@ -13,7 +13,7 @@ import pytest
 
 from smoke.waits import until
 from tasks.federation.deployment.local import free_ports
-from tasks.onboarding.checks.superlink import check_link
+from tasks.onboarding.checks.superlink import check_superlink
 from tasks.onboarding.keys import unregister
 from tests.onboarding.conftest import Consortium
 
@@ -53,7 +53,7 @@ def wait_for(log: Path, words: str) -> None:
 
 
 def registration(address: str, kit: Path) -> str:
-    found = {each.name: each for each in check_link(address, kit)}
+    found = {each.name: each for each in check_superlink(address, kit)}
     assert found["certificate"].state == found["clock"].state == "ok"
     return f"{found['registration'].state}: {found['registration'].found}"
 

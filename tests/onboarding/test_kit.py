@@ -108,8 +108,8 @@ def test_keys_that_flower_would_refuse_are_refused_with_what_to_do(
     other = ed25519.Ed25519PrivateKey.generate().public_key()
     files = {
         "is a private key": key.read_bytes(),
-        "key of another kind": other.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH),
-        "is no public key": b"ecdsa-sha2-nistp384 AAAA\n",
+        "unsupported key type": other.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH),
+        "not a public key": b"ecdsa-sha2-nistp384 AAAA\n",
         "found 0 lines": b"",
         "found 2 lines": b"a\nb\n",
     }
@@ -255,7 +255,7 @@ def test_of_the_authoritys_file_the_certificate_alone_is_handed_over(
     both.write_text((own / "ca.crt").read_text() + (own / "authority" / "ca.key").read_text())
     kit = consortium.add("north", authority=both)
     assert "PRIVATE" not in (kit / "ca.crt").read_text() + (kit / "values.yaml").read_text()
-    with pytest.raises(SettingsError, match=r"tls\.crt: is not the authority's certificate"):
+    with pytest.raises(SettingsError, match=r"tls\.crt: not the authority's certificate"):
         consortium.add("south", authority=own / "tls.crt")
 
 
@@ -319,10 +319,10 @@ def test_the_commands_add_list_check_and_remove(
     assert "is not registered" in capsys.readouterr().err
 
 
-def test_whoever_renews_the_certificate_is_told_what_the_superlink_does_by_itself(
+def test_renew_reports_what_the_superlink_does_by_itself(
     consortium: Consortium, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["federation", "renew", "--out", str(consortium.federation)]) == 0
-    told = capsys.readouterr().out
-    assert f"which notices within {LOOK:g} s and starts anew" in told
-    assert "restart" not in told
+    printed = capsys.readouterr().out
+    assert f"which picks it up by itself within {LOOK:g} s" in printed
+    assert "restart" not in printed

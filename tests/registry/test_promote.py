@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from small_run import make_run, settings_at
 
+from tasks.cli import main
 from tasks.errors import ExitCode, GateFailed, SettingsError
 from tasks.model.artifact import RiskModel
 from tasks.model.raw import raw_to_features
@@ -77,7 +78,7 @@ def patients():
     return pd.DataFrame([old, old | {"age": 22.5, "hypertension": 0, "bmi": None}])
 
 
-def test_winners_become_champion_and_the_former_one_is_kept(home, connected):
+def test_winners_become_champion_and_the_former_one_is_kept(home, connected, monkeypatch, capsys):
     _, first = finish(home, "first")
     assert first.figures["champion"] is True
     assert (first.figures["model_version"], first.figures["previous"]) == (1, None)
@@ -89,7 +90,9 @@ def test_winners_become_champion_and_the_former_one_is_kept(home, connected):
     assert (verdict["applicable"], verdict["value"]) == (True, pytest.approx(0, abs=1e-9))
     assert "interval 0.0000 to 0.0000, paired" in verdict["detail"]
     assert aliases(connected) == {"champion": 2, "challenger": 2, "previous_champion": 1}
-    assert rollback("stroke", settings_at(home)) == (1, 2)
+    monkeypatch.setenv("FEDRISK_HOME", str(home))
+    assert main(["model", "rollback", "stroke"]) == 0
+    assert "champion: version 1 of fedrisk-stroke, before: version 2" in capsys.readouterr().out
     assert aliases(connected)["champion"] == 1
     assert aliases(connected)["previous_champion"] == 2
 

@@ -231,7 +231,7 @@ def test_objects_are_written_listed_and_deleted(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["a/../b", "a//b", "../a"])
 def test_what_is_no_name_of_an_object_is_bad_input(tmp_path: Path, name: str) -> None:
     for ask in (get, remove, lambda store, key: put(store, key, b""), lambda *a: list(keys(*a))):
-        with pytest.raises(DataError, match="is no name of an object"):
+        with pytest.raises(DataError, match="is not a valid object name"):
             ask(f"file://{tmp_path}/bucket", name)
 
 
@@ -257,7 +257,7 @@ def test_a_store_that_does_not_answer_is_transient_and_bounded(
 ) -> None:
     from tasks import objects
 
-    monkeypatch.setattr(objects, "PATIENCE", 2.0)
+    monkeypatch.setattr(objects, "STORE_TIMEOUT", 2.0)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "k")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s")

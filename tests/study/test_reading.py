@@ -107,9 +107,9 @@ def test_a_byte_order_mark_does_no_harm(file: Path) -> None:
         ("path: south.csv", "path: south.csv, beds: 3", r":15: hospitals\.south\.beds: unknown"),
         ("  rounds: 3", "  options: {beta: 1}", r":19: federation\.options\.beta: unknown key"),
         # Missing keys: the line is the group's.
-        ("title: Small\n", "", r":1: title: this key is needed"),
-        ("    type: category\n", "", r":7: columns\.ward\.type: this key is needed"),
-        ("  key: small", "  train: 0.6", r":16: split\.key: this key is needed"),
+        ("title: Small\n", "", r":1: title: this key is required"),
+        ("    type: category\n", "", r":7: columns\.ward\.type: this key is required"),
+        ("  key: small", "  train: 0.6", r":16: split\.key: this key is required"),
         # Wrong values, in flow and block style and in lists.
         ("rounds: 3", "rounds: many", r":19: federation\.rounds: Input should be a valid integer"),
         ("rounds: 3", "rounds: 0", r":19: federation\.rounds: .*greater than or equal to 1"),
@@ -121,7 +121,7 @@ def test_a_byte_order_mark_does_no_harm(file: Path) -> None:
         # Between several keys: the line is the first named key's.
         ("range: [0, 120]", "range: [9, 9]", r":6: columns\.age: range must be \[lowest, high"),
         ("rounds: 3", "min_hospitals: 5", r":19: federation\.min_hospitals is 5, but the study"),
-        ("column: outcome", "column: age", r":4: target\.column age also stands in columns"),
+        ("column: outcome", "column: age", r":4: target\.column age is also in columns"),
         ("{path: south.csv}", "{site: s}", r":15: hospitals\.south: source kind own needs path"),
     ],
 )
@@ -226,7 +226,7 @@ def test_an_equals_sign_may_stand_in_the_value(file: Path) -> None:
         ("federation.min_hospitals=4", "--set federation.min_hospitals: federation.min_hosp"),
         ("federation.options.malicious=1", "--set federation.options: federation: options ["),
         ("evaluation.reference=x", "--set evaluation: evaluation.reference x is neither auto"),
-        ("target.column=age", "--set target.column: target.column age also stands in columns"),
+        ("target.column=age", "--set target.column: target.column age is also in columns"),
     ],
 )
 def test_a_faulty_override_is_named_not_the_file(file: Path, override: str, message: str) -> None:

@@ -14,7 +14,7 @@ import pytest
 from small_run import settings_at
 
 from smoke.waits import until
-from tasks.telemetry.database import SQLITE, TrackingError, make, only_one
+from tasks.telemetry.database import SQLITE, TrackingError, exclusive, make
 from tasks.telemetry.tracking import client, prepare
 
 MAKE = [sys.executable, "-m", "tasks.telemetry.database", "mlflow-artifacts:/"]
@@ -77,10 +77,10 @@ def test_a_database_elsewhere_is_its_servers_own(tmp_path: Path) -> None:
 def test_a_lock_that_is_held_too_long_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.telemetry.database.DEADLINE", 0.2)
+    monkeypatch.setattr("tasks.telemetry.database.LOCK_DEADLINE", 0.2)
     with (
-        only_one(tmp_path / "lock"),
+        exclusive(tmp_path / "lock"),
         pytest.raises(TrackingError, match="lock: another process has held this lock for 0 s"),
-        only_one(tmp_path / "lock"),
+        exclusive(tmp_path / "lock"),
     ):
         pass

@@ -42,7 +42,7 @@ from fedrisk_airflow.kubernetes.server_wait import no_server_reason, release_hos
 from fedrisk_airflow.step_operator import StepOperator
 from fedrisk_airflow.step_outcome import NO_RETRY, emit_assets, raise_for, this_airflow
 from tasks.errors import ExitCode, FedriskError
-from tasks.launch.pods import AIRFLOW, GRACE, in_cluster, kubeconfig
+from tasks.launch.pods import AIRFLOW, POD_GRACE, in_cluster, kubeconfig
 from tasks.run.ending import Ending, StepRecord
 from tasks.run.folder import RunFolder
 from tasks.run.plan import Plan
@@ -72,7 +72,7 @@ DEFAULTS: dict[str, Any] = {
     "on_finish_action": "delete_pod",
     "on_kill_action": "delete_pod",
     "termination_message_policy": "FallbackToLogsOnError",
-    "termination_grace_period": GRACE,
+    "termination_grace_period": POD_GRACE,
     "log_events_on_failure": True,
     # A pod's whole description hides the one line with the reason.
     "log_pod_spec_on_failure": False,

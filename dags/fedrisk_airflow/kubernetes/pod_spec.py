@@ -18,7 +18,7 @@ from ruamel.yaml import YAML
 
 from tasks.errors import SettingsError
 from tasks.launch.environment import QUIET
-from tasks.launch.pods import DAG, FOLDER, INDEX, MARKS, RUN, TASK
+from tasks.launch.pods import DAG, FOLDER, INDEX, POD_LABELS, RUN, TASK
 from tasks.run.plan import Plan
 from tasks.run.steps import STEPS, owner_of, step_arguments
 from tasks.settings import Settings
@@ -83,7 +83,7 @@ class PodOf:
     def labels(self) -> dict[str, str]:
         """What selects it: for services, network policies and operators."""
         found = {
-            **MARKS,
+            **POD_LABELS,
             "fedrisk.io/step": self.step,
             "fedrisk.io/owner": self.owner,
             "fedrisk.io/role": self.kind if self.kind in ("server", "hospital") else "step",

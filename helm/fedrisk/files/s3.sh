@@ -1,7 +1,7 @@
-# SeaweedFS with its S3 port alone open to the network: its own ports ask for no key, so they listen
-# on the loopback, and the S3 server's gRPC port, which cannot, asks for a certificate that nobody
-# has (WEED_GRPC_*). Beside it, a watcher makes the buckets that are wanted and tells the server
-# when the identities have changed; the server itself is process 1.
+# SeaweedFS with only its S3 port open to the network: its own ports need no key, so they listen on
+# the loopback, and the S3 server's gRPC port, which cannot, requires a client certificate that does
+# not exist (WEED_GRPC_*). A watcher creates missing buckets and makes the server, which is process
+# 1, reload changed identities.
 set -eu
 identities=/etc/seaweedfs/identities/s3.json
 buckets=/etc/seaweedfs/buckets/buckets
@@ -12,7 +12,7 @@ watch() {
   known=$(md5sum <"$identities") || known=
   made=
   while :; do
-    # A secret that is being replaced may be away for a moment: no end of the watch.
+    # The file may be missing for a moment while its secret is replaced.
     now=$(md5sum <"$identities") || { sleep 1; continue; }
     if [ "$now" != "$known" ]; then
       known=$now

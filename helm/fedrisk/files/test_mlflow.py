@@ -1,4 +1,4 @@
-"""Is MLflow healthy, does it answer under the name that steps use, and refuse others?"""
+"""Check that MLflow is healthy, answers under the name that steps use, and refuses others."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Is the store up, and does it refuse strangers?"""
+"""Check that the store is up and refuses requests without a key."""
 
 import os
 import sys

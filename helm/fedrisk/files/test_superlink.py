@@ -1,4 +1,4 @@
-"""Does the SuperLink answer TLS under its name, with a certificate of the hospitals' CA?"""
+"""Check that the SuperLink answers TLS under its name, with a certificate of the hospitals' CA."""
 
 import os
 import socket

@@ -1,4 +1,4 @@
-{{/* Names are fixed (docs/deployment.md): one release a namespace. */}}
+{{/* Names are fixed (docs/deployment.md): one release per namespace. */}}
 
 {{- define "fedrisk.labels" -}}
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
@@ -8,7 +8,7 @@ app.kubernetes.io/part-of: fedrisk
 {{ include "fedrisk.selector" . }}
 {{- end }}
 
-{{/* The labels of pods too: a version among them would restart everything with each new chart. */}}
+{{/* Also the labels of pods, so without a version, which would restart all pods with each chart. */}}
 {{- define "fedrisk.selector" -}}
 app.kubernetes.io/name: fedrisk
 app.kubernetes.io/instance: {{ .root.Release.Name }}
@@ -24,7 +24,7 @@ fedrisk.io/hospital: {{ . | quote }}
 {{ .Values.images.tag | default .Chart.AppVersion }}
 {{- end }}
 
-{{/* The same template that the launcher gets as FEDRISK_IMAGES, {image} still in it. */}}
+{{/* The launcher's FEDRISK_IMAGES, with the placeholder {image}. */}}
 {{- define "fedrisk.images" -}}
 {{ with .Values.images.registry }}{{ . | trimSuffix "/" }}/{{ end }}fedrisk-{image}:{{ include "fedrisk.tag" . }}
 {{- end }}
@@ -33,27 +33,27 @@ fedrisk.io/hospital: {{ . | quote }}
 {{ include "fedrisk.images" .root | replace "{image}" .image }}{{ with index .root.Values.images.digests .image }}@{{ . }}{{ end }}
 {{- end }}
 
-{{/* Host names of the SuperLink and of the server pods of runs, the certificate's first. */}}
+{{/* Host names of the SuperLink and of the server pods of runs, starting with the certificate's CN. */}}
 {{- define "fedrisk.names" -}}
 {{- $ns := .Release.Namespace -}}
 {{- $names := list "fedrisk-superlink" (printf "fedrisk-superlink.%s" $ns) (printf "fedrisk-superlink.%s.svc" $ns) (printf "fedrisk-superlink.%s.svc.cluster.local" $ns) (printf "*.fedrisk-run.%s.svc.cluster.local" $ns) "localhost" -}}
 {{- concat $names .Values.tls.names | uniq | toJson -}}
 {{- end }}
 
-{{/* Its addresses. The SuperLink's desk talks to it over the loopback and checks the certificate. */}}
+{{/* Its addresses. The SuperLink's dispatcher connects over the loopback and checks the certificate. */}}
 {{- define "fedrisk.addresses" -}}
 {{- concat (list "127.0.0.1") .Values.tls.addresses | uniq | toJson -}}
 {{- end }}
 
-{{/* Whether hospitals are served from here: by the standing SuperLink, or by the server pods of
-     runs. Where superlink.address names one elsewhere, its CA is the one to trust. */}}
+{{/* Whether this release serves hospitals: with the standing SuperLink or the server pods of runs.
+     Where superlink.address is set, the CA of that SuperLink is the one to trust. */}}
 {{- define "fedrisk.serves" -}}
 {{- if or .Values.superlink.enabled (and .Values.airflow.enabled (not .Values.superlink.address)) -}}true{{- end -}}
 {{- end }}
 
-{{/* The CA of tls.mode `generate`, as JSON: the release's, or a new one. Made once a rendering and
-     kept beside the values, for a second call would make another. lookup finds nothing under `helm
-     template` and client-side dry runs: what they show is made anew each time, never installed. */}}
+{{/* The CA of tls.mode `generate`, as JSON: the release's, or a new one. Cached in the values, because
+     a second call would generate another. lookup finds nothing under `helm template` and client-side
+     dry runs: they show a new CA each time, which is never installed. */}}
 {{- define "fedrisk.authority" -}}
 {{- if not (hasKey .Values "madeAuthority") -}}
 {{- $found := lookup "v1" "Secret" .Release.Namespace "fedrisk-authority" -}}
@@ -67,7 +67,7 @@ fedrisk.io/hospital: {{ . | quote }}
 {{- .Values.madeAuthority | toJson -}}
 {{- end }}
 
-{{/* The certificate of the CA that hospitals trust, where this chart knows it. */}}
+{{/* The certificate of the CA that hospitals trust, if this chart has it. */}}
 {{- define "fedrisk.ca" -}}
 {{- if and (include "fedrisk.serves" .) (eq .Values.tls.mode "generate") -}}
 {{- (include "fedrisk.authority" . | fromJson).Cert -}}
@@ -96,7 +96,7 @@ fedrisk-superlink:9092
 {{- if .Values.mlflow.enabled -}}http://fedrisk-mlflow:5000{{- else -}}{{ .Values.mlflow.uri }}{{- end -}}
 {{- end }}
 
-{{/* What all pods share; pods that read it by their environment have its checksum. */}}
+{{/* Settings of all pods; pods that get them in their environment have a checksum of them. */}}
 {{- define "fedrisk.settings" -}}
 FEDRISK_STORE: {{ .Values.store.runs | quote }}
 FEDRISK_LAKE: {{ .Values.store.lake | quote }}
@@ -116,8 +116,8 @@ AWS_ALLOW_HTTP: "true"
 {{- end }}
 {{- end }}
 
-{{/* What every pod has. Service links are off: Kubernetes would add FEDRISK_MLFLOW_PORT and its
-     like for our services, and fedrisk refuses FEDRISK_* settings that it does not know. */}}
+{{/* Common to all pods. Service links are off: Kubernetes would add variables such as
+     FEDRISK_MLFLOW_PORT for our services, and fedrisk rejects unknown FEDRISK_* settings. */}}
 {{- define "fedrisk.pod" -}}
 automountServiceAccountToken: false
 enableServiceLinks: false
@@ -140,7 +140,7 @@ imagePullSecrets:
 {{- end }}
 {{- end }}
 
-{{/* Prometheus' operator's description of whom to ask, where the cluster knows such. */}}
+{{/* A ServiceMonitor, where the cluster has Prometheus' operator. */}}
 {{- define "fedrisk.monitor" -}}
 {{- $monitoring := .root.Values.monitoring }}
 {{- if and $monitoring.enabled (.root.Capabilities.APIVersions.Has "monitoring.coreos.com/v1") }}
@@ -171,8 +171,8 @@ securityContext:
   capabilities: {drop: [ALL]}
 {{- end }}
 
-{{/* An owner's own key. Only these two of its secret: the whole of it (envFrom) would put node.key
-     into the environment too. */}}
+{{/* An owner's key. Only these two keys of its secret: envFrom would add node.key to the environment
+     too. */}}
 {{- define "fedrisk.credentials" -}}
 {{- if eq .root.Values.store.credentials "secrets" }}
 - name: AWS_ACCESS_KEY_ID
@@ -195,8 +195,8 @@ securityContext:
     resources: {requests: {storage: {{ .storage.size }}}}
 {{- end }}
 
-{{/* Kubernetes' default (OrderedReady) never replaces a pod that does not get ready, whatever an
-     upgrade or a rollback changes of it. Two pods of one name there are with neither. */}}
+{{/* Kubernetes' default (OrderedReady) never replaces a pod that does not become ready, even when an
+     upgrade or a rollback changes it. With both policies there is one pod of a name at a time. */}}
 {{- define "fedrisk.management" -}}
 podManagementPolicy: Parallel
 {{- end }}
@@ -221,8 +221,8 @@ priorityClassName: {{ . | quote }}
 {{- end }}
 {{- end }}
 
-{{/* Egress to the store that all share, the runs' at least. No default: whatever it were, it would
-     open more than the store to somebody. */}}
+{{/* Egress to the shared store, at least that of the runs. There is no default, because any default
+     would open more than the store in some cluster. */}}
 {{- define "fedrisk.storeEgress" -}}
 {{- if .Values.s3.enabled }}
 - to:
@@ -236,7 +236,7 @@ priorityClassName: {{ . | quote }}
 {{- end }}
 {{- end }}
 
-{{/* Airflow's pods, as a peer. */}}
+{{/* Airflow's pods as a peer. */}}
 {{- define "fedrisk.airflowPeer" -}}
 - podSelector:
     {{- toYaml .Values.airflow.podSelector | nindent 4 }}
@@ -265,7 +265,7 @@ priorityClassName: {{ . | quote }}
 {{- end }}
 {{- end }}
 
-{{/* Every bucket of the in-cluster S3: the runs', each hospital's and what else is asked for. */}}
+{{/* All buckets of the in-cluster S3: of runs, of hospitals and of s3.buckets. */}}
 {{- define "fedrisk.buckets" -}}
 {{- $buckets := list (include "fedrisk.bucket" .Values.store.runs) -}}
 {{- $lake := include "fedrisk.bucket" .Values.store.lake -}}

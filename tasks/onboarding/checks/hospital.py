@@ -1,7 +1,7 @@
-"""``fedrisk hospital check``: everything that a hospital needs, one verdict each.
+"""``fedrisk hospital check``: check everything that a hospital needs.
 
-Read-only but for one object that is written to the hospital's own store and deleted again; no row
-and no value leaves the machine.
+Read-only except for one object that is written to the hospital's own store and deleted again; no
+row and no value leaves the machine.
 """
 
 from __future__ import annotations
@@ -13,28 +13,28 @@ from pathlib import Path
 from tasks.errors import FedriskError, SettingsError
 from tasks.onboarding.authority import read_certificate
 from tasks.onboarding.checks.lake import check_lake
-from tasks.onboarding.checks.result import Verdict, missing, ok, unknown
-from tasks.onboarding.checks.superlink import check_link
+from tasks.onboarding.checks.result import CheckResult, missing, ok, unknown
+from tasks.onboarding.checks.superlink import check_superlink
 from tasks.onboarding.checks.table import check_table
 from tasks.onboarding.keys import fingerprint, public_text, read_private_key, read_public_key
 from tasks.study import Study, read_study
 from tasks.study.approval import read_approved, terms_digest
 
 PRIVATE = ("node.key", "credentials.env")
-SOON = timedelta(days=30)
+EXPIRY_WARNING = timedelta(days=30)
 
 
 def check_hospital(
     kit: Path, study_file: Path | None = None, source: Path | None = None
-) -> list[Verdict]:
-    """Run all checks; one that fails stops only those that build on it.
+) -> list[CheckResult]:
+    """Run all checks; a failure stops only the checks that depend on it.
 
     Args:
         kit: The kit's folder.
-        study_file: A study, to check approval and table against.
+        study_file: A study to check approval and table against.
         source: The hospital's table.
     """
-    found: list[Verdict] = []
+    found: list[CheckResult] = []
     settings = _variables(kit / "hospital.env", found, needed=True)
     settings |= _variables(kit / "credentials.env", found, needed=False)
     found += [*_private_files(kit), _key_pair(kit), _authority(kit)]
@@ -47,18 +47,18 @@ def check_hospital(
         except FedriskError as error:
             found.append(missing("study", str(error), "Ask the consortium for the study file."))
     found.append(_approved(kit / "approved.yaml", study))
-    found += check_link(settings.get("FEDRISK_SUPERLINK", ""), kit)
+    found += check_superlink(settings.get("FEDRISK_SUPERLINK", ""), kit)
     found += check_lake(settings, name, sorted(study.hospitals) if study else [])
     if study is not None:
         found.append(_takes_part(name, study))
     if study is not None and source is not None:
         found += check_table(source, study, name)
     elif source is not None and study_file is None:
-        found.append(unknown("table", "needs a study to be checked against", "Give --study too."))
+        found.append(unknown("table", "cannot be checked without a study", "Add --study."))
     return found
 
 
-def _variables(path: Path, found: list[Verdict], *, needed: bool) -> dict[str, str]:
+def _variables(path: Path, found: list[CheckResult], *, needed: bool) -> dict[str, str]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -82,14 +82,14 @@ def _variables(path: Path, found: list[Verdict], *, needed: bool) -> dict[str, s
     return pairs
 
 
-def _private_files(kit: Path) -> list[Verdict]:
+def _private_files(kit: Path) -> list[CheckResult]:
     found = []
     for name in PRIVATE:
         path = kit / name
         if path.exists():
             mode = path.stat().st_mode & 0o777
             found.append(
-                ok(f"{name}, access", "for its owner alone")
+                ok(f"{name}, access", "for its owner only")
                 if not mode & 0o077
                 else missing(
                     f"{name}, access", f"others may read it (mode {mode:o})", f"chmod 600 {path}"
@@ -98,27 +98,27 @@ def _private_files(kit: Path) -> list[Verdict]:
     return found
 
 
-def _key_pair(kit: Path) -> Verdict:
+def _key_pair(kit: Path) -> CheckResult:
     what = "node key"
     try:
         public = public_text(read_private_key(kit / "node.key").public_key())
     except SettingsError as error:
         return missing(what, str(error), "Put the private key of node.pub here as node.key.")
     try:
-        told = read_public_key(kit / "node.pub")
+        registered = read_public_key(kit / "node.pub")
     except SettingsError as error:
         return missing(what, str(error), "Take node.pub from the kit.")
-    if told != public:
+    if registered != public:
         return missing(
             what,
-            "node.key and node.pub are no pair",
-            f"The consortium registered {fingerprint(told)}: use its private key, or send the "
-            "consortium the public key of this one.",
+            "node.key and node.pub are not a pair",
+            f"The consortium registered {fingerprint(registered)}: use its private key, or send "
+            "the consortium the public key of this one.",
         )
     return ok(what, f"pair {fingerprint(public)}")
 
 
-def _authority(kit: Path) -> Verdict:
+def _authority(kit: Path) -> CheckResult:
     what = "ca.crt"
     try:
         certificate = read_certificate(kit / what)
@@ -133,13 +133,13 @@ def _authority(kit: Path) -> Verdict:
             f"{valid}, and this machine's clock says {now:%Y-%m-%d}",
             "Set the clock, if it is wrong; else ask the consortium for its new ca.crt.",
         )
-    if end - now < SOON:
-        return Verdict(what, "ok", valid, "It ends soon: ask the consortium for the next one.")
+    if end - now < EXPIRY_WARNING:
+        return CheckResult(what, "ok", valid, "It expires soon: ask the consortium for a new one.")
     return ok(what, valid)
 
 
 def _own_name(kit: Path) -> str:
-    """The hospital's name, which stands beside its public key."""
+    """The hospital's name, from the comment of its public key."""
     try:
         words = (kit / "node.pub").read_text(encoding="utf-8").split()
         base64.b64decode(words[1])
@@ -148,7 +148,7 @@ def _own_name(kit: Path) -> str:
         return ""
 
 
-def _approved(path: Path, study: Study | None) -> Verdict:
+def _approved(path: Path, study: Study | None) -> CheckResult:
     what = "approved studies"
     try:
         approved = read_approved(path)
@@ -167,10 +167,10 @@ def _approved(path: Path, study: Study | None) -> Verdict:
     return ok(what, ", ".join(each.name for each in approved.studies))
 
 
-def _takes_part(name: str, study: Study) -> Verdict:
+def _takes_part(name: str, study: Study) -> CheckResult:
     what = "hospital in the study"
     if not name:
-        return unknown(what, "the kit does not say this hospital's name (third word of node.pub)")
+        return unknown(what, "the kit does not name this hospital (third word of node.pub)")
     if name in study.hospitals:
         return ok(what, f"{name} takes part in {study.name}")
     return missing(

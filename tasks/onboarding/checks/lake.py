@@ -1,4 +1,4 @@
-"""Whether a hospital's key opens its own store, and no other hospital's."""
+"""Check that a hospital's key opens its own store and no other hospital's."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tasks.objects import refuses
-from tasks.onboarding.checks.result import Verdict, missing, ok, unknown
+from tasks.objects import is_access_denied
+from tasks.onboarding.checks.result import CheckResult, missing, ok, unknown
 
-DEADLINE = 20.0
-"""Seconds for one question to the store, its repetitions included."""
-WHERE = "fedrisk-check"
+STORE_DEADLINE = 20.0
+"""Seconds for one call to the store, including retries."""
+CHECK_PREFIX = "fedrisk-check"
 KEY = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 ROLES = (
     "AWS_WEB_IDENTITY_TOKEN_FILE",
     "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
     "AWS_CONTAINER_CREDENTIALS_FULL_URI",
 )
-"""Variables by which a pod or task is given a role instead of a key."""
+"""Variables that give a pod or task a role instead of a key."""
 
 
 def check_lake(
     settings: Mapping[str, str], name: str, hospitals: Sequence[str] = ()
-) -> list[Verdict]:
-    """Write, read and delete one small object; look into the other hospitals' stores.
+) -> list[CheckResult]:
+    """Write, read and delete one small object; try to list the other hospitals' stores.
 
     Args:
         settings: The kit's: ``FEDRISK_LAKE`` and ``AWS_*``.
-        name: The hospital's.
-        hospitals: Those of the study.
+        name: The hospital's name.
+        hospitals: The study's hospitals.
     """
     what, lake = "own store", settings.get("FEDRISK_LAKE", "")
     own = lake.replace("{hospital}", name)
@@ -41,7 +41,7 @@ def check_lake(
         return [
             missing(
                 what,
-                "there is no key, and no role is given to this process",
+                "there is no key, and this process has no role",
                 "Put AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY into credentials.env, or run the "
                 "check where the SuperNode runs, if that has a role.",
             )
@@ -50,7 +50,7 @@ def check_lake(
         import obstore
     except ImportError:
         return [unknown(what, "needs fedrisk with its extra store")]
-    key = f"{WHERE}/{secrets.token_hex(8)}"
+    key = f"{CHECK_PREFIX}/{secrets.token_hex(8)}"
     at = settings.get("AWS_ENDPOINT_URL") or "AWS"
     try:
         store = _open(own, settings)
@@ -63,12 +63,12 @@ def check_lake(
             raise
         obstore.delete(store, key)
     except Exception as error:  # noqa: BLE001  (obstore raises many kinds; none may end the check)
-        return [_own_fault(what, own, at, error)]
+        return [_own_store_error(what, own, at, error)]
     if not same:
-        return [missing(what, f"{own} gives back something else", "Tell the store's people.")]
+        return [missing(what, f"{own} returns other content", "Ask the store's administrator.")]
     found = [ok(what, f"{own} can be written, read and deleted from")]
     bucket = own.split("/")[2]
-    # The kit's lake bears the hospital's own name; another's is the same with that one's.
+    # The kit's lake contains the hospital's name; another's has that hospital's name there.
     others = {
         other: lake.replace("{hospital}", other)
         if "{hospital}" in lake
@@ -77,22 +77,22 @@ def check_lake(
         if other != name and name and (name in bucket or "{hospital}" in lake)
     }
     if not others:
-        found.append(unknown("others' stores", "which they are is not known", "Give --study."))
+        found.append(unknown("others' stores", "their names are not known", "Add --study."))
     for other, uri in others.items():
         found.append(_refused(other, uri, settings))
     return found
 
 
-def _own_fault(what: str, own: str, at: str, error: Exception) -> Verdict:
-    kind, told = type(error).__name__, str(error)
-    if refuses(error):
+def _own_store_error(what: str, own: str, at: str, error: Exception) -> CheckResult:
+    kind, text = type(error).__name__, str(error)
+    if is_access_denied(error):
         return missing(
             what,
             f"{own} refuses this key",
             "Ask for a key that may read and write it, and put it into credentials.env.",
         )
-    if kind == "NotFoundError" or isinstance(error, FileNotFoundError) or "NoSuchBucket" in told:
-        return missing(what, f"{at} has no {own}", "Have the bucket made, or correct FEDRISK_LAKE.")
+    if kind == "NotFoundError" or isinstance(error, FileNotFoundError) or "NoSuchBucket" in text:
+        return missing(what, f"{at} has no {own}", "Create the bucket, or correct FEDRISK_LAKE.")
     return missing(
         what,
         f"the store at {at} does not answer ({kind})",
@@ -100,7 +100,7 @@ def _own_fault(what: str, own: str, at: str, error: Exception) -> Verdict:
     )
 
 
-def _refused(other: str, uri: str, settings: Mapping[str, str]) -> Verdict:
+def _refused(other: str, uri: str, settings: Mapping[str, str]) -> CheckResult:
     import obstore
 
     what = f"store of {other}"
@@ -110,15 +110,15 @@ def _refused(other: str, uri: str, settings: Mapping[str, str]) -> Verdict:
             break
     except Exception as error:  # noqa: BLE001  (as above)
         kind = type(error).__name__
-        if refuses(error):
+        if is_access_denied(error):
             return ok(what, "refuses this key, as it should")
         if kind == "NotFoundError" or isinstance(error, FileNotFoundError):
-            return unknown(what, f"{uri} is not there")
+            return unknown(what, f"{uri} does not exist")
         return unknown(what, f"does not answer ({kind})")
     return missing(
         what,
-        f"this key can look into {uri}",
-        "It may do more than it should: ask for a key for this hospital's own store alone.",
+        f"this key can list {uri}",
+        "It has too many rights: ask for a key for this hospital's own store only.",
     )
 
 
@@ -136,9 +136,12 @@ def _open(uri: str, settings: Mapping[str, str]) -> Any:
         config["session_token"] = token
     if endpoint:
         config["endpoint"] = endpoint
-    client: Any = {"timeout": timedelta(seconds=DEADLINE), "connect_timeout": timedelta(seconds=5)}
+    client: Any = {
+        "timeout": timedelta(seconds=STORE_DEADLINE),
+        "connect_timeout": timedelta(seconds=5),
+    }
     if endpoint.startswith("http://"):
         client["allow_http"] = True
-    retry: Any = {"max_retries": 1, "retry_timeout": timedelta(seconds=DEADLINE)}
+    retry: Any = {"max_retries": 1, "retry_timeout": timedelta(seconds=STORE_DEADLINE)}
     url = uri.replace("s3a://", "s3://", 1)
     return S3Store.from_url(url, config=config, client_options=client, retry_config=retry)

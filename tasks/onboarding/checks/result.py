@@ -1,50 +1,50 @@
-"""The outcome of one check, for people and for programs."""
+"""The result of one check, as text and as JSON."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-WORDS = {"ok": "ok", "missing": "MISSING", "unknown": "not known"}
+STATE_TEXT = {"ok": "ok", "missing": "MISSING", "unknown": "not known"}
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What one check found.
+class CheckResult:
+    """The result of one check.
 
     Attributes:
-        name: What was looked at.
-        state: ``missing``: the hospital lacks something; ``unknown``: it could not be looked at,
-            which alone is no fault.
-        found: What was found, in plain words.
-        todo: What to do; empty where nothing is to be done.
+        name: What was checked.
+        state: ``missing``: the hospital lacks something; ``unknown``: it could not be checked,
+            which alone is not a failure.
+        found: The finding.
+        advice: What to do; empty where there is nothing to do.
     """
 
     name: str
     state: Literal["ok", "missing", "unknown"]
     found: str
-    todo: str = ""
+    advice: str = ""
 
     def as_text(self) -> str:
-        """One line, and a second one with what to do."""
-        line = f"{WORDS[self.state]:<9} {self.name}: {self.found}"
-        return f"{line}\n{'':<10}-> {self.todo}" if self.todo else line
+        """One line, and a second one with the advice."""
+        line = f"{STATE_TEXT[self.state]:<9} {self.name}: {self.found}"
+        return f"{line}\n{'':<10}-> {self.advice}" if self.advice else line
 
     def as_json(self) -> dict[str, str]:
-        """As plain JSON."""
-        return {"name": self.name, "state": self.state, "found": self.found, "todo": self.todo}
+        """A JSON object; ``todo`` is the advice."""
+        return {"name": self.name, "state": self.state, "found": self.found, "todo": self.advice}
 
 
-def ok(name: str, found: str) -> Verdict:
-    """Nothing lacks."""
-    return Verdict(name, "ok", found)
+def ok(name: str, found: str) -> CheckResult:
+    """The check passed."""
+    return CheckResult(name, "ok", found)
 
 
-def missing(name: str, found: str, todo: str) -> Verdict:
-    """Something lacks."""
-    return Verdict(name, "missing", found, todo)
+def missing(name: str, found: str, advice: str) -> CheckResult:
+    """The check failed."""
+    return CheckResult(name, "missing", found, advice)
 
 
-def unknown(name: str, found: str, todo: str = "") -> Verdict:
-    """It could not be looked at."""
-    return Verdict(name, "unknown", found, todo)
+def unknown(name: str, found: str, advice: str = "") -> CheckResult:
+    """The check could not be made."""
+    return CheckResult(name, "unknown", found, advice)

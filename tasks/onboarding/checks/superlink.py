@@ -1,4 +1,4 @@
-"""Whether a hospital reaches the SuperLink, may believe that it is the one, and is let in."""
+"""Check that a hospital reaches the SuperLink, can verify its certificate, and is registered."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from pathlib import Path
 from typing import Any
 
 from tasks.errors import SettingsError
-from tasks.onboarding.checks.result import Verdict, missing, ok, unknown
+from tasks.onboarding.checks.result import CheckResult, missing, ok, unknown
 
-DEADLINE = 10.0
-"""Seconds for one connection, its handshake or its answer."""
-TOLERANCE = 5.0
-"""Seconds that the hospital's clock may be ahead: Flower refuses a signature from further on."""
-OLDEST = 300.0
-"""Seconds that it may be behind: Flower refuses a signature that is older."""
+CONNECT_DEADLINE = 10.0
+"""Seconds for one connection, its handshake or its response."""
+MAX_CLOCK_AHEAD = 5.0
+"""Seconds that the hospital's clock may be ahead: Flower refuses later signatures."""
+MAX_CLOCK_BEHIND = 300.0
+"""Seconds that it may be behind: Flower refuses older signatures."""
 NAME_FAULTS = (62, 64)
-"""OpenSSL's verification codes for a certificate without the host's name or IP address."""
+"""OpenSSL's verification codes of a certificate without the host's name or IP address."""
 
 
-def check_link(address: str, kit: Path) -> list[Verdict]:
-    """Look at address, connection, certificate, clock and registration, as far as it goes.
+def check_superlink(address: str, kit: Path) -> list[CheckResult]:
+    """Check address, connection, certificate, clock and registration, up to the first obstacle.
 
     Args:
         address: ``host:port``.
@@ -45,45 +45,49 @@ def check_link(address: str, kit: Path) -> list[Verdict]:
     try:
         resolved = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
-        # The latter for what can be no name, such as one with two dots in a row.
+        # UnicodeError for an impossible name, such as one with two dots in a row.
         return [
             missing(
                 "address",
                 f"{host} has no IP address here",
-                "Ask the network's people for DNS, or the consortium for the right address.",
+                "Ask the network's administrator for DNS, or the consortium for the right address.",
             )
         ]
     found = [ok("address", f"{host} is {resolved[0][4][0]}")]
     try:
-        socket.create_connection((host, int(port)), DEADLINE).close()
+        socket.create_connection((host, int(port)), CONNECT_DEADLINE).close()
     except OSError as error:
-        why = f"no answer in {DEADLINE:g} s" if isinstance(error, TimeoutError) else error.strerror
+        why = (
+            f"no answer in {CONNECT_DEADLINE:g} s"
+            if isinstance(error, TimeoutError)
+            else error.strerror
+        )
         return [
             *found,
             missing(
                 "connection",
-                f"{address} does not take a TCP connection ({why})",
+                f"{address} accepts no TCP connection ({why})",
                 f"Let this machine reach {address} (firewall, proxy), or ask whether the SuperLink "
                 "is up.",
             ),
         ]
-    found.append(ok("connection", f"{address} takes TCP connections"))
+    found.append(ok("connection", f"{address} accepts TCP connections"))
     try:
         context = ssl.create_default_context(cafile=str(kit / "ca.crt"))
     except (OSError, ssl.SSLError):
-        return [*found, unknown("certificate", "needs a sound ca.crt")]
-    verdict = _certificate(context, host, int(port))
-    found += [verdict, _clock(host, int(port))]
-    if verdict.state == "ok":
+        return [*found, unknown("certificate", "needs a valid ca.crt")]
+    certificate = _certificate(context, host, int(port))
+    found += [certificate, _clock(host, int(port))]
+    if certificate.state == "ok":
         found.append(_registered(context, host, int(port), kit))
     return found
 
 
-def _certificate(context: ssl.SSLContext, host: str, port: int) -> Verdict:
+def _certificate(context: ssl.SSLContext, host: str, port: int) -> CheckResult:
     what = "certificate"
     try:
         with (
-            socket.create_connection((host, port), DEADLINE) as plain,
+            socket.create_connection((host, port), CONNECT_DEADLINE) as plain,
             context.wrap_socket(plain, server_hostname=host) as secure,
         ):
             held: Any = secure.getpeercert() or {}
@@ -98,7 +102,7 @@ def _certificate(context: ssl.SSLContext, host: str, port: int) -> Verdict:
                 "address that it names.",
             )
         if error.verify_code in (9, 10):
-            when = "has ended" if error.verify_code == 10 else "is not valid yet"
+            when = "has expired" if error.verify_code == 10 else "is not valid yet"
             return missing(
                 what,
                 f"the SuperLink's certificate {when} by this machine's clock",
@@ -107,54 +111,54 @@ def _certificate(context: ssl.SSLContext, host: str, port: int) -> Verdict:
         return missing(
             what,
             f"is not signed by the kit's ca.crt ({error.verify_message})",
-            "Somebody may stand between, such as a proxy that opens TLS: let this connection "
-            "pass untouched. Or ask the consortium whether ca.crt is still the right one.",
+            "A proxy may intercept TLS: exempt this connection from it. Or ask the consortium "
+            "whether ca.crt is still the right one.",
         )
     except (OSError, ssl.SSLError) as error:
         return missing(
             what,
             f"no TLS at this address ({getattr(error, 'reason', None) or type(error).__name__})",
-            "Check the port, and whether a proxy stands between.",
+            "Check the port, and whether a proxy is in between.",
         )
 
 
-def _clock(host: str, port: int) -> Verdict:
-    """Compare clocks; the answer is a hint only, so the certificate need not be good for it."""
+def _clock(host: str, port: int) -> CheckResult:
+    """Compare clocks; only a hint, so the certificate is not verified."""
     what = "clock"
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    connection = http.client.HTTPSConnection(host, port, timeout=DEADLINE, context=context)
+    connection = http.client.HTTPSConnection(host, port, timeout=CONNECT_DEADLINE, context=context)
     try:
         before = time.time()
         connection.request("GET", "/")
         date = connection.getresponse().getheader("Date")
         now = (before + time.time()) / 2
         if date is None:
-            return unknown(what, "the SuperLink does not tell its time", "See that NTP is on.")
-        # The header is cut to whole seconds.
+            return unknown(what, "the SuperLink does not send its time", "Check that NTP is on.")
+        # The header has whole seconds.
         off = now - (parsedate_to_datetime(date).timestamp() + 0.5)
     except (OSError, http.client.HTTPException, ValueError, TypeError):
-        return unknown(what, "the SuperLink does not tell its time", "See that NTP is on.")
+        return unknown(what, "the SuperLink does not send its time", "Check that NTP is on.")
     finally:
         connection.close()
     word = "ahead of" if off > 0 else "behind"
     side = f"this machine's clock is {abs(off):.0f} s {word} the SuperLink's"
-    if not -OLDEST < off <= TOLERANCE:
+    if not -MAX_CLOCK_BEHIND < off <= MAX_CLOCK_AHEAD:
         return missing(
             what,
-            f"{side}; {TOLERANCE:g} s ahead and {OLDEST:g} s behind are tolerated",
-            "Set the clock by NTP. If it is right, tell the consortium.",
+            f"{side}; {MAX_CLOCK_AHEAD:g} s ahead and {MAX_CLOCK_BEHIND:g} s behind are tolerated",
+            "Set the clock by NTP. If it is right, inform the consortium.",
         )
-    if off < -TOLERANCE:
-        return Verdict(what, "ok", side, "It is tolerated, but set the clock by NTP.")
-    return ok(what, f"within {TOLERANCE:g} s of the SuperLink's")
+    if off < -MAX_CLOCK_AHEAD:
+        return CheckResult(what, "ok", side, "This is tolerated, but set the clock by NTP.")
+    return ok(what, f"within {MAX_CLOCK_AHEAD:g} s of the SuperLink's")
 
 
-def _registered(context: ssl.SSLContext, host: str, port: int, kit: Path) -> Verdict:
-    """Ask with the node's signature for what changes nothing.
+def _registered(context: ssl.SSLContext, host: str, port: int, kit: Path) -> CheckResult:
+    """Send a signed request that changes nothing.
 
-    Flower looks the key up before it looks at the heartbeat's interval, so a request with an
-    interval that is never valid tells a registered key from another, and activates none.
+    Flower looks the key up before it checks the heartbeat interval, so a request with an invalid
+    interval shows whether the key is registered, and activates no node.
     """
     what = "registration"
     try:
@@ -168,15 +172,15 @@ def _registered(context: ssl.SSLContext, host: str, port: int, kit: Path) -> Ver
         from flwr.supercore.primitives.asymmetric import public_key_to_bytes, sign_message
         from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
     except ImportError:
-        return unknown(what, "seen only once the SuperNode connects (fedrisk without Flower)")
+        return unknown(what, "visible only when the SuperNode connects (fedrisk without Flower)")
     from tasks.onboarding.keys import read_private_key
 
     try:
         key = read_private_key(kit / "node.key")
     except SettingsError:
-        return unknown(what, "needs a sound node.key")
+        return unknown(what, "needs a valid node.key")
     public, signed = public_key_to_bytes(key.public_key()), datetime.now(UTC).isoformat()
-    connection = http.client.HTTPSConnection(host, port, timeout=DEADLINE, context=context)
+    connection = http.client.HTTPSConnection(host, port, timeout=CONNECT_DEADLINE, context=context)
     try:
         connection.request(
             "POST",
@@ -202,14 +206,14 @@ def _registered(context: ssl.SSLContext, host: str, port: int, kit: Path) -> Ver
         return missing(
             what, "the SuperLink refuses the node's signature", "Set the clock right (see clock)."
         )
-    told = FlowerError.from_json(text) if text.startswith("{") else None
-    code = told.code if told else None
+    refusal = FlowerError.from_json(text) if text.startswith("{") else None
+    code = refusal.code if refusal else None
     if code == ApiErrorCode.FLEET_INVALID_HEARTBEAT_INTERVAL:
         return ok(what, "the SuperLink knows this hospital's key")
     if code == ApiErrorCode.FLEET_NODE_ACTIVATION_FAILED:
         return missing(
             what,
             "the SuperLink does not know this hospital's key",
-            "Send the consortium node.pub; it runs `fedrisk hospital add`, and nobody restarts.",
+            "Send the consortium node.pub for `fedrisk hospital add`; no restart is needed.",
         )
-    return unknown(what, f"seen only once the SuperNode connects (the SuperLink answers {status})")
+    return unknown(what, f"visible only when the SuperNode connects (the SuperLink: {status})")

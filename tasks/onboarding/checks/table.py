@@ -1,7 +1,7 @@
-"""Whether a hospital's table is what a study says: one pass, no Spark, counts and never a value.
+"""Check a hospital's table against a study: one pass, no Spark, counts only and no values.
 
-The rules and bounds are those of the step ``validate`` (``tasks/data/rules.py``, ``quality.py``),
-said in Python: a row that breaks one goes to quarantine, too many mean that the table is another.
+These are the rules and bounds of the step ``validate`` (``tasks/data/rules.py``, ``quality.py``)
+in Python: a row that breaks a rule goes to quarantine; too many mean that the table is wrong.
 """
 
 from __future__ import annotations
@@ -16,40 +16,40 @@ from tasks.data.quality import MAX_BROKEN, MAX_UNKNOWN_TARGET
 from tasks.data.rules import check_names
 from tasks.data.values import NUMBER
 from tasks.errors import FedriskError
-from tasks.onboarding.checks.result import Verdict, missing, ok, unknown
+from tasks.onboarding.checks.result import CheckResult, missing, ok, unknown
 from tasks.study import Column, Study, canonical
 
 _NUMBER = re.compile(NUMBER)
-LEAST = 20
-"""Reasons that are listed at most."""
+MAX_REASONS = 20
+"""Maximum number of reasons to list."""
 
 
-def check_table(path: Path, study: Study, hospital: str) -> list[Verdict]:
+def check_table(path: Path, study: Study, hospital: str) -> list[CheckResult]:
     """Check columns, values and outcome.
 
     Args:
         path: The hospital's table.
-        study: What it should be.
-        hospital: Whose it is; empty where that is not known.
+        study: The study.
+        hospital: The hospital's name; empty where it is not known.
     """
     if study.source.format != "csv":
-        what = f"is {study.source.format}: seen only by the step validate"
+        what = f"is {study.source.format}: checked only by the step validate"
         return [unknown("table", what)]
     try:
         check_names(study)
         table = inspect_csv(path, study, f"table {path.name}", hospital or None)
     except FedriskError as error:
-        return [missing("table", str(error), "Correct the table, or ask for the study's change.")]
+        return [missing("table", str(error), "Correct the table, or ask to change the study.")]
     found = [ok("table", f"{path.name} has the study's columns and {table.rows} rows")]
     with open_rows(path, study.source) as lines:
         rows = (row for row in lines if not is_blank(row))
         if study.source.header:
             next(rows)
-        counted = count(rows, table.fields, study, hospital)
-    return [*found, *_judge(counted, study, hospital)]
+        counts = count(rows, table.fields, study, hospital)
+    return [*found, *_judge(counts, study, hospital)]
 
 
-class Counted:
+class TableCounts:
     """Counts over a table.
 
     Attributes:
@@ -62,22 +62,22 @@ class Counted:
     """
 
     def __init__(self) -> None:
-        """Count nothing yet."""
+        """Start all counts at 0."""
         self.rows = self.quarantined = self.positives = self.negatives = 0
         self.broken: Counter[str] = Counter()
         self.known: Counter[str] = Counter()
 
 
-def count(rows: Iterable[list[str]], fields: list[str], study: Study, hospital: str) -> Counted:
-    """Count what each rule says of each row.
+def count(rows: Iterable[list[str]], fields: list[str], study: Study, hospital: str) -> TableCounts:
+    """Apply the rules to each row and count.
 
     Args:
         rows: Fields of each row.
         fields: Their names.
-        study: The rules.
-        hospital: At some hospitals a column may be missing.
+        study: The study with the rules.
+        hospital: The hospital's name, for columns that are optional at some hospitals.
     """
-    found, seen = Counted(), set[str]()
+    found, seen = TableCounts(), set[str]()
     target = study.target.column
     positive = set(map(canonical, study.target.positive))
     negative = set(map(canonical, study.target.negative))
@@ -131,11 +131,11 @@ def _broken(column: Column, text: str) -> str | None:
     return None if low <= value <= high else "range"
 
 
-def _judge(counted: Counted, study: Study, hospital: str) -> list[Verdict]:
-    found, rows, target = [], counted.rows, study.target.column
-    for rule, number in counted.broken.most_common(LEAST):
+def _judge(counts: TableCounts, study: Study, hospital: str) -> list[CheckResult]:
+    found, rows, target = [], counts.rows, study.target.column
+    for rule, number in counts.broken.most_common(MAX_REASONS):
         about, _, kind = rule.rpartition(": ")
-        of = rows if kind in ("missing", "duplicate") else counted.known.get(about, rows)
+        of = rows if kind in ("missing", "duplicate") else counts.known.get(about, rows)
         most = MAX_UNKNOWN_TARGET if rule == f"{target}: value" else MAX_BROKEN
         if number > most * of:
             found.append(
@@ -146,29 +146,29 @@ def _judge(counted: Counted, study: Study, hospital: str) -> list[Verdict]:
                 )
             )
     for name, column in study.columns.items():
-        lacking = rows - counted.known[name]
+        lacking = rows - counts.known[name]
         if hospital not in column.optional_at and lacking > (column.max_missing or 1) * rows:
             found.append(
                 missing(
                     f"values, {name}: missing",
                     f"{lacking} of {rows} rows lack it, at most {column.max_missing:.0%} may",
-                    "Check the markers in missing, or ask for the study's change.",
+                    "Check the markers in missing, or ask to change the study.",
                 )
             )
-    if counted.quarantined > MAX_BROKEN * rows:
+    if counts.quarantined > MAX_BROKEN * rows:
         found.append(
             missing(
                 "quarantine",
-                f"{counted.quarantined} of {rows} rows break a rule, more than half",
-                "Look at " + _listed(counted),
+                f"{counts.quarantined} of {rows} rows break a rule, more than half",
+                "Check " + _listed(counts),
             )
         )
     else:
-        note = f" ({_listed(counted)})" if counted.quarantined else ""
+        note = f" ({_listed(counts)})" if counts.quarantined else ""
         found.append(
-            ok("quarantine", f"{counted.quarantined} of {rows} rows would be set aside{note}")
+            ok("quarantine", f"{counts.quarantined} of {rows} rows would be quarantined{note}")
         )
-    held: Mapping[str, int] = {"positive": counted.positives, "negative": counted.negatives}
+    held: Mapping[str, int] = {"positive": counts.positives, "negative": counts.negatives}
     lack = [kind for kind, number in held.items() if number == 0]
     if lack:
         found.append(
@@ -179,12 +179,12 @@ def _judge(counted: Counted, study: Study, hospital: str) -> list[Verdict]:
             )
         )
     else:
-        found.append(ok("outcome", "both outcomes are there"))
+        found.append(ok("outcome", "both outcomes occur"))
     return found
 
 
-def _listed(counted: Counted) -> str:
-    return ", ".join(f"{rule} {number}" for rule, number in counted.broken.most_common(LEAST))
+def _listed(counts: TableCounts) -> str:
+    return ", ".join(f"{rule} {number}" for rule, number in counts.broken.most_common(MAX_REASONS))
 
 
 def _expected(name: str, study: Study) -> str:
@@ -192,7 +192,7 @@ def _expected(name: str, study: Study) -> str:
         return ", ".join([*study.target.positive, *study.target.negative])
     column = study.columns.get(name)
     if column is None:
-        return "one row a patient"
+        return "one row per patient"
     if column.range is not None:
         return f"{column.range[0]:g} to {column.range[1]:g} {column.unit}".strip()
     return "0 or 1" if column.type == "flag" else ", ".join(column.categories)

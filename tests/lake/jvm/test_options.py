@@ -127,7 +127,7 @@ def test_a_proxys_password_is_refused_and_not_told(
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "http://someone:word-of-secret@proxy.example:3128")
     monkeypatch.delenv("DEFAULT_ARTIFACT_REPOSITORY", raising=False)
-    with pytest.raises(SettingsError, match=r"proxy\.example is given a user") as refused:
+    with pytest.raises(SettingsError, match=r"proxy\.example has a user") as refused:
         java_environment(wheel_java, tmp_path, network=True)
     assert "word-of-secret" not in str(refused.value)
     assert "someone" not in str(refused.value)

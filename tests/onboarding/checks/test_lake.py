@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tasks.onboarding.checks.lake import WHERE, check_lake
+from tasks.onboarding.checks.lake import CHECK_PREFIX, check_lake
 from tests.lake.s3_server import S3Server, s3_server
 
 pytestmark = pytest.mark.slow
@@ -31,7 +31,7 @@ def test_the_own_key_opens_the_own_store_alone_and_leaves_nothing(server: S3Serv
     assert found["store of south"] == ("ok", "refuses this key, as it should")
     status, listed = server.request("admin", "GET", "/fl-demo-data-north?list-type=2")
     assert status == 200
-    assert WHERE.encode() not in listed
+    assert CHECK_PREFIX.encode() not in listed
 
 
 def test_another_hospitals_key_is_told(server: S3Server) -> None:
@@ -65,6 +65,6 @@ def test_403_within_a_message_is_no_refusal(
 
 
 def test_without_a_key_the_file_to_fill_is_named() -> None:
-    [verdict] = check_lake(LAKE, "north")
-    assert verdict.state == "missing"
-    assert "credentials.env" in verdict.todo
+    [result] = check_lake(LAKE, "north")
+    assert result.state == "missing"
+    assert "credentials.env" in result.advice

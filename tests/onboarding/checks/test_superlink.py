@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, load_pem_priv
 from tasks.federation.deployment import certificates
 from tasks.onboarding import authority
 from tasks.onboarding.checks.result import Verdict
-from tasks.onboarding.checks.superlink import check_link
+from tasks.onboarding.checks.superlink import check_superlink
 from tests.onboarding.conftest import Consortium, tls_server
 
 
@@ -41,7 +41,7 @@ def test_a_good_server_is_told_so(consortium: Consortium) -> None:
     kit, own = consortium.add("north"), consortium.federation
     with tls_server(own / "tls.crt", own / "tls.key") as port:
         for host in ("localhost", "127.0.0.1"):
-            found = by_name(check_link(f"{host}:{port}", kit))
+            found = by_name(check_superlink(f"{host}:{port}", kit))
             assert [found[n].state for n in ("connection", "certificate", "clock")] == ["ok"] * 3
             # It is no SuperLink, so nothing is claimed of the registration.
             assert found["registration"].state == "unknown"
@@ -55,16 +55,16 @@ def test_a_renewed_certificate_needs_nothing_of_the_hospital(consortium: Consort
     names = certificates.names_of(authority.read_certificate(own / "tls.crt"))
     assert {"superlink.example.org", "fedrisk-superlink", "127.0.0.1"} <= set(names)
     with tls_server(own / "tls.crt", own / "tls.key") as port:
-        assert by_name(check_link(f"localhost:{port}", kit))["certificate"].state == "ok"
+        assert by_name(check_superlink(f"localhost:{port}", kit))["certificate"].state == "ok"
 
 
 def test_another_authority_is_not_believed(consortium: Consortium, tmp_path: Path) -> None:
     kit, other = consortium.add("north"), tmp_path / "other"
     authority.init(other, authority.server_names("fedrisk", ()))
     with tls_server(other / "tls.crt", other / "tls.key") as port:
-        verdict = by_name(check_link(f"localhost:{port}", kit))["certificate"]
-    assert verdict.state == "missing"
-    assert "not signed by the kit's ca.crt" in verdict.found
+        result = by_name(check_superlink(f"localhost:{port}", kit))["certificate"]
+    assert result.state == "missing"
+    assert "not signed by the kit's ca.crt" in result.found
 
 
 def test_a_name_that_the_certificate_lacks_is_named(consortium: Consortium) -> None:
@@ -72,18 +72,18 @@ def test_a_name_that_the_certificate_lacks_is_named(consortium: Consortium) -> N
     made = signed(consortium, ("superlink.example.org",), timedelta(days=9))
     with tls_server(made, consortium.federation / "tls.key") as port:
         for host in ("localhost", "127.0.0.1"):
-            verdict = by_name(check_link(f"{host}:{port}", kit))["certificate"]
-            assert verdict.state == "missing"
-            assert f"does not name {host}" in verdict.found
-            assert f"--names {host}" in verdict.todo
+            result = by_name(check_superlink(f"{host}:{port}", kit))["certificate"]
+            assert result.state == "missing"
+            assert f"does not name {host}" in result.found
+            assert f"--names {host}" in result.advice
 
 
 def test_a_certificate_that_has_ended_is_told(consortium: Consortium) -> None:
     kit = consortium.add("north")
     made = signed(consortium, ("localhost",), timedelta(seconds=-60))
     with tls_server(made, consortium.federation / "tls.key") as port:
-        found = by_name(check_link(f"localhost:{port}", kit))
-    assert "has ended" in found["certificate"].found
+        found = by_name(check_superlink(f"localhost:{port}", kit))
+    assert "has expired" in found["certificate"].found
     # The clock is told all the same, for it may be what is wrong.
     assert found["clock"].state == "ok"
 
@@ -94,32 +94,32 @@ def test_a_clock_that_is_off_is_told_with_its_side(
 ) -> None:
     kit, own = consortium.add("north"), consortium.federation
     with tls_server(own / "tls.crt", own / "tls.key", ahead) as port:
-        verdict = by_name(check_link(f"localhost:{port}", kit))["clock"]
-    assert verdict.state == "missing"
-    assert word in verdict.found
-    assert "5 s ahead and 300 s behind are tolerated" in verdict.found
+        result = by_name(check_superlink(f"localhost:{port}", kit))["clock"]
+    assert result.state == "missing"
+    assert word in result.found
+    assert "5 s ahead and 300 s behind are tolerated" in result.found
 
 
 def test_a_clock_that_is_behind_but_works_is_no_fault(consortium: Consortium) -> None:
     kit, own = consortium.add("north"), consortium.federation
     with tls_server(own / "tls.crt", own / "tls.key", 120) as port:
-        verdict = by_name(check_link(f"localhost:{port}", kit))["clock"]
-    assert verdict.state == "ok"
-    assert "NTP" in verdict.todo
+        result = by_name(check_superlink(f"localhost:{port}", kit))["clock"]
+    assert result.state == "ok"
+    assert "NTP" in result.advice
 
 
 def test_what_can_be_no_name_is_told(consortium: Consortium) -> None:
-    [verdict] = check_link("fl..example:9092", consortium.add("north"))
-    assert (verdict.name, verdict.state) == ("address", "missing")
+    [result] = check_superlink("fl..example:9092", consortium.add("north"))
+    assert (result.name, result.state) == ("address", "missing")
 
 
 def test_a_closed_port_is_told_as_such(consortium: Consortium) -> None:
     kit = consortium.add("north")
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
-        verdict = check_link(f"localhost:{held.getsockname()[1]}", kit)[-1]
-    assert (verdict.name, verdict.state) == ("connection", "missing")
-    assert "firewall" in verdict.todo
+        result = check_superlink(f"localhost:{held.getsockname()[1]}", kit)[-1]
+    assert (result.name, result.state) == ("connection", "missing")
+    assert "firewall" in result.advice
 
 
 def test_a_server_without_tls_is_told_as_such(consortium: Consortium) -> None:
@@ -139,20 +139,20 @@ def test_a_server_without_tls_is_told_as_such(consortium: Consortium) -> None:
 
         thread = threading.Thread(target=answer, daemon=True)
         thread.start()
-        found = by_name(check_link(f"localhost:{plain.getsockname()[1]}", kit))
+        found = by_name(check_superlink(f"localhost:{plain.getsockname()[1]}", kit))
         thread.join(10)
     assert "no TLS at this address" in found["certificate"].found
 
 
 @pytest.mark.parametrize("address", ["", "localhost", "localhost:port"])
 def test_an_address_that_is_none_is_told(consortium: Consortium, address: str) -> None:
-    [verdict] = check_link(address, consortium.add("north"))
-    assert "not HOST:PORT" in verdict.found
+    [result] = check_superlink(address, consortium.add("north"))
+    assert "not HOST:PORT" in result.found
 
 
 def test_a_name_without_address_is_told(consortium: Consortium) -> None:
-    [verdict] = check_link("superlink.invalid:9092", consortium.add("north"))
-    assert (verdict.name, verdict.state) == ("address", "missing")
+    [result] = check_superlink("superlink.invalid:9092", consortium.add("north"))
+    assert (result.name, result.state) == ("address", "missing")
 
 
 def test_init_does_nothing_twice_and_refuses_other_names(consortium: Consortium) -> None:

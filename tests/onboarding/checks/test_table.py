@@ -56,7 +56,7 @@ def write(tmp_path: Path, table: list[list[str]], header: list[str] = HEADER) ->
 def judged(path: Path, study: Study) -> dict[str, tuple[str, str]]:
     found = check_table(path, study, "north")
     assert SECRET not in "".join(each.as_text() for each in found)
-    return {each.name: (each.state, f"{each.found} {each.todo}") for each in found}
+    return {each.name: (each.state, f"{each.found} {each.advice}") for each in found}
 
 
 def test_a_sound_table_holds(tmp_path: Path, study: Study) -> None:
@@ -137,7 +137,7 @@ def test_the_whole_check_says_how_to_approve_and_takes_it(
     found = {each.name: each for each in check_hospital(kit, path, source)}
     assert found["approved studies"].state == "missing"
     digest = terms_digest(study)
-    assert digest in found["approved studies"].todo
+    assert digest in found["approved studies"].advice
     assert found["hospital in the study"].state == found["quarantine"].state == "ok"
     (kit / "approved.yaml").write_text(f"studies:\n  - name: small\n    digest: {digest}\n")
     found = {each.name: each for each in check_hospital(kit, path, source)}
