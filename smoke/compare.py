@@ -79,9 +79,6 @@ class ProcessRun:
     def figures(self, limit: float) -> dict[str, Any]:
         """Wait for its end and return what its steps have found.
 
-        Args:
-            limit: Seconds.
-
         Raises:
             RuntimeError: It failed; the message has its last words.
             subprocess.TimeoutExpired: It did not end in time.
@@ -116,13 +113,7 @@ def figures_of(run: RunFolder) -> dict[str, Any]:
 
 
 def differences(one: Any, other: Any, path: str = "") -> Iterator[tuple[str, float]]:
-    """Where two results differ, and by how much (infinite where they are no two numbers).
-
-    Args:
-        one: The one.
-        other: The other.
-        path: Where they are.
-    """
+    """Where two results differ, and by how much (infinite where they are no two numbers)."""
     if isinstance(one, dict) and isinstance(other, dict):
         for key in sorted({*one, *other} - OWN):
             yield from differences(one.get(key), other.get(key), f"{path}.{key}".lstrip("."))

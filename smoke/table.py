@@ -91,12 +91,6 @@ class Table:
     def check(self, name: str, what: str, held: bool, seen: object = "") -> bool:
         """Note one check; nothing is raised if it does not hold.
 
-        Args:
-            name: Its id in the stage.
-            what: What shall hold, in words.
-            held: Whether it does.
-            seen: What was seen.
-
         Returns:
             Whether it holds.
         """

@@ -138,9 +138,7 @@ def _lost_and_back(lab: Lab, name: str, rounds: int, limit: float) -> tuple[Run,
     before = run.round()
     lab.cluster.delete_pod(pod.metadata.name)
     until(
-        f"a round without {lost} is told",
-        lambda: _going(run) and _without(run, lost, before),
-        180,
+        f"a round without {lost} is told", lambda: _going(run) and _without(run, lost, before), 180
     )
     until(
         f"{lost} takes part again",
@@ -207,11 +205,7 @@ def killed_command(site: Site, table: Table, home: Path) -> None:
     log = home.with_suffix(".log")
     with log.open("wb") as file:
         command = subprocess.Popen(
-            _fedrisk_run("killed"),
-            cwd=ROOT,
-            env=_environment(site, home),
-            stdout=file,
-            stderr=file,
+            _fedrisk_run("killed"), cwd=ROOT, env=_environment(site, home), stdout=file, stderr=file
         )
     try:
         until("the command's pods run", lambda: _pods_of(site, "killed"), 240)

@@ -63,11 +63,6 @@ def _series(chart: str) -> str:
 def _git(root: Path, *arguments: str) -> str:
     """What git says; nothing where this is no clone or the commit is not in it."""
     done = subprocess.run(
-        ["git", *arguments],
-        cwd=root,
-        capture_output=True,
-        text=True,
-        timeout=CALL,
-        check=False,
+        ["git", *arguments], cwd=root, capture_output=True, text=True, timeout=CALL, check=False
     )
     return done.stdout

@@ -92,11 +92,7 @@ class Cluster:
         return done.stdout
 
     def pods(self, selector: str = "") -> list[Any]:
-        """The pods of the namespace.
-
-        Args:
-            selector: Of their labels.
-        """
+        """The pods of the namespace."""
         found: list[Any] = self.core.list_namespaced_pod(
             self.namespace, label_selector=selector, _request_timeout=CALL
         ).items
@@ -129,12 +125,7 @@ class Cluster:
             self.core.delete_namespaced_pod(pod, self.namespace, _request_timeout=CALL, **given)
 
     def put_secret(self, name: str, values: dict[str, str]) -> None:
-        """Make or replace a secret.
-
-        Args:
-            name: Its name.
-            values: Text by key.
-        """
+        """Make or replace a secret."""
         from kubernetes.client import V1ObjectMeta, V1Secret
         from kubernetes.client.exceptions import ApiException
 
@@ -148,12 +139,7 @@ class Cluster:
             self.core.replace_namespaced_secret(name, self.namespace, secret, _request_timeout=CALL)
 
     def token(self, account: str, seconds: int = 600) -> str:
-        """A token of a service account, as its pods have one.
-
-        Args:
-            account: Its name.
-            seconds: For how long.
-        """
+        """A token of a service account, as its pods have one."""
         from kubernetes import client
 
         wanted = client.V1TokenRequestSpec(audiences=[], expiration_seconds=seconds)
@@ -164,12 +150,7 @@ class Cluster:
         return str(made.status.token)
 
     def as_account(self, account: str, path: Path) -> Path:
-        """Write a kubeconfig for a service account, with its rights and no others.
-
-        Args:
-            account: Its name.
-            path: The file.
-        """
+        """Write a kubeconfig for a service account, with its rights and no others."""
         known = self.core.api_client.configuration
         ca = Path(known.ssl_ca_cert).read_text(encoding="ascii")
         cluster = {"server": known.host, "certificate-authority-data": _base64(ca)}
@@ -201,9 +182,6 @@ class Cluster:
 
     def drop_namespace(self, limit: float = 180) -> None:
         """Delete the namespace and wait until it is gone.
-
-        Args:
-            limit: Seconds.
 
         Raises:
             ForeignNamespace: No such command has made it; it is left as it is.
@@ -248,14 +226,7 @@ class Cluster:
         return str(stream(call, pod, self.namespace, **given))
 
     def may(self, account: str, verb: str, resource: str, subresource: str = "") -> bool:
-        """Whether a service account has a right in the namespace.
-
-        Args:
-            account: Its name.
-            verb: Such as ``get``.
-            resource: Such as ``pods``.
-            subresource: Such as ``exec``.
-        """
+        """Whether a service account has a right in the namespace."""
         from kubernetes import client
 
         wanted = client.V1ResourceAttributes(

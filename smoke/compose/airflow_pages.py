@@ -14,14 +14,7 @@ SUBMIT = "[data-testid=trigger-dag-submit]"
 
 
 def sign_in(page: Page, url: str, user: str, password: str) -> None:
-    """Sign in to Airflow.
-
-    Args:
-        page: A tab.
-        url: Airflow's, without a slash at the end.
-        user: Who signs in.
-        password: The user's.
-    """
+    """Sign in to Airflow."""
     page.open(f"{url}/", "sign in")
     page.fill("input[name=username]", user)
     page.fill("input[name=password]", password)

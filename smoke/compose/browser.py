@@ -144,10 +144,6 @@ class Page:
 def browser_page(width: int = 1400, height: int = 1000) -> Iterator[Page]:
     """A browser of one's own with one tab, which is gone afterwards.
 
-    Args:
-        width: Pixels.
-        height: Pixels.
-
     Raises:
         BrowserError: There is no browser, or it did not start.
     """

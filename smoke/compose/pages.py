@@ -40,9 +40,6 @@ class Pages:
     def trigger(self, values: Mapping[str, str]) -> bool:
         """Start a run in Airflow's form.
 
-        Args:
-            values: What to write into the form.
-
         Returns:
             Whether it was done: not without a browser.
         """
@@ -62,11 +59,7 @@ class Pages:
         return True
 
     def look(self, run: str) -> None:
-        """See that every page answers, and what a run and its model look like in a browser.
-
-        Args:
-            run: Airflow's id of it.
-        """
+        """See that every page answers, and what a run and its model look like in a browser."""
         for name, url in (("Airflow", self.airflow), ("MLflow", self.mlflow)):
             said = page_of(url + "/")
             self.table.check(

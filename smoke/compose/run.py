@@ -24,13 +24,7 @@ DEADLINE = 1500.0
 
 
 def over_rest(table: Table, airflow: Airflow, run: str) -> None:
-    """Trigger a run over REST, which waits while its DAG is paused, and take it back.
-
-    Args:
-        table: Gets the checks.
-        airflow: The stack's Airflow, whose DAG is paused.
-        run: The run's id.
-    """
+    """Trigger a run over REST, which waits while its DAG is paused, and take it back."""
     airflow.trigger(DAG, run, {})
     state = airflow.state(DAG, run)
     airflow.fail(DAG, run)
@@ -73,9 +67,6 @@ class Trained:
     def look(self, hospitals: Collection[str]) -> None:
         """Wait for its end, and check all of it.
 
-        Args:
-            hospitals: Who shall have trained it.
-
         Raises:
             StackError: It did not end well; nothing else is looked at.
         """
@@ -101,11 +92,7 @@ class Trained:
         peak.check(self.table, [self.stack, self.guest])
 
     def copy(self, target: Path) -> RunFolder:
-        """Copy its folder out of the stack.
-
-        Args:
-            target: Where to; it is made.
-        """
+        """Copy its folder out of the stack."""
         (folder,) = self._folders()
         target.mkdir()
         self.stack.compose("cp", f"scheduler:{RUNS}/{folder}", str(target))

@@ -87,11 +87,7 @@ class Smoke:
 
     def variables(self) -> dict[str, str]:
         """What the compose files are told."""
-        kit = {
-            "FEDRISK_USER": self.owner,
-            "STACK_FOLDER": str(ROOT),
-            "STACK": self.options.project,
-        }
+        kit = {"FEDRISK_USER": self.owner, "STACK_FOLDER": str(ROOT), "STACK": self.options.project}
         # Whatever a .env of the checkout says of a stack that is in use.
         own = {"STACK_ADMIN": ADMIN, "STACK_BIND": "127.0.0.1", "STACK_HOST": "127.0.0.1"}
         return {**self.ports, "STACK_TAG": self.tag, **own, **kit}
