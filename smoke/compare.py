@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,25 +23,21 @@ OWN = frozenset({"seconds", "created", "started", "run"})
 """Figures of one run alone, which differ between any two: its name, how long something took."""
 
 
+@dataclass(frozen=True)
 class EarlierRun:
     """A run of a study with the launcher ``process`` that has ended well before.
 
     Attributes:
-        overrides: Of the study.
+        folder: Its folder.
+        overrides: What the same run has to be told elsewhere.
     """
 
-    def __init__(self, folder: RunFolder, overrides: list[str]) -> None:
-        """Say which.
-
-        Args:
-            folder: Its folder.
-            overrides: What the same run has to be told elsewhere.
-        """
-        self._folder, self.overrides = folder, overrides
+    folder: RunFolder
+    overrides: list[str]
 
     def figures(self, limit: float) -> dict[str, Any]:  # noqa: ARG002
         """See ``ProcessRun.figures``."""
-        return figures_of(self._folder)
+        return figures_of(self.folder)
 
     def end(self) -> None:
         """It has ended."""
