@@ -258,7 +258,7 @@ def _age(pod: Any) -> float:
 def _looked_after(run: Run) -> bool:
     """Whether there are pods, and the triggerer has taken each task that waits for one."""
     begun = [t for t in run.tasks() if t["state"] in ("queued", "running", "deferred")]
-    waits = [t["state"] == "deferred" and t["triggerer_job"] is not None for t in begun]
+    waits = [(t["trigger"] or {}).get("triggerer_id") is not None for t in begun]
     return bool(run.pods()) and bool(waits) and all(waits)
 
 
