@@ -29,7 +29,7 @@ class EarlierRun:
 
     Attributes:
         folder: Its folder.
-        overrides: What the same run has to be told elsewhere.
+        overrides: What the same run needs elsewhere.
     """
 
     folder: RunFolder
@@ -82,8 +82,8 @@ class ProcessRun:
         """
         code = self._process.wait(limit)
         if code:
-            told = self._log.read_text(encoding="utf-8", errors="replace")[-900:]
-            raise RuntimeError(f"fedrisk run (process) ended with {code}: {told}")
+            tail = self._log.read_text(encoding="utf-8", errors="replace")[-900:]
+            raise RuntimeError(f"fedrisk run (process) ended with {code}: {tail}")
         return figures_of(self._folder)
 
     def end(self) -> None:

@@ -125,7 +125,7 @@ def check_probe(table: Table, printed: str) -> dict[str, Any]:
 
 
 def check_stranger(table: Table, printed: str) -> None:
-    """Check that a SuperNode with a key that nobody has registered was turned away."""
+    """Check that a SuperNode with an unregistered key was turned away."""
     line = next((x for x in printed.splitlines() if x.startswith("STRANGER")), "")
     table.check(
         "stranger",

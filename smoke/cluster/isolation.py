@@ -16,7 +16,7 @@ from tasks.objects import put
 
 
 def check_pods(seen: dict[str, PodSeen], node: str, table: Table) -> None:
-    """Look at all pods of the runs: each had its owner's secret, account and volumes only.
+    """Check that each pod of the runs had its owner's secret, account and volumes only.
 
     Args:
         seen: The pods.
@@ -39,10 +39,10 @@ def check_pods(seen: dict[str, PodSeen], node: str, table: Table) -> None:
             if (pod.spec.node_selector or {}).get("workload") != "federated-learning":
                 wrong.append(f"{pod.name}: not kept to the nodes for training")
             if ("fl-training", "true") not in pod.tolerates:
-                wrong.append(f"{pod.name}: its template puts up with no taint")
+                wrong.append(f"{pod.name}: its template tolerates no taint")
     table.check(
         "own-account",
-        "each pod has its owner's account and secret, no token and nobody's volume",
+        "each pod has its owner's account and secret, no token and no volume of others",
         not wrong and len(hospitals) > 3,
         "; ".join(wrong) or f"{len(seen)} pods of {len(hospitals) - 1} hospitals",
     )
@@ -126,7 +126,7 @@ def check_rights(site: Site, table: Table) -> None:
 
 
 def check_taint(site: Site, table: Table) -> None:
-    """See that the node for training takes no pod that does not put up with its taint."""
+    """Check that the node for training takes no pod that does not tolerate its taint."""
     name, command = "fedrisk-smoke-untolerating", ["true"]
 
     def refused() -> str:
@@ -136,19 +136,19 @@ def check_taint(site: Site, table: Table) -> None:
         conditions = [c for c in pod.status.conditions or () if c.type == "PodScheduled"]
         return next((str(c.message) for c in conditions if c.status == "False"), "")
 
-    told = ""
+    reason = ""
     with contextlib.suppress(NotReached), _pod(site, name, "hospital-1", command, ()):
-        told = until(f"pod {name} is refused", refused, 180)
+        reason = until(f"pod {name} is refused", refused, 180)
     table.check(
         "taint",
-        "a pod that does not put up with the taint gets no room",
-        "untolerated taint" in told,
-        told,
+        "a pod that does not tolerate the taint is not scheduled",
+        "untolerated taint" in reason,
+        reason,
     )
 
 
 def try_to_join(site: Site, table: Table) -> None:
-    """Try to join with a key that nobody has registered."""
+    """Try to join with an unregistered key."""
     check_stranger(table, _run_pod(site, "fedrisk-smoke-stranger", STRANGER))
 
 

@@ -44,7 +44,7 @@ class Site:
         tag: Of the images.
         hospitals: Those that have a kit, in their order.
         keys: Each owner's key of the store.
-        generation: Noted on the SuperLink's and MLflow's pods: another one makes them anew.
+        generation: Noted on the SuperLink's and MLflow's pods: another one makes new pods.
     """
 
     cluster: Cluster

@@ -21,7 +21,7 @@ OURS = {"app.kubernetes.io/part-of": "fedrisk-smoke"}
 """Label of what the smoke command makes itself."""
 
 
-class ForeignNamespace(Exception):  # noqa: N818  (it says what is the matter)
+class ForeignNamespace(Exception):  # noqa: N818  (the name is the message)
     """The namespace is there, and not for such a command to use or to delete."""
 
 
@@ -67,7 +67,7 @@ class Cluster:
         return client.AuthorizationV1Api(self._client)
 
     def helm(self, *arguments: str, limit: float = 300) -> str:
-        """Run Helm in the namespace and return what it says.
+        """Run Helm in the namespace and return its output.
 
         Args:
             arguments: Its command line.
@@ -195,7 +195,7 @@ class Cluster:
         """See that the namespace is not there, or was made by such a command.
 
         Raises:
-            ForeignNamespace: It is somebody's, whose volumes and keys would go with it.
+            ForeignNamespace: Its volumes and keys would be deleted with it.
         """
         for found in self._found():
             labels = found.metadata.labels or {}
@@ -204,7 +204,7 @@ class Cluster:
                     f"namespace {self.namespace} is there and has no label "
                     + ",".join(f"{key}={value}" for key, value in OURS.items())
                     + ", so it was made for something else: nothing was changed. Take another "
-                    "cluster, or delete the namespace if nobody needs it."
+                    "cluster, or delete the namespace if it is not needed."
                 )
 
     def _found(self) -> list[Any]:

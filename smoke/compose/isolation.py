@@ -44,7 +44,7 @@ ALLOWED = {
     "api-server": ("postgres:5432", "mlflow:5000", "api-server:8080", "scheduler:8974"),
     "gate-hospital-1": ("superlink:9092", "s3:8333", "s3:9327", "gate-hospital-2:9092"),
 }
-"""Who may reach them: a port that nobody reaches would show nothing."""
+"""Who may reach them: a port that no service reaches would prove nothing."""
 LISTEN = "import socket,time; s=socket.create_server(('0.0.0.0', 7000)); time.sleep(120)"
 
 
@@ -83,7 +83,7 @@ def _network(table: Table, stack: Project) -> None:
             not missed,
             missed or f"{len(reached)} tried",
         )
-    # By name, which tells nothing of who listens under another; then each container's addresses.
+    # By name, though a service may listen under another one; then by each container's addresses.
     tried = [f"{name}:{port}" for name, ports in PORTS.items() for port in ports if name != "s3"]
     # The name s3 is the hospital's own gate, which passes on one port.
     tried += ["federation-superlink:9092", *(f"federation-s3:{port}" for port in PORTS["s3"])]
@@ -101,7 +101,7 @@ def _network(table: Table, stack: Project) -> None:
     def near() -> bool:
         return _reach(stack, "gate-hospital-2", address)[address] == "reached"
 
-    # It was only just told to listen.
+    # It has only just begun to listen.
     until("the gate reaches its hospital", near, 300)
     far = _reach(stack, ONE, address)[address]
     table.check(
@@ -162,15 +162,15 @@ def _container(table: Table, stack: Project) -> None:
         ", ".join(sorted(mine)),
     )
     script = "grep -E '^(Uid|CapEff|NoNewPrivs)' /proc/self/status; touch /opt/x 2>&1; true"
-    told = " ".join(stack.inside(ONE, "sh", "-c", script).stdout.split())
+    status = " ".join(stack.inside(ONE, "sh", "-c", script).stdout.split())
     table.check(
         "user",
         "it runs as user 1000, without capabilities, on a read-only root",
-        "Uid: 1000" in told
-        and "CapEff: 0000000000000000" in told
-        and "NoNewPrivs: 1" in told
-        and "Read-only file system" in told,
-        told,
+        "Uid: 1000" in status
+        and "CapEff: 0000000000000000" in status
+        and "NoNewPrivs: 1" in status
+        and "Read-only file system" in status,
+        status,
     )
 
 

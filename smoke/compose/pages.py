@@ -15,7 +15,7 @@ from smoke.table import Table
 
 @dataclass(frozen=True)
 class Pages:
-    """What a person would look at.
+    """What a user sees.
 
     Attributes:
         table: Gets the checks.
@@ -52,14 +52,14 @@ class Pages:
             self._shot(page, "trigger-form")
             self.table.check(
                 "form",
-                "the form will let a paused DAG run unless it is told not to",
+                "the form will let a paused DAG run by default",
                 unpauses(page),
             )
             press_trigger(page, values)
         return True
 
     def look(self, run: str) -> None:
-        """See that every page answers, and what a run and its model look like in a browser."""
+        """Check that every page answers, and open a run and its model in a browser."""
         for name, url in (("Airflow", self.airflow), ("MLflow", self.mlflow)):
             said = page_of(url + "/")
             self.table.check(
@@ -85,7 +85,7 @@ class Pages:
         if self.must:
             self.table.check(name, what, False, why)
         else:
-            self.table.leave(name, what, why)
+            self.table.skip(name, what, why)
         return True
 
     def _shot(self, page: Page, name: str) -> None:
