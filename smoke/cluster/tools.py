@@ -53,13 +53,6 @@ class Cluster:
         return client.CoreV1Api(self._client)
 
     @cached_property
-    def apps(self) -> Any:
-        """The API of stateful sets."""
-        from kubernetes import client
-
-        return client.AppsV1Api(self._client)
-
-    @cached_property
     def rights(self) -> Any:
         """The API that says who may do what."""
         from kubernetes import client
