@@ -91,17 +91,14 @@ class Cluster:
         ).items
         return found
 
-    def log(self, pod: str, *, previous: bool = False) -> str:
-        """What a pod has said; nothing where it is gone."""
+    def log(self, pod: str) -> str:
+        """A pod's log; empty where it is gone."""
         from kubernetes.client.exceptions import ApiException
 
         with contextlib.suppress(ApiException):
             # Left to itself the client hands the bytes over as Python would print them.
             answer = self.core.read_namespaced_pod_log(
-                *(pod, self.namespace),
-                previous=previous,
-                _preload_content=False,
-                _request_timeout=CALL,
+                *(pod, self.namespace), _preload_content=False, _request_timeout=CALL
             )
             return bytes(answer.data).decode(errors="replace")
         return ""
