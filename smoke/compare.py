@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,25 +23,21 @@ OWN = frozenset({"seconds", "created", "started", "run"})
 """Figures of one run alone, which differ between any two: its name, how long something took."""
 
 
+@dataclass(frozen=True)
 class EarlierRun:
     """A run of a study with the launcher ``process`` that has ended well before.
 
     Attributes:
-        overrides: Of the study.
+        folder: Its folder.
+        overrides: What the same run needs elsewhere.
     """
 
-    def __init__(self, folder: RunFolder, overrides: list[str]) -> None:
-        """Say which.
-
-        Args:
-            folder: Its folder.
-            overrides: What the same run has to be told elsewhere.
-        """
-        self._folder, self.overrides = folder, overrides
+    folder: RunFolder
+    overrides: list[str]
 
     def figures(self, limit: float) -> dict[str, Any]:  # noqa: ARG002
         """See ``ProcessRun.figures``."""
-        return figures_of(self._folder)
+        return figures_of(self.folder)
 
     def end(self) -> None:
         """It has ended."""
@@ -79,17 +76,14 @@ class ProcessRun:
     def figures(self, limit: float) -> dict[str, Any]:
         """Wait for its end and return what its steps have found.
 
-        Args:
-            limit: Seconds.
-
         Raises:
             RuntimeError: It failed; the message has its last words.
             subprocess.TimeoutExpired: It did not end in time.
         """
         code = self._process.wait(limit)
         if code:
-            told = self._log.read_text(encoding="utf-8", errors="replace")[-900:]
-            raise RuntimeError(f"fedrisk run (process) ended with {code}: {told}")
+            tail = self._log.read_text(encoding="utf-8", errors="replace")[-900:]
+            raise RuntimeError(f"fedrisk run (process) ended with {code}: {tail}")
         return figures_of(self._folder)
 
     def end(self) -> None:
@@ -116,13 +110,7 @@ def figures_of(run: RunFolder) -> dict[str, Any]:
 
 
 def differences(one: Any, other: Any, path: str = "") -> Iterator[tuple[str, float]]:
-    """Where two results differ, and by how much (infinite where they are no two numbers).
-
-    Args:
-        one: The one.
-        other: The other.
-        path: Where they are.
-    """
+    """Where two results differ, and by how much (infinite where they are no two numbers)."""
     if isinstance(one, dict) and isinstance(other, dict):
         for key in sorted({*one, *other} - OWN):
             yield from differences(one.get(key), other.get(key), f"{path}.{key}".lstrip("."))

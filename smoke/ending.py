@@ -10,14 +10,7 @@ from smoke.table import Table
 
 
 def attempt(table: Table, name: str, what: str, work: Callable[[], object]) -> None:
-    """Do something on which nothing else depends: if it fails, that is a check that did not hold.
-
-    Args:
-        table: Gets the check, if it fails.
-        name: Its id in the stage.
-        what: What shall hold, in words.
-        work: What to do.
-    """
+    """Do something on which nothing else depends: a failure is a check that did not hold."""
     try:
         work()
     except Exception as error:  # noqa: BLE001  (whatever it is, what comes after must be done)

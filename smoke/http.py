@@ -9,7 +9,7 @@ from smoke.command import StackError
 
 
 def page_of(url: str, headers: Mapping[str, str] | None = None) -> bytes:
-    """Return what a page says.
+    """Return a page's content.
 
     Args:
         url: Its address.

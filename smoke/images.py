@@ -14,7 +14,7 @@ BUILD = 3600.0
 
 
 def ready_images(names: Sequence[str], tag: str = "") -> str:
-    """Have images, and say of which tag.
+    """Build images where no tag is given, and return their tag.
 
     Args:
         names: Of images, without ``fedrisk-``.

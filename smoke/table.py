@@ -1,4 +1,4 @@
-"""A table of checks: what was looked at, what was seen, and whether all of it held."""
+"""A table of checks: what was checked, what was seen, and whether all of it held."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at.
+    """One check.
 
     Attributes:
-        stage: The part of the command that looked.
+        stage: The part of the command.
         id: Short name of the check in its stage, by which tests refer to it.
         what: What shall hold, in words.
         held: Whether it did.
@@ -38,13 +38,13 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Unseen:
-    """One thing that could not be looked at here, which neither held nor did not.
+class Skipped:
+    """One check that could not be made here: it neither held nor failed.
 
     Attributes:
-        stage: The part of the command that would have looked.
+        stage: The part of the command.
         id: Short name of the check in its stage.
-        what: What it would have looked at, in words.
+        what: What would hold, in words.
         why: Why it could not.
     """
 
@@ -60,7 +60,7 @@ class Table:
 
     out: TextIO = field(default_factory=lambda: sys.stdout)
     checks: list[Check] = field(default_factory=list)
-    unseen: list[Unseen] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     _stage: str = ""
 
@@ -69,13 +69,13 @@ class Table:
         """Time a part of the command, and name its checks after it.
 
         What the part raises becomes a check that did not hold and is raised further, for what
-        comes after would look at something that is not there.
+        comes after would check something that is not there.
 
         Args:
             name: The part's name.
         """
         before, self._stage, began = self._stage, name, time.monotonic()
-        self._say(f"== {name}")
+        self._print(f"== {name}")
         try:
             yield
         except Exception as error:
@@ -86,16 +86,10 @@ class Table:
             took = time.monotonic() - began
             self.seconds[name] = self.seconds.get(name, 0.0) + took
             self._stage = before
-            self._say(f"== {name}: {took:.0f} s")
+            self._print(f"== {name}: {took:.0f} s")
 
     def check(self, name: str, what: str, held: bool, seen: object = "") -> bool:
         """Note one check; nothing is raised if it does not hold.
-
-        Args:
-            name: Its id in the stage.
-            what: What shall hold, in words.
-            held: Whether it does.
-            seen: What was seen.
 
         Returns:
             Whether it holds.
@@ -103,19 +97,19 @@ class Table:
         words = COLOUR.sub("", str(seen)).split()
         made = Check(self._stage, name, what, bool(held), " ".join(words))
         self.checks.append(made)
-        self._say(f"{'ok ' if held else 'NOT'} {what}" + (f": {made.seen}" if made.seen else ""))
+        self._print(f"{'ok ' if held else 'NOT'} {what}" + (f": {made.seen}" if made.seen else ""))
         return made.held
 
-    def leave(self, name: str, what: str, why: str) -> None:
-        """Note what is not looked at.
+    def skip(self, name: str, what: str, why: str) -> None:
+        """Note a check that cannot be made here.
 
         Args:
             name: Its id in the stage.
-            what: What would have been looked at, in words.
+            what: What would hold, in words.
             why: Why it is not.
         """
-        self.unseen.append(Unseen(self._stage, name, what, why))
-        self._say(f"--- not looked at: {what}: {why}")
+        self.skipped.append(Skipped(self._stage, name, what, why))
+        self._print(f"--- skipped: {what}: {why}")
 
     @property
     def held(self) -> bool:
@@ -137,28 +131,27 @@ class Table:
             for each in self.checks
         ]
         rows += [
-            (each.stage, each.id, each.what, "-", f"not looked at: {each.why}")
-            for each in self.unseen
+            (each.stage, each.id, each.what, "-", f"skipped: {each.why}") for each in self.skipped
         ]
         widths = [max(len(row[i]) for row in [heads, *rows]) for i in range(4)]
-        self._say("")
+        self._print("")
         for row in [heads, *rows]:
             cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
-            self._say("  ".join([*cells, row[4]]).rstrip())
+            self._print("  ".join([*cells, row[4]]).rstrip())
         times = ", ".join(f"{name} {took:.0f} s" for name, took in self.seconds.items())
         missed = sum(not each.held for each in self.checks)
-        self._say(f"\n{times}" if times else "")
+        self._print(f"\n{times}" if times else "")
         made = len(self.checks)
         said = f"all {made} checks held" if self.held else f"{missed} of {made} did not hold"
-        self._say(said + (f", {len(self.unseen)} not looked at" if self.unseen else ""))
+        self._print(said + (f", {len(self.skipped)} skipped" if self.skipped else ""))
         if file is not None:
             file.parent.mkdir(parents=True, exist_ok=True)
-            told: dict[str, object] = {"checks": [asdict(each) for each in self.checks]}
-            told |= {"seconds": self.seconds, "unseen": [asdict(each) for each in self.unseen]}
-            file.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+            report: dict[str, object] = {"checks": [asdict(each) for each in self.checks]}
+            report |= {"seconds": self.seconds, "skipped": [asdict(each) for each in self.skipped]}
+            file.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
         return 0 if self.held else 1
 
-    def _say(self, line: str) -> None:
+    def _print(self, line: str) -> None:
         print(line, file=self.out, flush=True)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 
-class NotReached(Exception):  # noqa: N818  (it says what did not happen)
+class NotReached(Exception):  # noqa: N818  (the name is the message)
     """What was waited for did not come to pass in time."""
 
 
@@ -16,7 +16,7 @@ def until(what: str, look: Callable[[], Any], limit: float, every: float = 0.5) 
 
     Args:
         what: What is waited for, for the message.
-        look: Looked at until it says yes.
+        look: Called until its result is true.
         limit: Seconds.
         every: Seconds between two looks.
 

@@ -76,13 +76,13 @@ def write_images(names: Iterable[str], known: set[str], out: BinaryIO) -> None:
         known: Digests of the layers that are left out.
         out: Where to.
     """
-    index, written = list[dict[str, Any]](), set[str]()
+    index, known = list[dict[str, Any]](), set(known)
     for name in names:
         config, layers = _image(name)
         for layer in layers:
-            if layer.digest not in known | written:
+            if layer.digest not in known:
                 _add(out, layer.digest, layer.size, layer)
-                written.add(layer.digest)
+                known.add(layer.digest)
         manifest = _blob(
             {
                 "schemaVersion": 2,

@@ -107,17 +107,13 @@ def start_cluster() -> Path:
     return kubeconfig
 
 
-def stop_cluster(purge: bool = False) -> None:
-    """Stop the cluster if this process started it.
-
-    Args:
-        purge: Forget its data and images too.
-    """
+def stop_cluster() -> None:
+    """Stop the cluster if this process started it."""
     if not _started:
         return
     with _alone():
         _started.clear()
-        _run([str(CLUSTER / "cluster-down"), *(["--purge"] if purge else [])], timeout=180)
+        _run([str(CLUSTER / "cluster-down")], timeout=180)
 
 
 def kubectl(
@@ -138,14 +134,6 @@ def kubectl(
     command = [f"{places()['K8S_BIN']}/kubebox", "kubectl", *at, *arguments]
     environment = {**os.environ, "KUBECONFIG": places()["K8S_KUBECONFIG"]}
     return _run(command, timeout, input=text, env=environment)
-
-
-def get(kind: str, name: str = "", namespace: str = "", **options: str) -> dict:  # type: ignore[type-arg]
-    """One object, or all of a kind (``items``), as the API server has it."""
-    selected = ["-l", options["selector"]] if "selector" in options else []
-    named = [name] if name else []
-    said = kubectl("get", kind, *named, *selected, "-o", "json", namespace=namespace)
-    return json.loads(said)  # type: ignore[no-any-return]
 
 
 def helm_program() -> str:
@@ -268,7 +256,7 @@ def volumes_of_user(user: int = 1000) -> Iterator[None]:
 
 def volumes(namespace: str) -> list[str]:
     """The persistent volumes that claims of a namespace have."""
-    found = get("persistentvolumes")["items"]
+    found = json.loads(kubectl("get", "persistentvolumes", "-o", "json"))["items"]
     claims = [(v["metadata"]["name"], v["spec"].get("claimRef", {})) for v in found]
     return [name for name, claim in claims if claim.get("namespace") == namespace]
 

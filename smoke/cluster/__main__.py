@@ -2,7 +2,7 @@
 
 The cluster is the one that KUBECONFIG names, where images ``fedrisk-*:TAG`` are known already and
 whose service addresses this machine reaches; without KUBECONFIG the one that the tests use. The
-namespace ``fedrisk-smoke`` is made anew and deleted at the end, whatever happens; the label and the
+namespace ``fedrisk-smoke`` is made and deleted at the end, whatever happens; the label and the
 taint that a node was given go too. A namespace of that name that no such command has made, or a
 node that is a training node already, is left as it is.
 """
@@ -69,7 +69,7 @@ def main() -> int:
             f"--only: no stage {', '.join(sorted(unknown))}; there are {', '.join(STAGES)}"
         )
     table = Table()
-    # Being told to end is the same as Ctrl-C: everything is put away.
+    # SIGTERM is the same as Ctrl-C: everything is removed.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     try:
@@ -80,7 +80,7 @@ def main() -> int:
             go_through(smoke, wanted)
     except KeyboardInterrupt:
         table.check(
-            "interrupted", "it is not interrupted", False, "Ctrl-C; everything has been put away"
+            "interrupted", "it is not interrupted", False, "Ctrl-C; everything has been removed"
         )
     except Exception as error:  # noqa: BLE001  (the table has it)
         # What a stage raised is in it already; before the first stage nothing is.

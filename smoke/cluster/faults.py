@@ -28,7 +28,7 @@ UNJUDGED = [
     *("gates.calibration_slope=null", "gates.max_calibration_error=null"),
     "gates.beats_reference_by=null",
 ]
-"""For a run of which something else is looked at than whether its model is the best one."""
+"""For a run of which something else is checked than whether its model is the best one."""
 LONG = [
     *("federation.deadlines.round=15", "federation.deadlines.ready=400"),
     # It loses rounds.
@@ -47,7 +47,7 @@ SWEEP, YOUNG = "fedrisk_sweep", 61.0
 """The sweep's DAG, and from what age on it looks at a pod, in seconds."""
 
 
-class EndedTooSoon(RuntimeError):  # noqa: N818  (it says what happened)
+class EndedTooSoon(RuntimeError):  # noqa: N818  (the name is the message)
     """A run is done, and had nothing left for what should be seen of it."""
 
 
@@ -104,7 +104,7 @@ def disturbed_run(lab: Lab, site: Site, table: Table, limit: float, former: str)
         f"from the chart of {former}; run {in_flight} after it, then {state}; "
         f"{_revision(site)}; not new: {', '.join(same) or 'none'}",
     )
-    # The server's pod was deleted afterwards; nothing else may have been started anew.
+    # The server's pod was deleted afterwards; nothing else may have been started again.
     new = {work for name, work in run.seen().items() if name not in known_pods}
     again = new & set(known_pods.values())
     table.check(
@@ -138,7 +138,7 @@ def _lost_and_back(lab: Lab, name: str, rounds: int, limit: float) -> tuple[Run,
     before = run.round()
     lab.cluster.delete_pod(pod.metadata.name)
     until(
-        f"a round without {lost} is told",
+        f"a round without {lost} is reported",
         lambda: _going(run) and _without(run, lost, before),
         180,
     )
@@ -149,13 +149,13 @@ def _lost_and_back(lab: Lab, name: str, rounds: int, limit: float) -> tuple[Run,
     )
     if run.round() > rounds - REST:
         run.wait(limit)
-        # Says how it has ended.
+        # Raises by how it has ended.
         _going(run)
     return run, before
 
 
 def impossible_run(lab: Lab, table: Table) -> None:
-    """A run whose pods have too little memory or ask for too much: fails in time and says why."""
+    """A run whose pods have too little memory or ask for too much: fails with the reason."""
     began = time.monotonic()
     run = lab.start("impossible", *IMPOSSIBLE)
     state = run.wait(700)
@@ -165,19 +165,19 @@ def impossible_run(lab: Lab, table: Table) -> None:
         ("champion", "memory", "more memory than its limit", "memory than its limit of 48Mi"),
         ("deal", "no-room", "no room on any node", "no node has room for the pod"),
     ):
-        told = words.get(step, "")
+        reason = words.get(step, "")
         table.check(
             name,
             f"{what}: the task fails with the reason in its log",
-            state == "failed" and sign in told and sign in run.log(step),
-            f"after {took:.0f} s: {told}",
+            state == "failed" and sign in reason and sign in run.log(step),
+            f"after {took:.0f} s: {reason}",
         )
     left = [pod.metadata.name for pod in remaining(run.pods, 120)]
     table.check("no-pod-left", "a failed run leaves no pod", not left, left)
 
 
 def no_image(site: Site, table: Table, home: Path) -> None:
-    """``fedrisk run`` with images that nobody has: fails, says so and leaves nothing."""
+    """``fedrisk run`` with images that do not exist: fails with the reason and leaves nothing."""
     began = time.monotonic()
     done = subprocess.run(
         _fedrisk_run("unpullable"),
@@ -188,13 +188,13 @@ def no_image(site: Site, table: Table, home: Path) -> None:
         timeout=700,
         check=False,
     )
-    told = next((x for x in done.stderr.splitlines() if "cannot be pulled" in x), "")
+    reason = next((x for x in done.stderr.splitlines() if "cannot be pulled" in x), "")
     table.check(
         "no-image",
         "an image that cannot be pulled: the run fails with the reason",
-        done.returncode == 1 and bool(told),
+        done.returncode == 1 and bool(reason),
         f"after {seconds_since(began):.0f} s, exit code {done.returncode}: "
-        f"{told or done.stderr[-400:]}",
+        f"{reason or done.stderr[-400:]}",
     )
     # Kubernetes lists a pod that it ends until the node has confirmed it.
     left = remaining(lambda: _pods_of(site, "unpullable"), 120)
@@ -207,11 +207,7 @@ def killed_command(site: Site, table: Table, home: Path) -> None:
     log = home.with_suffix(".log")
     with log.open("wb") as file:
         command = subprocess.Popen(
-            _fedrisk_run("killed"),
-            cwd=ROOT,
-            env=_environment(site, home),
-            stdout=file,
-            stderr=file,
+            _fedrisk_run("killed"), cwd=ROOT, env=_environment(site, home), stdout=file, stderr=file
         )
     try:
         until("the command's pods run", lambda: _pods_of(site, "killed"), 240)
@@ -235,8 +231,8 @@ def cancelled_run(lab: Lab, table: Table) -> None:
     names = [pod.metadata.name for pod in run.pods()]
     began = time.monotonic()
     run.cancel()
-    # What the triggerer had no time to see, or ended by itself at that very moment, has nobody
-    # who waits for it.
+    # What the triggerer had no time to see, or ended by itself at that very moment, is no
+    # task's any more.
     left = [pod.metadata.name for pod in remaining(run.pods, GONE)]
     if left:
         _sweep(lab, run)
@@ -264,7 +260,7 @@ def _age(pod: Any) -> float:
 def _looked_after(run: Run) -> bool:
     """Whether there are pods, and the triggerer has taken each task that waits for one."""
     begun = [t for t in run.tasks() if t["state"] in ("queued", "running", "deferred")]
-    waits = [t["state"] == "deferred" and t["triggerer_job"] is not None for t in begun]
+    waits = [(t["trigger"] or {}).get("triggerer_id") is not None for t in begun]
     return bool(run.pods()) and bool(waits) and all(waits)
 
 
@@ -278,16 +274,16 @@ def _going(run: Run) -> bool:
     run.lab.check()
     state = run.state()
     if state in ENDED:
-        told = "; ".join(f"{e.step}: {e.message}" for e in run.endings() if e.code)
+        reason = "; ".join(f"{e.step}: {e.message}" for e in run.endings() if e.code)
         error = EndedTooSoon if state == "success" else RuntimeError
-        raise error(f"run {run.id} has ended too soon ({state}): {told}")
+        raise error(f"run {run.id} has ended too soon ({state}): {reason}")
     return True
 
 
 def _without(run: Run, hospital: str, after: int) -> list[int]:
     """The rounds after another that a hospital has missed."""
-    told = [event for event in run.rounds() if event.round > after]
-    return [e.round for e in told if hospital in e.lost or hospital not in e.replied]
+    events = [event for event in run.rounds() if event.round > after]
+    return [e.round for e in events if hospital in e.lost or hospital not in e.replied]
 
 
 def _last(run: Run, hospital: str) -> int:
@@ -295,7 +291,7 @@ def _last(run: Run, hospital: str) -> int:
 
 
 def _kill_scheduler(lab: Lab) -> int:
-    """Kill the scheduler as a full machine would, and start another as its keeper would.
+    """Kill the scheduler as a full machine would, and start another as its supervisor would.
 
     Returns:
         Number of processes that were killed.

@@ -14,7 +14,7 @@ from smoke.cluster.tools import CALL
 from smoke.command import ROOT
 
 
-class NoFormerChart(Exception):  # noqa: N818  (it says what is the matter)
+class NoFormerChart(Exception):  # noqa: N818  (the name is the message)
     """There is no chart that this one's release could have been upgraded from."""
 
 
@@ -61,13 +61,8 @@ def _series(chart: str) -> str:
 
 
 def _git(root: Path, *arguments: str) -> str:
-    """What git says; nothing where this is no clone or the commit is not in it."""
+    """Output of git; empty where this is no clone or the commit is not in it."""
     done = subprocess.run(
-        ["git", *arguments],
-        cwd=root,
-        capture_output=True,
-        text=True,
-        timeout=CALL,
-        check=False,
+        ["git", *arguments], cwd=root, capture_output=True, text=True, timeout=CALL, check=False
     )
     return done.stdout

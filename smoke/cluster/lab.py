@@ -31,7 +31,7 @@ STEPS = "app.kubernetes.io/managed-by=airflow"
 ENDED = ("success", "failed")
 OUTSIDE = [f"compute.{role}.tolerations=[{TOLERATION}]".replace("'", "") for role in (
     "data", "registry", "training")]  # fmt: skip
-"""On a cluster of one node the steps that are no training put up with its taint too."""
+"""On a cluster of one node the steps other than training tolerate its taint too."""
 
 
 @dataclass(frozen=True)
@@ -91,15 +91,15 @@ class PodSeen:
 
     @property
     def tolerates(self) -> list[tuple[str, str]]:
-        """Keys and values of the taints that it puts up with."""
+        """Keys and values of the taints that it tolerates."""
         return [(each.key, each.value) for each in self.spec.tolerations or ()]
 
 
 class PodWatch:
-    """Looks at the steps' pods twice a second, so that those that are gone can be told of."""
+    """Looks at the steps' pods twice a second, to know those that are gone."""
 
     def __init__(self, cluster: Cluster) -> None:
-        """Say where; nothing is looked at yet."""
+        """Name the cluster; nothing is watched yet."""
         self._cluster = cluster
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
@@ -213,7 +213,7 @@ class Run:
         return read_endings(open_run(self.lab.settings, self.id))
 
     def log(self, step: str) -> str:
-        """What Airflow's log of a step says, all tries."""
+        """Airflow's log of a step, all tries."""
         root = self.lab.running.home.logs / "tasks" / f"dag_id={self.dag}" / f"run_id={self.id}"
         files = sorted(root.glob(f"task_id={step}*/**/*.log*"))
         return "".join(path.read_text(errors="replace") for path in files if path.is_file())

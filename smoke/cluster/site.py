@@ -44,7 +44,7 @@ class Site:
         tag: Of the images.
         hospitals: Those that have a kit, in their order.
         keys: Each owner's key of the store.
-        generation: Noted on the SuperLink's and MLflow's pods: another one makes them anew.
+        generation: Noted on the SuperLink's and MLflow's pods: another one makes new pods.
     """
 
     cluster: Cluster
@@ -78,11 +78,7 @@ class Site:
             self.keys[owner] = _new_key(owner)
 
     def add(self, *hospitals: str) -> None:
-        """Give hospitals a start-up kit, and so a registered key.
-
-        Args:
-            hospitals: Their names.
-        """
+        """Give hospitals a start-up kit, and so a registered key."""
         for name in hospitals:
             key = self.keys[name] = _new_key(name)
             file = self.folder / f"{name}.env"
@@ -202,11 +198,7 @@ class Site:
 
     @contextlib.contextmanager
     def acting_for(self, owner: str) -> Iterator[None]:
-        """Let this process act for an owner at the store, until the block is left.
-
-        Args:
-            owner: A hospital, ``pool`` or ``consortium``.
-        """
+        """Let this process act for an owner at the store, until the block is left."""
         before = dict(os.environ)
         os.environ.update(self.environment(owner))
         try:
@@ -221,9 +213,6 @@ def mark_node(cluster: Cluster) -> str:
 
     A node that is a training node already stays as it is. On another one it is noted what was
     added, so that this alone is taken away again.
-
-    Args:
-        cluster: Which.
     """
     nodes = cluster.core.list_node(_request_timeout=CALL).items
     node = next((each for each in nodes if _labelled(each) and _tainted(each)), nodes[0])

@@ -22,8 +22,8 @@ from smoke.cluster.isolation import (
     check_access,
     check_pods,
     check_rights,
-    check_stranger,
     check_taint,
+    try_to_join,
 )
 from smoke.cluster.lab import Lab, lab_of
 from smoke.cluster.site import CHART, Site, left_behind, mark_node, unmark_node
@@ -73,7 +73,7 @@ class Smoke:
 
 
 def install(smoke: Smoke) -> None:
-    """Keys, kits, secrets, the release, and what its own tests say."""
+    """Keys, kits, secrets, the release, and its own tests."""
     site, table = smoke.site, smoke.table
     site.init()
     site.add(*FIRST)
@@ -141,7 +141,7 @@ def faults(smoke: Smoke) -> None:
     try:
         chart, commit = former_chart(smoke.folder / "former")
     except NoFormerChart as reason:
-        table.leave("former-chart", "the release is upgraded from the former chart", str(reason))
+        table.skip("former-chart", "the release is upgraded from the former chart", str(reason))
         chart, commit = CHART, "this checkout"
 
     def impossible() -> None:
@@ -181,7 +181,7 @@ def isolation(smoke: Smoke) -> None:
     check_access(smoke.site, smoke.table)
     check_rights(smoke.site, smoke.table)
     check_taint(smoke.site, smoke.table)
-    check_stranger(smoke.site, smoke.table)
+    try_to_join(smoke.site, smoke.table)
 
 
 def standing(smoke: Smoke) -> None:
@@ -246,10 +246,6 @@ def go_through(smoke: Smoke, wanted: list[str]) -> None:
 
     A stage that fails is a check that did not hold, and the next one is tried: faults, isolation
     and growth do not need the run before them. Without an installed release nothing can go on.
-
-    Args:
-        smoke: What they share.
-        wanted: Their names.
     """
     table = smoke.table
     if "run" in wanted and smoke.beside is None:

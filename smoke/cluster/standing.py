@@ -28,7 +28,7 @@ SHARE = "{title: Some, share: {rows: 1200, positive_rate: 0.06}}"
 STUDY = [
     *("federation.rounds=2", "federation.deadlines.ready=400"),
     f"hospitals={{{', '.join(f'{name}: {SHARE}' for name in TRAINED)}}}",
-    # Who trains is looked at, not how good a model of two rounds is beside a champion of six.
+    # Who trains is checked, not how good a model of two rounds is beside a champion of six.
     *UNJUDGED,
 ]
 ROLE = "fedrisk.io/role"
@@ -49,13 +49,13 @@ def grow_and_train(site: Site, table: Table, home: Path, limit: float) -> None:
         site.put_secrets()
         site.helm("upgrade", site.values(supernodes=True), 900)
         found = site.pods_ready("supernode", count, 600)
-        told = until("all keys are registered", partial(_registered, site, count), 300)
+        registered = until("all keys are registered", partial(_registered, site, count), 300)
         same = _goes_on(site, before)
         table.check(
             f"supernodes-{count}",
             f"{count} hospitals by values alone: all SuperNodes are connected",
             len(found) == count and same,
-            f"{len(found)} ready, {told} keys registered, SuperLink restarted: {not same}",
+            f"{len(found)} ready, {registered} keys registered, SuperLink restarted: {not same}",
         )
         if count == COUNTS[0]:
             with lab_of(site, home, federation="standing") as lab:
@@ -144,15 +144,15 @@ def _come_back(site: Site, table: Table, count: int) -> None:
     """Delete the SuperLink's pod: the next one has all keys, and lets the hospitals in."""
     before = _superlink(site)
     site.cluster.delete_pod(SUPERLINK)
-    # The name is another pod's then, which has said nothing of the pod before it.
+    # The name is another pod's then, with a log of its own.
     until("the SuperLink is back", lambda: _back(site, before), 300)
-    told = until("all keys are registered again", partial(_registered, site, count), 300)
+    registered = until("all keys are registered again", partial(_registered, site, count), 300)
     found = site.pods_ready("supernode", count, 300)
     table.check(
         "superlink-back",
         "the SuperLink's pod is deleted: all SuperNodes are connected again",
         len(found) == count,
-        f"{told} keys registered, {len(found)} ready",
+        f"{registered} keys registered, {len(found)} ready",
     )
 
 
@@ -164,7 +164,7 @@ def _back(site: Site, before: set[str]) -> bool:
 
 
 def _registered_model(run: Run, site: Site, table: Table) -> None:
-    """See that MLflow has the run's model."""
+    """Check that MLflow has the run's model."""
     figures, found = run.manifest("promote").figures, version_of(site, CHALLENGER)
     tags = {tag["key"]: tag["value"] for tag in found.get("tags", ())}
     table.check(
@@ -194,7 +194,7 @@ def _superlink_pod(site: Site) -> Any:
 
 
 def _refused(site: Site) -> str:
-    """What the store says to the first of a hospital and the pool that it refuses the bucket."""
+    """The store's answer to the first of a hospital and the pool that it refuses the bucket."""
     for name in site.hospitals:
         for owner in (name, "pool"):
             with site.acting_for(owner):

@@ -21,7 +21,7 @@ OURS = {"app.kubernetes.io/part-of": "fedrisk-smoke"}
 """Label of what the smoke command makes itself."""
 
 
-class ForeignNamespace(Exception):  # noqa: N818  (it says what is the matter)
+class ForeignNamespace(Exception):  # noqa: N818  (the name is the message)
     """The namespace is there, and not for such a command to use or to delete."""
 
 
@@ -53,13 +53,6 @@ class Cluster:
         return client.CoreV1Api(self._client)
 
     @cached_property
-    def apps(self) -> Any:
-        """The API of stateful sets."""
-        from kubernetes import client
-
-        return client.AppsV1Api(self._client)
-
-    @cached_property
     def rights(self) -> Any:
         """The API that says who may do what."""
         from kubernetes import client
@@ -67,7 +60,7 @@ class Cluster:
         return client.AuthorizationV1Api(self._client)
 
     def helm(self, *arguments: str, limit: float = 300) -> str:
-        """Run Helm in the namespace and return what it says.
+        """Run Helm in the namespace and return its output.
 
         Args:
             arguments: Its command line.
@@ -92,27 +85,20 @@ class Cluster:
         return done.stdout
 
     def pods(self, selector: str = "") -> list[Any]:
-        """The pods of the namespace.
-
-        Args:
-            selector: Of their labels.
-        """
+        """The pods of the namespace."""
         found: list[Any] = self.core.list_namespaced_pod(
             self.namespace, label_selector=selector, _request_timeout=CALL
         ).items
         return found
 
-    def log(self, pod: str, *, previous: bool = False) -> str:
-        """What a pod has said; nothing where it is gone."""
+    def log(self, pod: str) -> str:
+        """A pod's log; empty where it is gone."""
         from kubernetes.client.exceptions import ApiException
 
         with contextlib.suppress(ApiException):
             # Left to itself the client hands the bytes over as Python would print them.
             answer = self.core.read_namespaced_pod_log(
-                *(pod, self.namespace),
-                previous=previous,
-                _preload_content=False,
-                _request_timeout=CALL,
+                *(pod, self.namespace), _preload_content=False, _request_timeout=CALL
             )
             return bytes(answer.data).decode(errors="replace")
         return ""
@@ -129,12 +115,7 @@ class Cluster:
             self.core.delete_namespaced_pod(pod, self.namespace, _request_timeout=CALL, **given)
 
     def put_secret(self, name: str, values: dict[str, str]) -> None:
-        """Make or replace a secret.
-
-        Args:
-            name: Its name.
-            values: Text by key.
-        """
+        """Make or replace a secret."""
         from kubernetes.client import V1ObjectMeta, V1Secret
         from kubernetes.client.exceptions import ApiException
 
@@ -148,12 +129,7 @@ class Cluster:
             self.core.replace_namespaced_secret(name, self.namespace, secret, _request_timeout=CALL)
 
     def token(self, account: str, seconds: int = 600) -> str:
-        """A token of a service account, as its pods have one.
-
-        Args:
-            account: Its name.
-            seconds: For how long.
-        """
+        """A token of a service account, as its pods have one."""
         from kubernetes import client
 
         wanted = client.V1TokenRequestSpec(audiences=[], expiration_seconds=seconds)
@@ -164,12 +140,7 @@ class Cluster:
         return str(made.status.token)
 
     def as_account(self, account: str, path: Path) -> Path:
-        """Write a kubeconfig for a service account, with its rights and no others.
-
-        Args:
-            account: Its name.
-            path: The file.
-        """
+        """Write a kubeconfig for a service account, with its rights and no others."""
         known = self.core.api_client.configuration
         ca = Path(known.ssl_ca_cert).read_text(encoding="ascii")
         cluster = {"server": known.host, "certificate-authority-data": _base64(ca)}
@@ -202,9 +173,6 @@ class Cluster:
     def drop_namespace(self, limit: float = 180) -> None:
         """Delete the namespace and wait until it is gone.
 
-        Args:
-            limit: Seconds.
-
         Raises:
             ForeignNamespace: No such command has made it; it is left as it is.
         """
@@ -217,7 +185,7 @@ class Cluster:
         """See that the namespace is not there, or was made by such a command.
 
         Raises:
-            ForeignNamespace: It is somebody's, whose volumes and keys would go with it.
+            ForeignNamespace: Its volumes and keys would be deleted with it.
         """
         for found in self._found():
             labels = found.metadata.labels or {}
@@ -226,7 +194,7 @@ class Cluster:
                     f"namespace {self.namespace} is there and has no label "
                     + ",".join(f"{key}={value}" for key, value in OURS.items())
                     + ", so it was made for something else: nothing was changed. Take another "
-                    "cluster, or delete the namespace if nobody needs it."
+                    "cluster, or delete the namespace if it is not needed."
                 )
 
     def _found(self) -> list[Any]:
@@ -248,14 +216,7 @@ class Cluster:
         return str(stream(call, pod, self.namespace, **given))
 
     def may(self, account: str, verb: str, resource: str, subresource: str = "") -> bool:
-        """Whether a service account has a right in the namespace.
-
-        Args:
-            account: Its name.
-            verb: Such as ``get``.
-            resource: Such as ``pods``.
-            subresource: Such as ``exec``.
-        """
+        """Whether a service account has a right in the namespace."""
         from kubernetes import client
 
         wanted = client.V1ResourceAttributes(

@@ -1,4 +1,4 @@
-"""A real browser over the DevTools protocol: what a page says, and a picture of it."""
+"""A real browser over the DevTools protocol: a page's text and a picture of it."""
 
 from __future__ import annotations
 
@@ -76,24 +76,24 @@ class Page:
         return ""
 
     def open(self, url: str, *words: str, deadline: float = 180.0) -> str:
-        """Go to an address and wait until the page says all words.
+        """Go to an address and wait until the page has all words.
 
         Args:
             url: The address.
-            words: What it shall say.
+            words: What it shall have.
             deadline: Seconds.
 
         Returns:
-            What it says then.
+            Its text then.
 
         Raises:
-            BrowserError: It did not say so in time.
+            BrowserError: It did not have them in time.
         """
         self.ask("Page.navigate", url=url)
         return self.wait_for(*words, deadline=deadline)
 
     def wait_for(self, *words: str, deadline: float = 180.0) -> str:
-        """Wait until the page says all words; see ``open``."""
+        """Wait until the page has all words; see ``open``."""
         end = time.monotonic() + deadline
         while True:
             said = self.text()
@@ -144,10 +144,6 @@ class Page:
 def browser_page(width: int = 1400, height: int = 1000) -> Iterator[Page]:
     """A browser of one's own with one tab, which is gone afterwards.
 
-    Args:
-        width: Pixels.
-        height: Pixels.
-
     Raises:
         BrowserError: There is no browser, or it did not start.
     """
@@ -170,7 +166,7 @@ def browser_page(width: int = 1400, height: int = 1000) -> Iterator[Page]:
         )
         try:
             address = _address(Path(folder), process)
-            # A browser that has only just started may be slow to say anything.
+            # A browser that has only just started may be slow to answer.
             with connect(
                 address, max_size=None, proxy=None, open_timeout=START, ping_interval=None
             ) as socket:

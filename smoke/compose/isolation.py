@@ -7,6 +7,7 @@ from typing import Any
 
 from smoke.command import StackError, call
 from smoke.compose.stack import Project
+from smoke.probes import STRANGER, check_probe, check_stranger, probe
 from smoke.table import Table
 from smoke.waits import until
 
@@ -43,67 +44,18 @@ ALLOWED = {
     "api-server": ("postgres:5432", "mlflow:5000", "api-server:8080", "scheduler:8974"),
     "gate-hospital-1": ("superlink:9092", "s3:8333", "s3:9327", "gate-hospital-2:9092"),
 }
-"""Who may reach them: a port that nobody reaches would show nothing."""
+"""Who may reach them: a port that no service reaches would prove nothing."""
 LISTEN = "import socket,time; s=socket.create_server(('0.0.0.0', 7000)); time.sleep(120)"
-ASK = """
-import ssl, urllib.request, urllib.error
-trust = ssl.create_default_context(cafile="/run/identity/ca.crt")
-for path in ("control/list-nodes", "runtime/x", "fleet/x"):
-    asked = urllib.request.Request("https://fedrisk-superlink:9092/v1/" + path, b"")
-    try:
-        code = urllib.request.urlopen(asked, timeout=10, context=trust).status
-    except urllib.error.HTTPError as error:
-        code = error.code
-    print(path, code)
-"""
-STORE = """
-from tasks.errors import FedriskError
-from tasks.objects import get, keys, put, remove
-def tried(name, work):
-    try:
-        work()
-        print(name, "allowed")
-    except FedriskError as error:
-        print(name, "refused:", error)
-own, other = "s3://fl-demo-data-hospital-1", "s3://fl-demo-data-hospital-2"
-tried("own-write", lambda: (put(own, "smoke", b"1"), get(own, "smoke"), remove(own, "smoke")))
-tried("other-list", lambda: list(keys(other, "runs")))
-tried("other-read", lambda: get(other, "smoke"))
-tried("other-write", lambda: put(other, "smoke", b"1"))
-tried("runs-write", lambda: put("s3://fedrisk-runs", "consortium/requests/x.json", b"{}"))
-"""
-STRANGER = """
-set -u
-mkdir /tmp/own; cp /run/identity/ca.crt /tmp/own
-python -c 'from pathlib import Path
-from tasks.federation.deployment.certificates import make_node_key
-make_node_key(Path("/tmp/own"))'
-export FEDRISK_IDENTITY=/tmp/own FEDRISK_HOME=/tmp/home
-python -m tasks.federation.standing supernode --hospital stranger >/tmp/said 2>&1 &
-node=$!
-for _ in $(seq 600); do
-  [ "$(grep -c 'it is started again' /tmp/said)" -ge 2 ] && break
-  kill -0 "$node" 2>/dev/null || break
-  sleep .5
-done
-kill "$node"
-wait "$node"
-cat /tmp/said
-tail -n 3 /tmp/home/federation/stranger/supernode.log
-"""
 
 
 def look(table: Table, stack: Project) -> None:
-    """Check all of it.
-
-    Args:
-        table: Gets the checks.
-        stack: The stack, which is up.
-    """
-    parts: list[Callable[[Table, Project], None]] = [_network, _superlink, _store, _container]
+    """Check all of it."""
+    parts: list[Callable[[Table, Project], None]] = [_network, _container]
     for part in parts:
         part(table, stack)
-    stranger(table, stack)
+    asked = stack.python(ONE, probe())
+    check_probe(table, asked.stdout + asked.stderr)
+    _try_to_join(table, stack)
 
 
 def _reach(stack: Project, service: str, *targets: str) -> dict[str, str]:
@@ -131,7 +83,7 @@ def _network(table: Table, stack: Project) -> None:
             not missed,
             missed or f"{len(reached)} tried",
         )
-    # By name, which tells nothing of who listens under another; then each container's addresses.
+    # By name, though a service may listen under another one; then by each container's addresses.
     tried = [f"{name}:{port}" for name, ports in PORTS.items() for port in ports if name != "s3"]
     # The name s3 is the hospital's own gate, which passes on one port.
     tried += ["federation-superlink:9092", *(f"federation-s3:{port}" for port in PORTS["s3"])]
@@ -149,7 +101,7 @@ def _network(table: Table, stack: Project) -> None:
     def near() -> bool:
         return _reach(stack, "gate-hospital-2", address)[address] == "reached"
 
-    # It was only just told to listen.
+    # It has only just begun to listen.
     until("the gate reaches its hospital", near, 300)
     far = _reach(stack, ONE, address)[address]
     table.check(
@@ -199,36 +151,6 @@ def _by_address(
     )
 
 
-def _superlink(table: Table, stack: Project) -> None:
-    done = stack.inside(ONE, "python", "-c", ASK)
-    codes = dict(line.split() for line in done.stdout.splitlines())
-    closed = codes.get("control/list-nodes") == codes.get("runtime/x") == "403"
-    table.check(
-        "control-closed",
-        "the SuperLink's control API is closed to a hospital, its fleet API is not",
-        closed and codes.get("fleet/x") not in ("403", None),
-        codes or done.stderr[-200:],
-    )
-
-
-def _store(table: Table, stack: Project) -> None:
-    done = stack.python(ONE, STORE)
-    told = dict(line.split(" ", 1) for line in done.stdout.splitlines() if " " in line)
-    table.check(
-        "own-bucket",
-        "a hospital's key opens its own bucket",
-        told.get("own-write") == "allowed",
-        done.stderr,
-    )
-    refused = [name for name in told if told[name].startswith("refused")]
-    table.check(
-        "other-bucket",
-        "and is refused at another's, and where runs are handed over",
-        sorted(refused) == ["other-list", "other-read", "other-write", "runs-write"],
-        ", ".join(refused),
-    )
-
-
 def _container(table: Table, stack: Project) -> None:
     found = stack.containers()
     mine = {each["Name"] for each in found[ONE]["Mounts"] if each["Type"] == "volume"}
@@ -240,33 +162,25 @@ def _container(table: Table, stack: Project) -> None:
         ", ".join(sorted(mine)),
     )
     script = "grep -E '^(Uid|CapEff|NoNewPrivs)' /proc/self/status; touch /opt/x 2>&1; true"
-    told = " ".join(stack.inside(ONE, "sh", "-c", script).stdout.split())
+    status = " ".join(stack.inside(ONE, "sh", "-c", script).stdout.split())
     table.check(
         "user",
         "it runs as user 1000, without capabilities, on a read-only root",
-        "Uid: 1000" in told
-        and "CapEff: 0000000000000000" in told
-        and "NoNewPrivs: 1" in told
-        and "Read-only file system" in told,
-        told,
+        "Uid: 1000" in status
+        and "CapEff: 0000000000000000" in status
+        and "NoNewPrivs: 1" in status
+        and "Read-only file system" in status,
+        status,
     )
 
 
-def stranger(table: Table, stack: Project) -> None:
-    """A SuperNode with a key that nobody has registered."""
+def _try_to_join(table: Table, stack: Project) -> None:
     name = f"{stack.name}-stranger"
+    command = ["--name", name, ONE, "python", "-c", STRANGER]
     try:
         done = stack.compose(
-            *("run", "--rm", "--no-deps", "--no-TTY", "--name", name, ONE, "sh", "-c", STRANGER),
-            deadline=420,
-            check=False,
+            *("run", "--rm", "--no-deps", "--no-TTY", *command), deadline=420, check=False
         )
     finally:
         call("docker", "rm", "--force", "--volumes", name, check=False)
-    told = done.stdout + done.stderr
-    table.check(
-        "stranger",
-        "a SuperNode without a registered key is turned away, each time it tries",
-        told.count("it is started again") >= 2 and "has joined" not in told,
-        told.strip()[-200:],
-    )
+    check_stranger(table, done.stdout + done.stderr)

@@ -1,4 +1,4 @@
-"""The compose stack's run: it is waited for, and what came of it is looked at."""
+"""The compose stack's run: its end is awaited and its result is checked."""
 
 from __future__ import annotations
 
@@ -24,13 +24,7 @@ DEADLINE = 1500.0
 
 
 def over_rest(table: Table, airflow: Airflow, run: str) -> None:
-    """Trigger a run over REST, which waits while its DAG is paused, and take it back.
-
-    Args:
-        table: Gets the checks.
-        airflow: The stack's Airflow, whose DAG is paused.
-        run: The run's id.
-    """
+    """Trigger a run over REST, which waits while its DAG is paused, and take it back."""
     airflow.trigger(DAG, run, {})
     state = airflow.state(DAG, run)
     airflow.fail(DAG, run)
@@ -73,11 +67,8 @@ class Trained:
     def look(self, hospitals: Collection[str]) -> None:
         """Wait for its end, and check all of it.
 
-        Args:
-            hospitals: Who shall have trained it.
-
         Raises:
-            StackError: It did not end well; nothing else is looked at.
+            StackError: It did not end well; nothing else is checked.
         """
         peak = Peak()
         state = self._wait(peak)
@@ -101,11 +92,7 @@ class Trained:
         peak.check(self.table, [self.stack, self.guest])
 
     def copy(self, target: Path) -> RunFolder:
-        """Copy its folder out of the stack.
-
-        Args:
-            target: Where to; it is made.
-        """
+        """Copy its folder out of the stack."""
         (folder,) = self._folders()
         target.mkdir()
         self.stack.compose("cp", f"scheduler:{RUNS}/{folder}", str(target))
@@ -140,10 +127,10 @@ class Trained:
 
     def _crowned(self, folder: str) -> None:
         """Whether the champion that MLflow has is the model of this run."""
-        told = page_of(
+        page = page_of(
             f"{self.mlflow}/api/2.0/mlflow/registered-models/alias?name={MODEL}&alias=champion"
         )
-        found = json.loads(told)["model_version"]
+        found = json.loads(page)["model_version"]
         tags = {tag["key"]: tag["value"] for tag in found.get("tags", ())}
         figures = self._manifest(folder, "promote")
         self.table.check(
@@ -157,11 +144,11 @@ class Trained:
         )
 
     def _manifest(self, folder: str, step: str) -> Any:
-        told = self.stack.inside("scheduler", "cat", f"{RUNS}/{folder}/manifests/{step}.json")
-        return json.loads(told.stdout)["figures"]
+        printed = self.stack.inside("scheduler", "cat", f"{RUNS}/{folder}/manifests/{step}.json")
+        return json.loads(printed.stdout)["figures"]
 
     def _lost(self, folder: str) -> list[str]:
-        """What the rounds' events say of hospitals that did not answer."""
+        """Notes of the rounds in which a hospital did not answer."""
         path = f"{RUNS}/{folder}/files/federated/rounds.jsonl"
         events = self.stack.inside("scheduler", "cat", path).stdout.splitlines()
         return [event["note"] for event in map(json.loads, events) if event["lost"]]

@@ -60,7 +60,7 @@ class Project:
         return self.inside(service, "sh", "-c", keys, script)
 
     def log(self, service: str) -> str:
-        """What a service has said."""
+        """A service's log."""
         return self.compose("logs", "--no-color", "--no-log-prefix", service).stdout
 
     def containers(self) -> dict[str, dict[str, Any]]:
@@ -68,9 +68,9 @@ class Project:
         listed = call("docker", "ps", "--all", "--quiet", *_of(self.name)).stdout.split()
         if not listed:
             return {}
-        told = json.loads(call("docker", "inspect", *listed).stdout)
+        found = json.loads(call("docker", "inspect", *listed).stdout)
         label = "com.docker.compose.service"
-        return {each["Config"]["Labels"][label]: each for each in told}
+        return {each["Config"]["Labels"][label]: each for each in found}
 
     def left(self) -> list[str]:
         """Containers, volumes and networks that there are of it."""
@@ -94,8 +94,8 @@ class Project:
         if not names:
             return {}
         form = ("--format", "{{.Name}} {{.MemUsage}}")
-        told = call("docker", "stats", "--no-stream", *form, *names, check=False).stdout
-        rows = [line.split() for line in told.splitlines()]
+        stats = call("docker", "stats", "--no-stream", *form, *names, check=False).stdout
+        rows = [line.split() for line in stats.splitlines()]
         return {names[row[0]]: megabytes(row[1]) for row in rows if row and row[0] in names}
 
     def down(self) -> None:

@@ -35,14 +35,14 @@ HOSPITAL = f"hospitals.{NEW}={{title: New, share: {{rows: 900, positive_rate: 0.
 CHOICE = ("isolation", "join", "restart", "figures", "pages")
 """Stages that a run can do without."""
 ANYBODY = "2468:2468"
-"""Whom root gives the kit to: a user that is not the images', as most who unpack a kit are."""
+"""User that gets the kit from root: not the images' user, as for most who unpack a kit."""
 RUN_DEADLINE = 1500.0
 REJOIN_DEADLINE = 240.0
 APPROVED = "studies:\n  - name: stroke\n"
 
 
 class Smoke:
-    """One stack, and what is looked at on the way."""
+    """One stack and the checks on it."""
 
     def __init__(
         self,
@@ -82,16 +82,12 @@ class Smoke:
 
     @property
     def overrides(self) -> list[str]:
-        """What the same run has to be told elsewhere."""
+        """What the same run needs elsewhere."""
         return [f"federation.rounds={ROUNDS}", HOSPITAL] if self.joins else []
 
     def variables(self) -> dict[str, str]:
-        """What the compose files are told."""
-        kit = {
-            "FEDRISK_USER": self.owner,
-            "STACK_FOLDER": str(ROOT),
-            "STACK": self.options.project,
-        }
+        """Variables of the compose files."""
+        kit = {"FEDRISK_USER": self.owner, "STACK_FOLDER": str(ROOT), "STACK": self.options.project}
         # Whatever a .env of the checkout says of a stack that is in use.
         own = {"STACK_ADMIN": ADMIN, "STACK_BIND": "127.0.0.1", "STACK_HOST": "127.0.0.1"}
         return {**self.ports, "STACK_TAG": self.tag, **own, **kit}
@@ -108,7 +104,7 @@ class Smoke:
         return Project(f"{self.options.project}-{NEW}", files, self.variables())
 
     def alone(self) -> None:
-        """See that nothing is there that would be taken for this stack's, or taken down with it.
+        """Check that nothing is there that would be taken for this stack's, or removed with it.
 
         Raises:
             StackError: There is something of an earlier one.
@@ -145,8 +141,8 @@ class Smoke:
 
     def sign_in(self) -> None:
         """Sign in with the generated password, and not with another."""
-        told = self.stack.inside("api-server", "cat", "/run/sign-in/password.json").stdout
-        self.password = json.loads(told)[ADMIN]
+        text = self.stack.inside("api-server", "cat", "/run/sign-in/password.json").stdout
+        self.password = json.loads(text)[ADMIN]
         url = f"http://127.0.0.1:{self.ports['STACK_AIRFLOW_PORT']}"
         self.airflow = Airflow(url, ADMIN, self.password)
         try:
@@ -247,7 +243,7 @@ class Smoke:
         return log.count("has joined")
 
     def champion(self) -> None:
-        """Wait for the run, and look at what came of it."""
+        """Wait for the run, and check its result."""
         self.trained.look(self.hospitals)
 
     def figures(self) -> None:
@@ -282,7 +278,7 @@ class Smoke:
         return [each for project in (self.guest, self.stack) for each in project.left()]
 
     def down(self) -> None:
-        """Take all down that was started, and see that nothing is left."""
+        """Take all down that was started, and check that nothing is left."""
         for project in (self.guest, self.stack):
             attempt(self.table, "down", f"{project.name} is taken down", project.down)
         left = self.left()
@@ -342,7 +338,7 @@ def smoke(
                         stage()
         except KeyboardInterrupt:
             table.check("interrupted", "it was not interrupted", False)
-        except Exception as error:  # noqa: BLE001  (the stage has told it; the end comes next)
+        except Exception as error:  # noqa: BLE001  (it is in the table already; the end comes next)
             print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
         finally:
             with undisturbed():

@@ -23,8 +23,9 @@ BOTH = {
     "down": "nothing-left",
 }
 STACK = BOTH | {
-    "isolation": "own-gate api-server gate-hospital-1 nothing-else other-container control-closed"
-    " own-bucket other-bucket own-volumes user stranger",
+    "isolation": "own-gate api-server gate-hospital-1 nothing-else other-container asks own-bucket"
+    " own-prefix list-other read-other write-other write-prefix write-consortium control-closed"
+    " own-volumes user stranger",
     "figures": "same-figures",
 }
 PLATFORM = BOTH | {

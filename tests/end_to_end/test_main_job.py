@@ -38,11 +38,7 @@ def test_the_json_line_has_every_key(default_run: WholeRun) -> None:
 
 def test_the_synthetic_hospitals_have_their_exact_sizes_and_counts(default_run: WholeRun) -> None:
     sizes = {h["name"]: (h["rows"], h["positives"]) for h in default_run.result["hospitals"]}
-    assert sizes == {
-        "hospital-1": (1700, 204),
-        "hospital-2": (1400, 28),
-        "hospital-3": (2010, 100),
-    }
+    assert sizes == {"hospital-1": (1700, 204), "hospital-2": (1400, 28), "hospital-3": (2010, 100)}
 
 
 def test_progress_shows_steps_and_rounds(default_run: WholeRun) -> None:

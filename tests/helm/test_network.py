@@ -389,7 +389,7 @@ MISSING = {
         "hospitals": {"h": {"store": rule("192.0.2.0/28", 443)}},
     },
     "networkPolicy.denyNamespace": {
-        "networkPolicy": {"store": rule("192.0.2.0/28", 443), "denyNamespace": True},
+        "networkPolicy": {"store": rule("192.0.2.0/28", 443), "denyNamespace": True}
     },
 }
 

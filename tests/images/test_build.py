@@ -265,10 +265,7 @@ def test_a_bill_names_the_image_the_interpreter_and_what_the_base_brings(
     monkeypatch.setattr(bill, "debian_components", list)
     (tmp_path / "lock.json").write_text(
         json.dumps(
-            {
-                "metadata": {"component": {"name": "fedrisk", "version": "0.1.0"}},
-                "components": [],
-            }
+            {"metadata": {"component": {"name": "fedrisk", "version": "0.1.0"}}, "components": []}
         )
     )
     bill.main(tmp_path / "lock.json", tmp_path / "bill.json", "fedrisk-spark")

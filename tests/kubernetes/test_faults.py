@@ -45,4 +45,4 @@ def test_the_release_is_upgraded_from_the_chart_before_it(
         former_chart(tmp_path)
     except NoFormerChart as reason:
         why = [str(reason)]
-    assert [each.why for each in platform_table.unseen] == why
+    assert [each.why for each in platform_table.skipped] == why

@@ -193,9 +193,7 @@ def test_a_local_model_leaves_its_hospital_only_where_the_study_lets_it(
     assert any("files" in key for key in shared) == leaves
 
 
-def test_an_attempt_goes_on_from_what_the_last_one_shared_but_keys_stay(
-    machine: Machines,
-) -> None:
+def test_an_attempt_goes_on_from_what_the_last_one_shared_but_keys_stay(machine: Machines) -> None:
     first = open_run(machine("a"), "r1")
     folder = first.folder("federated")
     (folder / "checkpoint.npz").write_bytes(b"round 3")

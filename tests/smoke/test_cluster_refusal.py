@@ -80,7 +80,7 @@ def test_a_namespace_that_it_has_not_made_is_refused_before_anything_is_changed(
     assert set(asked) == {"GET /api/v1/namespaces"}
     said = capsys.readouterr().out
     assert f"namespace {NAMESPACE} is there and has no label" in said
-    assert "delete the namespace if nobody needs it" in said
+    assert "delete the namespace if it is not needed" in said
 
 
 def test_a_cluster_that_cannot_be_had_is_told_of(

@@ -9,9 +9,7 @@ import pytest
 from kubernetes_cluster import cluster, kubectl, namespace  # noqa: F401
 
 from smoke.cluster.site import ADDED, POOL_LABEL, TAINT, mark_node, unmark_node
-from smoke.cluster.stages import smoke_on
-from smoke.cluster.tools import Cluster, ForeignNamespace
-from smoke.table import Table
+from smoke.cluster.tools import Cluster
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.shared]
 
@@ -23,26 +21,6 @@ def here(cluster: Path) -> Iterator[Cluster]:  # noqa: F811
         yield found
     finally:
         unmark_node(found)
-
-
-def test_a_namespace_that_it_has_not_made_is_neither_used_nor_deleted(here: Cluster) -> None:
-    with namespace("somebodys"):
-        with pytest.raises(ForeignNamespace, match="nothing was changed"):
-            here.make_namespace()
-        with pytest.raises(ForeignNamespace), smoke_on(here, "dev", Table()):
-            pytest.fail("it goes on")
-        with pytest.raises(ForeignNamespace):
-            here.drop_namespace()
-        here.core.read_namespace("somebodys")
-
-
-def test_one_that_it_has_made_is_made_anew_and_deleted(here: Cluster) -> None:
-    here.make_namespace()
-    first = here.core.read_namespace("somebodys").metadata.uid
-    here.make_namespace()
-    assert here.core.read_namespace("somebodys").metadata.uid != first
-    here.drop_namespace()
-    assert not here.core.list_namespace(field_selector="metadata.name=somebodys").items
 
 
 @pytest.mark.parametrize("training", [True, False])

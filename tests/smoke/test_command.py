@@ -13,6 +13,7 @@ import pytest
 
 from smoke import command
 from smoke.command import ROOT, StackError, call
+from smoke.waits import remaining, until
 
 
 def alive(process: int) -> bool:
@@ -23,37 +24,22 @@ def alive(process: int) -> bool:
 
 
 def gone(process: int) -> bool:
-    end = time.monotonic() + 120
-    while alive(process) and time.monotonic() < end:
-        time.sleep(0.05)
-    return not alive(process)
+    return not remaining(lambda: alive(process), 120, every=0.05)
 
 
 def a_child(file: Path) -> int:
-    end = time.monotonic() + 120
-    while not (file.exists() and file.read_text().strip()) and time.monotonic() < end:
-        time.sleep(0.05)
-    return int(file.read_text())
+    return int(until("a child is started", lambda: file.exists() and file.read_text().strip(), 120))
 
 
+@pytest.mark.parametrize("waits", ["; wait", ""], ids=["at work", "over, but for its output"])
 def test_what_a_command_has_started_ends_with_it_at_its_deadline(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waits: str
 ) -> None:
     # The shell starts it deaf to SIGINT, so it has to be killed.
     monkeypatch.setattr(command, "GRACE", 0.3)
     file = tmp_path / "child"
     with pytest.raises(StackError, match="did not end within 3 s"):
-        call("sh", "-c", f"sleep 300 & echo $! >{file}; wait", deadline=3)
-    assert gone(a_child(file))
-
-
-def test_what_outlives_its_command_and_holds_its_output_ends_at_the_deadline(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(command, "GRACE", 0.3)
-    file = tmp_path / "child"
-    with pytest.raises(StackError, match="did not end within 3 s"):
-        call("sh", "-c", f"sleep 300 & echo $! >{file}", deadline=3)
+        call("sh", "-c", f"sleep 300 & echo $! >{file}{waits}", deadline=3)
     assert gone(a_child(file))
 
 

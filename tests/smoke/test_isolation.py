@@ -18,9 +18,7 @@ OPEN = {"fedrisk-superlink:9092", "s3:8333"}
 
 
 def container(**networks: str) -> dict[str, Any]:
-    return {
-        "NetworkSettings": {"Networks": {n: {"IPAddress": a} for n, a in networks.items()}},
-    }
+    return {"NetworkSettings": {"Networks": {n: {"IPAddress": a} for n, a in networks.items()}}}
 
 
 CONTAINERS = {

@@ -42,18 +42,18 @@ def test_a_stage_that_raises_is_a_check_that_did_not_hold() -> None:
     assert "1 of 1 did not hold" in out.getvalue()
 
 
-def test_what_is_not_looked_at_neither_holds_nor_fails(tmp_path: Path) -> None:
+def test_what_is_skipped_neither_holds_nor_fails(tmp_path: Path) -> None:
     out = io.StringIO()
     table = Table(out)
     with table.stage("pages"):
-        table.leave("page", "the pages in a browser", "there is no browser")
+        table.skip("page", "the pages in a browser", "there is no browser")
     assert table.end() == 1, "nothing was looked at"
     table.check("answers", "it answers", True)
     assert table.end(tmp_path / "table.json") == 0
-    assert "all 1 checks held, 1 not looked at" in out.getvalue()
+    assert "all 1 checks held, 1 skipped" in out.getvalue()
     found = json.loads((tmp_path / "table.json").read_text())
     assert [each["id"] for each in found["checks"]] == ["answers"]
-    assert found["unseen"] == [
+    assert found["skipped"] == [
         {
             "stage": "pages",
             "id": "page",

@@ -11,12 +11,12 @@ from cryptography.hazmat.primitives.serialization import Encoding, load_pem_priv
 
 from tasks.federation.deployment import certificates
 from tasks.onboarding import authority
-from tasks.onboarding.checks.result import Verdict
+from tasks.onboarding.checks.result import CheckResult
 from tasks.onboarding.checks.superlink import check_superlink
 from tests.onboarding.conftest import Consortium, tls_server
 
 
-def by_name(found: list[Verdict]) -> dict[str, Verdict]:
+def by_name(found: list[CheckResult]) -> dict[str, CheckResult]:
     return {each.name: each for each in found}
 
 
