@@ -6,6 +6,7 @@ run, so that one run shows all that is wrong; but a stage may say that its failu
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -19,7 +20,7 @@ from typing import TextIO
 
 from fedrisk_ci.background import SUPERVISE, Background
 from fedrisk_ci.junit import first_failed
-from fedrisk_ci.supervise import LONGEST_STOP
+from fedrisk_ci.supervise import LONGEST_STOP, descendants
 
 TAIL = 40
 """Lines of a failed stage's output that are shown again at the end."""
@@ -256,7 +257,9 @@ class Run:
                 os.kill(process.pid, signal.SIGTERM)
                 deadline = now + LONGEST_STOP
             elif why and now > deadline:
-                os.kill(process.pid, signal.SIGKILL)
+                for each in (*descendants(process.pid), process.pid):
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(each, signal.SIGKILL)
             time.sleep(_POLL)
 
 

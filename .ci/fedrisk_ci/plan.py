@@ -60,8 +60,10 @@ def answers(command: tuple[str, ...]) -> bool:
 
 def _tests(name: str, target: str, *arguments: str, **options: Any) -> Stage:
     """Tests that a target of the Makefile selects, with the slowest of them shown."""
+    # The images are those that a stage has built; without a tag the tests would build them again.
+    command = ("make", "IMAGES_TAG=dev", target)
     shown = (*arguments, "--durations=20")
-    return Stage(name, ("make", target), pytest=True, arguments=shown, **options)
+    return Stage(name, command, pytest=True, arguments=shown, **options)
 
 
 def _prepared(shared: Path, docker: bool) -> list[Lane]:
