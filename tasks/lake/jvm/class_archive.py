@@ -18,6 +18,7 @@ import tempfile
 from pathlib import Path
 
 from tasks.lake.jvm.jars import cache_folder
+from tasks.launch.process_tree import process_tree
 from tasks.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -68,21 +69,14 @@ def ensure_classes(settings: Settings, java: Path, *jars: Path) -> Path | None:
     log.info("making the archive of Spark's classes at %s (once)", path)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".classes-") as temporary:
         made = Path(temporary) / "classes.jsa"
+        program = [sys.executable, "-m", "tasks.lake.class_archive_run", str(java), str(made)]
+        environment = {**os.environ, "FEDRISK_HOME": str(settings.home)}
         try:
-            subprocess.run(
-                [
-                    sys.executable,
-                    "-m",
-                    "tasks.lake.class_archive_run",
-                    str(java),
-                    str(made),
-                    *map(str, jars),
-                ],
-                capture_output=True,
-                timeout=ARCHIVE_DEADLINE,
-                check=False,
-                env={**os.environ, "FEDRISK_HOME": str(settings.home)},
-            )
+            # The JVM is a grandchild: ending the program alone would leave it.
+            with process_tree() as start:
+                start([*program, *map(str, jars)], environment).communicate(
+                    timeout=ARCHIVE_DEADLINE
+                )
         except subprocess.TimeoutExpired:
             log.warning(
                 "the archive of Spark's classes was not made within %.0f s", ARCHIVE_DEADLINE
