@@ -169,7 +169,8 @@ def build(name: str, tag: str, version: str) -> float:
         command = ["docker", "build", "--file", "images/Dockerfile", "--target", name]
         command += secrets(Path(folder))
         command += ["--build-arg", f"BASE={base}"] if base else []
-        command += ["--build-arg", f"REVISION={tag}", "--build-arg", f"VERSION={version}"]
+        for label, value in (("version", version), ("revision", tag)):
+            command += ["--label", f"org.opencontainers.image.{label}={value}"]
         command += [*labels, "--tag", f"fedrisk-{name}:{tag}", "--tag", f"fedrisk-{name}:dev", "."]
         try:
             code = run(command, DEADLINE)
