@@ -97,3 +97,14 @@ def test_every_file_is_in_the_key_or_listed_as_not_in_it(checkout: Path) -> None
     assert not faults, "name each in .ci/platform.toml, once"
     dead = [p for p in about + not_about if not any(matches(p, path) for path in listed)]
     assert not dead
+
+
+def test_the_tests_of_the_stage_are_in_its_key(checkout: Path) -> None:
+    marked = [
+        str(path.relative_to(checkout))
+        for path in checkout.glob("tests/**/test_*.py")
+        if "pytest.mark.platform" in path.read_text() and path.parent.name != "ci"
+    ]
+    assert marked
+    about, _ = patterns()
+    assert not [p for p in marked if not any(matches(pattern, p) for pattern in about)]
