@@ -26,7 +26,7 @@ def test_the_api_server_accepts_all_that_is_rendered(cluster: Path, name: str) -
 
 def test_an_upgrade_keeps_the_certificates_that_are_there(cluster: Path) -> None:
     def certificates(*options: str) -> dict[str, dict[str, str]]:
-        command = ["template", RELEASE, str(CHART), "-n", SPACE, "--dry-run=server"]
+        command = ["template", RELEASE, str(CHART), "-n", SPACE, *API, "--dry-run=server"]
         found = objects_of(helm(*command, *values_of("kind"), *options))
         for name in KEPT:
             body = json.dumps(found["Secret", name])
