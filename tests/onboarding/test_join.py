@@ -1,4 +1,4 @@
-"""A kit lets its hospital into a real standing SuperLink, and nobody else."""
+"""A kit lets its hospital, and only it, join a real standing SuperLink."""
 
 from __future__ import annotations
 
@@ -19,10 +19,9 @@ from tests.onboarding.conftest import Consortium
 
 pytestmark = pytest.mark.slow
 DEADLINE = 180.0
-"""Seconds that a machine may need which does much beside it."""
+"""Seconds, enough for a machine under load."""
 IN, OUT, AGAIN = "SuperNode ID:", "Failed to initialize", "it is started again"
-"""What Flower logs of a SuperNode that is let in, and of one that is not; and what its keeper says
-of one that has ended."""
+"""Flower's logs of a SuperNode that is admitted and of one that is not; the log of a restart."""
 
 
 @contextlib.contextmanager
@@ -64,7 +63,7 @@ def registration(address: str, kit: Path) -> str:
     return f"{found['registration'].state}: {found['registration'].found}"
 
 
-def test_a_kit_lets_its_hospital_in_without_a_restart_and_a_stranger_stays_out(
+def test_a_kit_lets_its_hospital_join_without_a_restart_and_a_stranger_is_refused(
     consortium: Consortium, tmp_path: Path
 ) -> None:
     address = f"localhost:{free_ports(1)[0]}"
@@ -99,7 +98,7 @@ def test_a_kit_lets_its_hospital_in_without_a_restart_and_a_stranger_stays_out(
             outside = tmp_path / "home-stranger" / "federation" / "stranger" / "supernode.log"
             wait_for(inside, IN)
             wait_for(outside, OUT)
-            # Asking does not disturb the SuperNode that works.
+            # The check does not affect the running SuperNode.
             assert registration(address, kit).startswith("ok")
             assert IN not in outside.read_text()
             assert OUT not in inside.read_text()
@@ -107,12 +106,12 @@ def test_a_kit_lets_its_hospital_in_without_a_restart_and_a_stranger_stays_out(
         # One that has taken leave is none that Flower takes for alive for a minute, in which it
         # would turn the next one away.
         before = inside.read_text()
-        with node("north", kit) as keeper:
+        with node("north", kit) as node_log:
             wait_for(inside, IN, times=before.count(IN) + 1)
             now = inside.read_text()
             assert now.count(IN) == before.count(IN) + 1
             assert now.count(OUT) == before.count(OUT)
-            assert AGAIN not in keeper.read_text()
+            assert AGAIN not in node_log.read_text()
 
         unregister(consortium.registered, "north")
         wait_for(log, "unregistered north")

@@ -1,4 +1,4 @@
-"""The DAGs' timetable, asked as the scheduler asks it, at moments that the test sets."""
+"""The DAGs' timetable, called like the scheduler does, at times that the test sets."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 
 
 def last_run(cron: str, upcoming_time: str, missed: int | None) -> DataInterval | None:
-    """The run after which so many times were missed, before the one that comes."""
+    """The last run, after which ``missed`` times passed before the next one."""
     if missed is None:
         return None
     table = trigger.CronTriggerTimetable(cron, timezone="UTC")
@@ -102,7 +102,7 @@ def test_a_time_is_run_once(clock: Any, now: str) -> None:
     assert next_run(table, DataInterval.exact(at(SUNDAY))) == at("2026-11-29T03:00")
 
 
-def test_a_dags_start_and_end_are_kept(clock: Any) -> None:
+def test_a_dags_start_and_end_are_respected(clock: Any) -> None:
     clock("2026-11-22T10:00")
     table = UpcomingCronTimetable(STROKE, timezone="UTC")
     found = [
@@ -126,7 +126,7 @@ def test_a_backfill_lists_past_times(clock: Any) -> None:
 
 
 @pytest.mark.parametrize("schedule", [None, "@once"])
-def test_what_has_no_times_is_left_to_airflow(schedule: str | None) -> None:
+def test_a_schedule_without_times_is_left_to_airflow(schedule: str | None) -> None:
     assert upcoming(schedule) == schedule
 
 
