@@ -16,7 +16,7 @@ from lake.s3_server import S3Server, free_ports, s3_server
 
 from tasks.data.fetch import local_copy
 from tasks.errors import DataError, ExitCode
-from tasks.lake.s3 import StoreAccessDenied, StoreUnavailable, s3a_configuration, store_error
+from tasks.lake.s3 import AccessDenied, StoreUnavailable, s3a_configuration, store_error
 from tasks.lake.session import close_session
 from tasks.model.rows import load_rows
 from tasks.objects import keys
@@ -124,10 +124,7 @@ def test_the_data_steps_leave_the_same_rows_in_s3_as_on_disk(
     assert len(rows) == local["features"].figures["parts"]["train"]["rows"]
 
     # The same session: a source that does not exist, and one of another hospital.
-    for name, error in (
-        ("north/none.csv", DataError),
-        ("south/incoming/south.csv", StoreAccessDenied),
-    ):
+    for name, error in (("north/none.csv", DataError), ("south/incoming/south.csv", AccessDenied)):
         address = f"s3://fl-demo-data-{name}"
         with pytest.raises(error, match=r"none\.csv does not exist|refuses the key of hospital n"):
             local_copy(address, tmp_path, settings, "hospital north")

@@ -62,9 +62,7 @@ def test_airflows_own_executor_reports_it(monkeypatch: pytest.MonkeyPatch) -> No
     workers.execute()
     workers.execute()
     events = workers.end(SUCCESS)
-    assert events == {KEY: (SUCCESS, None)}, (
-        "Airflow does so itself now: this module can be removed"
-    )
+    assert events == {KEY: (SUCCESS, None)}, "Airflow does so now: remove this module"
 
 
 def test_a_task_that_was_deferred_long_is_reported_twice(workers: Workers) -> None:

@@ -70,23 +70,14 @@ def ensure_classes(settings: Settings, java: Path, *jars: Path) -> Path | None:
         made = Path(temporary) / "classes.jsa"
         try:
             subprocess.run(
-                [
-                    sys.executable,
-                    "-m",
-                    "tasks.lake.class_archive_run",
-                    str(java),
-                    str(made),
-                    *map(str, jars),
-                ],
+                [sys.executable, "-m", "tasks.lake.class_archive_run", java, made, *jars],
                 capture_output=True,
                 timeout=ARCHIVE_DEADLINE,
                 check=False,
                 env={**os.environ, "FEDRISK_HOME": str(settings.home)},
             )
         except subprocess.TimeoutExpired:
-            log.warning(
-                "the archive of Spark's classes was not made within %.0f s", ARCHIVE_DEADLINE
-            )
+            log.warning("Spark's class archive was not made within %.0f s", ARCHIVE_DEADLINE)
             return None
         if not made.is_file():
             log.warning("this Java made no archive of Spark's classes: steps start without it")
