@@ -13,9 +13,10 @@ import time
 from statistics import median
 
 from bench.figures import figure
-from smoke.cluster.__main__ import FIRST, LIMIT, smoke_on, the_cluster
+from smoke.cluster.__main__ import the_cluster
 from smoke.cluster.lab import Lab, lab_of
 from smoke.cluster.site import mark_node
+from smoke.cluster.stages import FIRST, LIMIT, smoke_on
 from smoke.compare import ProcessRun
 from smoke.table import Table
 from tasks.run.folder import RunFolder

@@ -43,7 +43,7 @@ def retrain(file: Path, study: Study) -> DAG:
 
     Args:
         file: The study's file.
-        study: What it says.
+        study: The study.
     """
     federation = federation_limit(study, SETTINGS)
     step = partial(step_task, study=study, settings=SETTINGS)
@@ -74,8 +74,8 @@ def retrain(file: Path, study: Study) -> DAG:
             for each in at_hospital[:-1]:
                 step(each, hospital=name)
             # Beside ``federated``: with a federation of the run's own in pods this is the
-            # hospital's SuperNode. A hospital that is lost for good is skipped, for whether enough
-            # are left is for ``federated`` to say.
+            # hospital's SuperNode. A hospital that is lost for good is skipped: ``federated``
+            # decides whether enough are left.
             step("join", hospital=name, soft=True, deadline=2 * federation + 300)
             set_order(dag, at_hospital)
 

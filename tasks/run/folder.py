@@ -113,9 +113,9 @@ class RunFolder:
         return self._load(path) if path.exists() else None
 
     def _load(self, path: Path) -> Manifest:
-        """Read a manifest, which says nothing of any step but its own.
+        """Read a manifest and check that it is the step's own.
 
-        Whoever may write one step's manifest could otherwise speak for another hospital's, or have
+        Otherwise the writer of one step's manifest could answer for another hospital, or have
         other files read than the step's.
 
         Raises:

@@ -165,15 +165,15 @@ def read_plan(run: RunFolder) -> Plan:
 def check_executor(study: Study) -> None:
     """Refuse Flower's own SuperLink where other machines reach it.
 
-    It serves the calls that register keys and start runs at the port that hospitals use, and asks
-    nobody who they are. The warm executor closes them; Flower's own command does not.
+    It serves the calls that register keys and start runs at the port that hospitals use, without
+    authentication. The warm executor closes them; Flower's own command does not.
 
     Raises:
         StudyError: The study asks for it.
     """
     if study.federation.executor == "stock":
         raise StudyError(
-            "federation.executor: stock: Flower's own SuperLink lets whoever reaches its port "
+            "federation.executor: stock: Flower's own SuperLink lets anyone who reaches its port "
             "register keys and start runs, so it is for a federation on one machine only. Set "
             "federation.executor: warm where hospitals come from other machines or pods."
         )
@@ -186,7 +186,7 @@ def _same_study(plan: Plan, request: Request, settings: Settings) -> Plan:
     try:
         name = read_study(find_study(request.study, settings.studies)).name
     except StudyError:
-        # A file that was moved or spoiled since then says nothing; the plan does not need it.
+        # The file was moved or broken since; the plan does not need it.
         return plan
     if name != plan.study.name:
         raise StudyError(

@@ -181,6 +181,19 @@ def longest_chain(steps: Mapping[str, Step] = STEPS) -> int:
     return max(depth.values())
 
 
+def step_arguments(name: str, study: str, run: str, hospital: str | None) -> list[str]:
+    """Arguments of the command ``fedrisk`` that run a step.
+
+    Args:
+        name: The step's name.
+        study: The study's name or file.
+        run: The run's id.
+        hospital: The hospital, for a step that runs once a hospital.
+    """
+    found = ["step", name, "--study", study, "--run", run]
+    return found if hospital is None else [*found, "--hospital", hospital]
+
+
 def owner_of(step: str, hospital: str | None) -> str:
     """Whose key a step gets: a hospital's, the pool's or the consortium's.
 

@@ -110,7 +110,7 @@ class StoredRun(RunFolder):
         prefix = f"{owner_of(step, hospital)}/{self.run}/"
         folder = self.relative(self.folder(step, hospital))
         for key in keys(self._settings.store, f"{prefix}{folder}"):
-            # By its name and not by the key's own path, whatever the store lists.
+            # By its name and not by the key's own path: the store's listing is not trusted.
             relative = key.removeprefix(prefix)
             if relative.startswith(f"{folder}/") and ".." not in relative.split("/"):
                 self.fetch(relative, owner_of(step, hospital))

@@ -162,6 +162,7 @@ def test_a_pod_that_can_never_be_watched_is_given_up_at_last_and_ended(lab: Lab)
 
 
 def test_the_providers_trigger_hands_back_since_when_there_was_trouble(lab: Lab) -> None:
+    began = time.time()
     lab.start(lab.step())
     with pytest.raises(TaskDeferred) as wait:
         lab.resume(lab.step(), lab.event("error"))
@@ -173,7 +174,7 @@ def test_the_providers_trigger_hands_back_since_when_there_was_trouble(lab: Lab)
 
     event = asyncio.run(told())
     assert event["status"] == "error"
-    assert time.time() - 60 < event["_trouble_since"] <= event["_watched_again"] <= time.time()
+    assert began <= event["_trouble_since"] <= event["_watched_again"] <= time.time()
 
 
 def test_an_image_that_cannot_be_pulled_ends_the_step_at_once(lab: Lab) -> None:
@@ -221,7 +222,7 @@ def _store_away(lab: Lab, patch: pytest.MonkeyPatch) -> None:
     def away(*_: Any) -> None:
         raise objects.StoreUnavailable("s3://runs: could not read. Is the store up?")
 
-    patch.setattr("fedrisk_airflow.kubernetes.operator.read_plan", away)
+    patch.setattr("fedrisk_airflow.step_operator.read_plan", away)
 
 
 def _two_pods(lab: Lab, patch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
@@ -83,10 +82,8 @@ def test_join_ends_soon_and_is_open_to_another_try(tmp_path: Path) -> None:
     settings = context.settings.model_copy(update={"identity": str(identity)})
     run = context.run.run
     mark_ended(settings, run)
-    began = time.monotonic()
     with pytest.raises(ServerEnded):
         run_step("join", run, settings, "north")
-    assert time.monotonic() - began < 60
     assert open_run(settings, run).find("join", "north") is None
     unmark_ended(settings, run)
     open_run(settings, run).write(Manifest(step="federated", study="small", run=run))

@@ -76,7 +76,7 @@ def test_nothing_outlives_a_command_that_is_killed(
     )
     wait_for(tmp_path / "there")
     command.send_signal(number)
-    command.wait(30)
+    command.wait(180)
     assert processes_of(settings.home, grace=15) == []
 
 
@@ -93,7 +93,7 @@ def test_the_last_request_is_run_even_when_the_command_is_killed(
     wait_for(tmp_path / "there")
     assert not log.exists()
     command.kill()
-    command.wait(30)
+    command.wait(180)
     wait_for(log)
     assert processes_of(settings.home, grace=15) == []
     assert log.read_text() == "cleaned up\n"

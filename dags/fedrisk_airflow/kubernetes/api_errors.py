@@ -1,7 +1,7 @@
-"""What goes wrong around a step's pod rather than in it: a cluster, a store or Airflow itself.
+"""Errors around a step's pod rather than in it: of the cluster, the store or Airflow itself.
 
-``pod_ending.py`` says what a pod's own end means. Here is what exceptions mean, so that every
-failure has an exit code and a reason, whoever raised it.
+``pod_outcome.py`` classifies the end of a pod; this module classifies exceptions, so that every
+failure has an exit code and a reason.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tasks.errors import ExitCode, FedriskError
 from tasks.launch.pods import LOST_AFTER
 
 UNREACHABLE = (ApiException, HTTPError, KubernetesApiException)
-"""What Kubernetes' client and the provider raise for an answer that is none, or a refusal."""
+"""What Kubernetes' client and the provider raise for no answer, or for a refusal."""
 PASSING = frozenset({0, 401, 408, 409, 429, 500, 502, 503, 504})
 """Statuses of answers that may be another a moment later (a token expires, a server restarts)."""
 PAUSE = 3.0
@@ -58,7 +58,7 @@ def passing(error: BaseException) -> bool:
 
 
 def error_text(error: BaseException) -> str:
-    """What Kubernetes' answer says, without headers; or why there is none."""
+    """The message of Kubernetes' answer, without headers; else the reason why there is none."""
     if not isinstance(error, ApiException):
         return str(error)
     try:

@@ -1,6 +1,6 @@
 """How a step's pod ended, in plain words: its exit code, or why it had none.
 
-Kubernetes tells in many places why a pod did not do its work; a task's log should say it in one
+Kubernetes reports in many places why a pod failed; a task's log should give the reason in one
 sentence with what to do. Takes what Kubernetes' client returns and needs nothing else.
 """
 
@@ -31,7 +31,7 @@ def code_and_reason(
     Args:
         pod: The pod as it was seen last (``V1Pod``); None if it has gone.
         container: Name of the step's container.
-        status: What the trigger told: ``success``, ``failed``, ``timeout`` or ``error``.
+        status: The trigger's result: ``success``, ``failed``, ``timeout`` or ``error``.
         limit: The pod's memory limit, in words.
         warnings: Messages of the pod's warning events, oldest first.
         lines: The end of the step's own output.
