@@ -1,4 +1,4 @@
-"""What Airflow has to know of fedrisk beside the DAGs."""
+"""The Airflow plugin, which registers the DAGs' timetable."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from upcoming_timetable import UpcomingCronTimetable
 
 
 class FedriskPlugin(AirflowPlugin):
-    """Lets Airflow rebuild the DAGs' timetable from its database."""
+    """Lets Airflow deserialize the DAGs' timetable."""
 
     name = "fedrisk"
     timetables: ClassVar[list[Any]] = [UpcomingCronTimetable]

@@ -1,11 +1,11 @@
-"""Airflow's LocalExecutor, without its false word that a waiting task was killed.
+"""Airflow's LocalExecutor without its false report that a resumed task was killed.
 
-A deferred task is executed twice under one key: until it waits, and once its trigger has fired.
-Airflow 3.2's LocalExecutor does not know which of the two an event belongs to. Where the trigger
-fires before the scheduler has seen the end of the first execution, that end is taken for the
-second's: the scheduler fails a task that works ("finished with state success, but the task
-instance's state attribute is running"), and dies of it where the task ends at that moment, for the
-try is then written down twice. Known to Airflow as issues 67287, 71580 and 72716.
+A deferred task is executed twice under one key: until it is deferred, and after its trigger has
+fired. Airflow 3.2's LocalExecutor does not distinguish their events. If the trigger fires before
+the scheduler has processed the end of the first execution, that end is attributed to the second:
+the scheduler fails a running task ("finished with state success, but the task instance's state
+attribute is running"), and crashes if the task ends at that moment, because the try is then
+recorded twice. These are Airflow's issues 67287, 71580 and 72716.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from airflow.executors.local_executor import LocalExecutor
 
 
 class OrderedLocalExecutor(LocalExecutor):
-    """A LocalExecutor that tells the end of a task's last execution only."""
+    """A LocalExecutor that reports only the end of a task's last execution."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """As Airflow makes its executors."""
+        """Create the executor with Airflow's arguments."""
         super().__init__(*args, **kwargs)
         self._executions: Counter[Any] = Counter()
 
     def _process_workloads(self, workload_list: Sequence[Any]) -> None:
-        """Hand workloads to the workers, and count them by task instance and try."""
+        """Pass workloads to the workers, and count them by task instance and try."""
         self._executions.update(w.ti.key for w in workload_list if hasattr(w, "ti"))
         super()._process_workloads(workload_list)
 
     def change_state(
         self, key: Any, state: Any, info: Any = None, remove_running: bool = True
     ) -> None:
-        """Pass an execution's end on, unless the same try is executed again already."""
+        """Report an execution's end, unless the same try is already being executed again."""
         if remove_running and key in self._executions:
             self._executions[key] -= 1
             if self._executions[key] > 0:

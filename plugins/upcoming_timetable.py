@@ -1,12 +1,12 @@
-"""A cron schedule whose past times are never run.
+"""A cron schedule that never runs a time that has passed.
 
-Airflow 3.2 takes a scheduled time that has passed for the next one in two cases, also where
-``catchup`` is off: a DAG without scheduled runs takes its last time for a tenth of the period after
-it, and a DAG that has one takes its last missed time whenever it is switched on. Both start a run
-beside the one that the user has asked for.
+Airflow 3.2 runs a past scheduled time in two cases, even with ``catchup`` off: a DAG without
+scheduled runs runs its last time within a tenth of the period after it, and a DAG with one runs its
+last missed time when it is unpaused. Both start a run in addition to the one that the user
+triggered.
 
-The module stands here and not with the DAGs: the scheduler and the API server rebuild a DAG's
-timetable from the database, and the plugins' folder is on their import path, the DAGs' is not.
+The module is not in the DAGs' folder, because the scheduler and the API server deserialize a DAG's
+timetable, and only the plugins' folder is on their import path.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from airflow.timetables.base import DagRunInfo, DataInterval, TimeRestriction
 from airflow.timetables.trigger import CronTriggerTimetable
 
 MINUTE = timedelta(minutes=1)
-"""What a cron expression names: a time has passed when its minute is over."""
+"""The resolution of cron: a time has passed when its minute is over."""
 
 
 class UpcomingCronTimetable(CronTriggerTimetable):
@@ -33,17 +33,17 @@ class UpcomingCronTimetable(CronTriggerTimetable):
     ) -> DagRunInfo | None:
         """Return the next run.
 
-        The DAG processor asks every 30 s and overwrites what the scheduler has not yet started, so
-        the current minute counts as not passed: else a run that is due would be lost whenever the
-        DAG processor is the first.
+        The DAG processor calls this every 30 s and overwrites a next run that the scheduler has not
+        yet started. So the current minute has not passed: otherwise a due run would be lost
+        whenever the DAG processor comes first.
 
         Args:
-            last_automated_data_interval: Of the last scheduled run, if there was one.
-            restriction: The DAG's start and end. With ``catchup`` the answer is Airflow's own,
-                which a backfill lists past times with.
+            last_automated_data_interval: Interval of the last scheduled run, if there was one.
+            restriction: The DAG's start and end. With ``catchup`` the result is Airflow's own, for
+                a backfill of past times.
 
         Returns:
-            The run, or none after the DAG's end.
+            The run, or None after the DAG's end.
         """
         if not restriction.catchup:
             now = coerce_datetime(utcnow()).start_of("minute")
@@ -58,7 +58,7 @@ class UpcomingCronTimetable(CronTriggerTimetable):
 
 
 def upcoming(schedule: str | None) -> UpcomingCronTimetable | str | None:
-    """Return a DAG's ``schedule`` for what a study says.
+    """Return a DAG's ``schedule`` for a study's.
 
     Args:
         schedule: A cron expression or preset in Airflow's time zone, ``@once``, or none.

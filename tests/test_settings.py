@@ -25,13 +25,13 @@ def test_other_programs_variables_are_left_alone() -> None:
     assert Settings.from_environment({"PATH": "/bin"}).launcher == "process"
 
 
-def test_each_hospital_has_a_lake_of_its_own(tmp_path: Path) -> None:
+def test_each_hospital_has_its_own_lake(tmp_path: Path) -> None:
     settings = Settings.from_environment({"FEDRISK_HOME": str(tmp_path)})
     assert settings.table("a", "stroke", "gold") == f"{tmp_path}/lake/a/stroke/gold"
     assert settings.lake_root("a") != settings.lake_root("b")
 
 
-def test_a_lake_may_be_a_bucket_a_hospital() -> None:
+def test_a_lake_may_be_one_bucket_per_hospital() -> None:
     settings = Settings.from_environment({"FEDRISK_LAKE": "s3a://fl-demo-data-{hospital}"})
     assert settings.lake_root("hospital-1") == "s3a://fl-demo-data-hospital-1"
 

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
-import tempfile
 from pathlib import Path
 
-from tasks.errors import SettingsError
 from tasks.settings import Settings
 
 
@@ -43,54 +40,34 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         StudyError: There is no such study, or it has no synthetic cohort.
     """
     from tasks.data.synthetic.cohort import cohort
+    from tasks.onboarding.folders import new_folder
     from tasks.study import find_study, read_study
 
     out: Path = args.out.absolute()
-    _check_folder(out)
     study = read_study(find_study(args.study, settings.studies))
     seed = study.seed if args.seed is None else args.seed
-    made = cohort(study, patients=args.patients, hospitals=args.hospitals, seed=seed)
-    summary = {
-        "study": study.name,
-        "seed": seed,
-        "patients": sum(len(table) for table in made.tables.values()),
-        "oracle_auroc": made.oracle_auroc,
-        "hospitals": {
-            name: {
-                "file": f"{name}.csv",
-                "patients": len(table),
-                "positives": made.positives[name],
-                "oracle_auroc": made.oracle_within.get(name),
-            }
-            for name, table in made.tables.items()
-        },
-    }
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        # In the target's folder, so that one rename puts it in place, over an empty folder too.
-        temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
-    except OSError as error:
-        raise SettingsError(f"--out {out}: cannot be made ({error.strerror}).") from None
-    try:
+    with new_folder(out) as folder:
+        made = cohort(study, patients=args.patients, hospitals=args.hospitals, seed=seed)
+        summary = {
+            "study": study.name,
+            "seed": seed,
+            "patients": sum(len(table) for table in made.tables.values()),
+            "oracle_auroc": made.oracle_auroc,
+            "hospitals": {
+                name: {
+                    "file": f"{name}.csv",
+                    "patients": len(table),
+                    "positives": made.positives[name],
+                    "oracle_auroc": made.oracle_within.get(name),
+                }
+                for name, table in made.tables.items()
+            },
+        }
         for name, table in made.tables.items():
-            table.to_csv(temporary / f"{name}.csv", index=False, lineterminator="\n")
-        (temporary / "cohort.json").write_text(json.dumps(summary, indent=2) + "\n")
-        temporary.chmod(0o755)
-        temporary.replace(out)
-    except OSError as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise SettingsError(f"--out {out}: cannot be written ({error.strerror}).") from None
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+            table.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
+        (folder / "cohort.json").write_text(json.dumps(summary, indent=2) + "\n")
+        folder.chmod(0o755)
     for name, table in made.tables.items():
         print(f"{name}  {len(table):>9,} patients  {made.positives[name]:>7,} positive")
     print(f"AUROC of the true risk: {made.oracle_auroc:.3f}. Written to {out}.")
     return 0
-
-
-def _check_folder(out: Path) -> None:
-    if out.is_dir() and any(out.iterdir()):
-        raise SettingsError(f"--out {out}: the folder is not empty. Name a new one, or empty it.")
-    if out.exists() and not out.is_dir():
-        raise SettingsError(f"--out {out}: is a file. Name a new folder.")

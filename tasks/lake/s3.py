@@ -29,7 +29,7 @@ _REFUSED = re.compile(r"AccessDenied|Status Code: 403|InvalidAccessKeyId|Signatu
 _NO_KEY = re.compile(r"NoAuthWithAWS|NoAwsCredentials|Unable to load credentials")
 
 
-class StoreAccessDenied(DataError):  # noqa: N818  (names the state)
+class AccessDenied(DataError):  # noqa: N818  (names the state)
     """The store refuses this key."""
 
 
@@ -154,7 +154,7 @@ def store_error(text: str, uri: str, owner: str) -> FedriskError | None:
             "AWS_SECRET_ACCESS_KEY, or give the pod an identity that may use the bucket."
         )
     if _REFUSED.search(text):
-        return StoreAccessDenied(
+        return AccessDenied(
             f"{uri}: bucket {bucket} refuses the key of {who}. docs/deployment.md lists the rights "
             "of each owner: check which key this process has, and the address."
         )

@@ -17,7 +17,7 @@ from tasks.files import write_atomically
 from tasks.local_airflow.api_client import Airflow, AirflowBusy, AirflowError
 from tasks.local_airflow.home import CHECKOUT, POOLS, USER, AirflowHome, free_port
 from tasks.local_airflow.sqlite_triggers import never_reuse_triggers
-from tasks.local_airflow.supervisor_client import SupervisedProcesses, supervised_processes
+from tasks.local_airflow.supervisor_client import SupervisedProcesses, supervise
 from tasks.settings import Settings
 
 PORT = 8080
@@ -86,7 +86,7 @@ def prepare(settings: Settings) -> None:
         ProcessDied: Airflow's migration failed.
     """
     home = AirflowHome(settings)
-    with _lock(home, "run"), supervised_processes(settings) as processes:
+    with _lock(home, "run"), supervise(settings) as processes:
         home.configure(PORT, schedules=False)
         _migrate(home, processes)
 
@@ -117,7 +117,7 @@ def airflow_running(
             say(f"using the Airflow of `fedrisk up` at {shared.url}")
             yield Running(Airflow(shared.url, USER, home.password()), home, None)
             return
-        processes = stack.enter_context(supervised_processes(settings))
+        processes = stack.enter_context(supervise(settings))
         # Concurrent runs must not choose the same free port.
         port = free_port(PORT if purpose == "up" else 0)
         url = home.configure(port, schedules=purpose == "up")

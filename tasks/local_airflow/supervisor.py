@@ -54,9 +54,7 @@ def _say(**event: object) -> None:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123
 
 
-def _serve_requests(
-    running: dict[str, subprocess.Popen[bytes]], last: list[dict[str, Any]]
-) -> None:
+def _serve(running: dict[str, subprocess.Popen[bytes]], last: list[dict[str, Any]]) -> None:
     """Start processes on request and report their ends until the pipe closes.
 
     Args:
@@ -94,7 +92,7 @@ def main() -> None:
     me = psutil.Process()
     running, last = dict[str, subprocess.Popen[bytes]](), list[dict[str, Any]]()
     try:
-        _serve_requests(running, last)
+        _serve(running, last)
     except KeyboardInterrupt:
         pass
     finally:

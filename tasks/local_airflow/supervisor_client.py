@@ -131,7 +131,7 @@ class SupervisedProcesses:
 
 
 @contextlib.contextmanager
-def supervised_processes(settings: Settings) -> Iterator[SupervisedProcesses]:
+def supervise(settings: Settings) -> Iterator[SupervisedProcesses]:
     """Provide a supervisor whose processes end with the block."""
     processes = SupervisedProcesses(settings)
     try:

@@ -26,13 +26,10 @@ _UNITS |= {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
 
 def cores(quantity: str) -> Decimal:
-    """Parse a CPU quantity.
+    """The number of cores of a CPU quantity.
 
     Args:
-        quantity: Kubernetes's notation: ``2``, ``0.5`` or ``500m``.
-
-    Returns:
-        The number of cores.
+        quantity: In Kubernetes's notation: ``2``, ``0.5`` or ``500m``.
 
     Raises:
         ValueError: The quantity is not valid or not above zero.
@@ -47,13 +44,10 @@ def cores(quantity: str) -> Decimal:
 
 
 def size(quantity: str) -> int:
-    """Parse a memory quantity.
+    """The number of bytes of a memory quantity.
 
     Args:
-        quantity: Kubernetes's notation: ``512Mi``, ``4Gi``, ``2G``.
-
-    Returns:
-        The number of bytes.
+        quantity: In Kubernetes's notation: ``512Mi``, ``4Gi``, ``2G``.
 
     Raises:
         ValueError: The quantity is not valid, or below 1 MiB, which means a forgotten unit.

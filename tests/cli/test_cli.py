@@ -1,4 +1,4 @@
-"""The command line: what is refused, with which message and exit code."""
+"""The command line: rejected input, with its message and exit code."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """Run a command that must end with exit code 2; its message."""
+    """Run a command that must end with exit code 2; and return its message."""
     assert main(arguments) == 2
     errors = capsys.readouterr().err
     assert errors.startswith("error: ")
@@ -73,7 +73,7 @@ def test_a_misspelt_setting_is_refused(
     assert "FEDRISK_LAEK" in refused(capsys, "runs")
 
 
-def test_nothing_is_started_for_a_run_that_cannot_work(home: Path) -> None:
+def test_nothing_is_started_for_an_invalid_run(home: Path) -> None:
     assert main(["run", "--source", "/nowhere.csv"]) == 2
     assert not (home / "airflow").exists()
 
@@ -89,7 +89,7 @@ def test_study_check_names_file_line_and_key(
     assert f"{file}:{line}: federation.rouds" in message
 
 
-def test_study_check_accepts_the_studies_that_ship(
+def test_study_check_accepts_the_shipped_studies(
     checkout: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("stroke", "heart"):
@@ -118,7 +118,7 @@ def test_step_plan_freezes_the_options(home: Path) -> None:
     assert plan["promote"] is False
 
 
-def test_a_step_of_another_study_than_the_runs_is_refused(
+def test_a_step_with_another_study_than_the_runs_is_refused(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main(["step", "plan", "--study", "heart", "--run", "r"]) == 0
@@ -155,7 +155,7 @@ def test_a_fault_of_the_program_ends_with_code_1_and_a_traceback(home: Path) -> 
     assert "Traceback" in done.stderr
 
 
-def test_runs_lists_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+def test_runs_lists_the_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["runs"]) == 0
     assert "no runs" in capsys.readouterr().out
     main(["step", "plan", "--study", "heart", "--run", "first"])

@@ -1,4 +1,4 @@
-"""What a finished run shows: exit code, message, JSON and progress."""
+"""A run's summary: exit code, message, JSON and progress."""
 
 from __future__ import annotations
 
@@ -58,16 +58,16 @@ def test_a_failed_step_gives_its_exit_code_message_and_log(plan: Plan, run: RunF
     assert summary.result["exit_code"] == 2
 
 
-def test_a_run_that_fails_outside_a_step_is_a_fault(plan: Plan, run: RunFolder) -> None:
+def test_a_run_that_fails_outside_a_step_is_an_internal_error(plan: Plan, run: RunFolder) -> None:
     assert summarize_run(plan, run, "failed", 5.0, 9.0).code == 1
 
 
-def test_a_success_of_airflow_without_promotion_is_no_success(plan: Plan, run: RunFolder) -> None:
+def test_a_success_of_airflow_without_promotion_is_a_failure(plan: Plan, run: RunFolder) -> None:
     end(run, "plan")
     assert summarize_run(plan, run, "success", 5.0, 9.0).code == 1
 
 
-def test_a_step_that_is_done_has_not_failed_whatever_an_earlier_try_told(
+def test_a_step_that_is_done_has_not_failed_despite_an_earlier_try(
     plan: Plan, run: RunFolder
 ) -> None:
     end(run, "reference", 4, "the pod is gone")
@@ -78,7 +78,7 @@ def test_a_step_that_is_done_has_not_failed_whatever_an_earlier_try_told(
     assert (summary.code, summary.message) == (0, "")
 
 
-def test_the_server_is_named_although_its_hospitals_told_of_its_end_first(
+def test_the_server_is_named_although_its_hospitals_recorded_its_end_first(
     plan: Plan, run: RunFolder
 ) -> None:
     end(run, "join", 3, "the server has ended", "hospital-1")
@@ -88,9 +88,7 @@ def test_the_server_is_named_although_its_hospitals_told_of_its_end_first(
     assert "another study" in summary.message
 
 
-def test_a_run_that_failed_names_a_step_although_that_has_left_its_manifest(
-    plan: Plan, run: RunFolder
-) -> None:
+def test_a_failed_run_names_a_step_although_it_has_a_manifest(plan: Plan, run: RunFolder) -> None:
     leave(run, "reference", {})
     end(run, "reference", 4, "the store was away")
     summary = summarize_run(plan, run, "failed", 5.0, 9.0)
@@ -149,7 +147,7 @@ def test_progress_tells_each_change_once_and_names_the_hospital(run: RunFolder) 
     assert "skipped" in lines[2]
 
 
-def test_progress_tells_rounds_with_their_figures(run: RunFolder) -> None:
+def test_progress_shows_rounds_with_their_metrics(run: RunFolder) -> None:
     lines: list[str] = []
     view = RunView(run, lines.append)
     path = run.folder("federated") / "rounds.jsonl"
@@ -167,7 +165,7 @@ def test_progress_tells_rounds_with_their_figures(run: RunFolder) -> None:
 
 
 class Endless:
-    """An Airflow that keeps no limit."""
+    """An Airflow that enforces no limit."""
 
     def __init__(self) -> None:
         self.asked: set[str] = set()

@@ -249,7 +249,7 @@ def test_a_hospital_of_the_stack_does_not_take_the_place_of_a_kits(
     if brings:
         make_node_key(own)
     before = files(tmp_path)
-    with pytest.raises(SettingsError, match=r"another key is registered .* --remove hospital-4$"):
+    with pytest.raises(SettingsError, match=r"the registered key is not .* --remove hospital-4$"):
         keys.main([])
     assert files(tmp_path) == before
     # Whoever means it says so: the kit is shut out first.

@@ -76,7 +76,7 @@ class Lab:
             "task_ids": [self.task(run)["task_id"]],
         }  # fmt: skip
         path = f"/api/v2/dags/{CASES[run]}/clearTaskInstances"
-        self.running.airflow._patiently("POST", path, body)
+        self.running.airflow._retry("POST", path, body)
 
     def lost(self, run: str) -> int:
         """How often the scheduler took the run's task for lost."""
@@ -253,7 +253,7 @@ def test_a_task_marked_as_failed_while_it_waits_takes_its_pod_with_it(ended: Lab
     wait_for(lambda: "step champion of slow-marked begins" in ended.log("slow-marked"))
     assert running_pod(ended, "slow-marked")
     path = "/api/v2/dags/case/dagRuns/slow-marked/taskInstances/champion"
-    ended.running.airflow._patiently("PATCH", path, {"new_state": "failed"})
+    ended.running.airflow._retry("PATCH", path, {"new_state": "failed"})
     wait_for(lambda: not ended.pods("slow-marked"))
 
 
@@ -278,7 +278,7 @@ def test_the_sweep_ends_the_pod_of_a_run_that_was_deleted_and_no_other(ended: La
     with frozen_triggerer():
         airflow.fail("case", "slow-gone")
         with contextlib.suppress(NotFound):
-            airflow._patiently("DELETE", "/api/v2/dags/case/dagRuns/slow-gone")
+            airflow._retry("DELETE", "/api/v2/dags/case/dagRuns/slow-gone")
     with pytest.raises(NotFound):
         airflow.state("case", "slow-gone")
     other = wait_for(lambda: running_pod(ended, "slow-at-work"))

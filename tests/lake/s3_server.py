@@ -1,4 +1,4 @@
-"""A real S3 store for tests: SeaweedFS from its wheel, one process, with a key an owner.
+"""A real S3 store for tests: SeaweedFS from its wheel, one process, with one key per owner.
 
 Also a bare S3 request, for what a key may do is tested by asking and not by reading a policy.
 """
@@ -26,12 +26,12 @@ from tasks.lake.identities import Key, seaweedfs_identities
 
 REGION = "us-east-1"
 START = 60.0
-"""Seconds that the store may take until it answers; 3 is usual."""
+"""Seconds until the store must answer; 3 is usual."""
 
 
 @dataclass(frozen=True)
 class S3Server:
-    """A store that runs.
+    """A running store.
 
     Attributes:
         endpoint: Its address.
@@ -42,7 +42,7 @@ class S3Server:
     keys: Mapping[str, Key]
 
     def environment(self, owner: str) -> dict[str, str]:
-        """The variables with which a process acts for an owner."""
+        """The variables of a process that acts for an owner."""
         key = self.keys[owner]
         return {
             "AWS_ENDPOINT_URL": self.endpoint,
@@ -55,7 +55,7 @@ class S3Server:
     def request(
         self, owner: str, method: str, path: str, body: bytes = b"", headers: str = ""
     ) -> tuple[int, bytes]:
-        """Ask the store for something, signed with an owner's key (AWS Signature Version 4).
+        """Send a request to the store, signed with an owner's key (AWS Signature Version 4).
 
         Args:
             owner: Whose key signs.
@@ -112,9 +112,9 @@ class S3Server:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nothing listens on; SeaweedFS also takes those 10000 above them."""
+    """Free ports; SeaweedFS also uses those 10000 above them."""
     found = list[int]()
-    # All are held until the last is known, or one might be another's or 10000 above it.
+    # All stay bound until the last is chosen, so that none is used twice or 10000 above another.
     with contextlib.ExitStack() as stack:
         while len(found) < count:
             first = stack.enter_context(socket.socket())
@@ -131,7 +131,7 @@ def free_ports(count: int) -> list[int]:
 
 @contextlib.contextmanager
 def s3_server(folder: Path, hospitals: Sequence[str]) -> Iterator[S3Server]:
-    """Run a store with the hospitals' buckets and everybody's keys, and end it.
+    """Run a store with the hospitals' buckets and all owners' keys, and stop it.
 
     Args:
         folder: Where it keeps its files.
@@ -173,7 +173,7 @@ def s3_server(folder: Path, hospitals: Sequence[str]) -> Iterator[S3Server]:
             assert status == 200, answer
         yield server
     finally:
-        # Its orderly end takes 16 s, and nobody needs these files any more.
+        # A graceful shutdown takes 16 s, and these files are no longer needed.
         process.kill()
         process.wait(5)
 

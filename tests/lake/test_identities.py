@@ -1,4 +1,4 @@
-"""Each key of the store may do what its owner does and nothing else, asked of a real SeaweedFS."""
+"""Each key of the store has its owner's rights only, on a real SeaweedFS."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tasks.errors import SettingsError
 from tasks.lake.identities import Key, seaweedfs_identities
 
 HOSPITALS = ["h1", "h10", "h2"]
-"""One is the beginning of another: a prefix must not match both."""
+"""One name is a prefix of another: a rule must not match both."""
 REMOVE = b"<Delete><Object><Key>%s</Key></Object></Delete>"
 
 
@@ -35,7 +35,7 @@ def test_a_hospital_uses_its_own_bucket(server: S3Server) -> None:
 
 
 @pytest.mark.parametrize("owner", ["h10", "h2", "consortium"])
-def test_nobody_else_reads_writes_lists_or_copies_it(server: S3Server, owner: str) -> None:
+def test_no_other_owner_reads_writes_lists_or_copies_it(server: S3Server, owner: str) -> None:
     bucket, key = "/fl-demo-data-h1", "/fl-demo-data-h1/a/rows.csv"
     assert server.request(owner, "GET", key)[0] == 403
     assert server.request(owner, "HEAD", key)[0] == 403
@@ -45,15 +45,15 @@ def test_nobody_else_reads_writes_lists_or_copies_it(server: S3Server, owner: st
     assert server.request(owner, "PUT", f"{bucket}/new", b"x")[0] == 403
     assert server.request(owner, "POST", f"{bucket}/new?uploads=")[0] == 403
     assert server.request(owner, "DELETE", key)[0] == 403
-    status, told = server.request(owner, "POST", f"{bucket}?delete=", REMOVE % b"a/rows.csv")
-    assert status == 403 or b"<Code>AccessDenied</Code>" in told
+    status, answer = server.request(owner, "POST", f"{bucket}?delete=", REMOVE % b"a/rows.csv")
+    assert status == 403 or b"<Code>AccessDenied</Code>" in answer
     own = "/fl-demo-data-h2/copy" if owner == "h2" else f"/fedrisk-runs/{owner}/copy"
     assert server.request(owner, "PUT", own, headers=f"x-amz-copy-source: {key}")[0] == 403
     assert server.request("h1", "GET", key) == (200, b"1")
 
 
 @pytest.mark.parametrize("owner", ["h1", "h10", "pool", "consortium"])
-def test_everybody_reads_the_runs_and_writes_below_its_own_name(
+def test_every_owner_reads_the_runs_and_writes_below_its_own_name(
     server: S3Server, owner: str
 ) -> None:
     assert server.request(owner, "GET", "/fedrisk-runs/h1/r/m.json") == (200, b"{}")

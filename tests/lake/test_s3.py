@@ -1,4 +1,4 @@
-"""A lake and sources in S3: the same rows as on disk, and plain words where the store says no."""
+"""A lake and sources in S3: the same rows as on disk, and clear errors of the store."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lake.s3_server import S3Server, free_ports, s3_server
 
 from tasks.data.fetch import local_copy
 from tasks.errors import DataError, ExitCode
-from tasks.lake.s3 import StoreAccessDenied, StoreUnavailable, s3a_configuration, store_error
+from tasks.lake.s3 import AccessDenied, StoreUnavailable, s3a_configuration, store_error
 from tasks.lake.session import close_session
 from tasks.model.rows import load_rows
 from tasks.objects import keys
@@ -68,7 +68,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 
 @pytest.fixture
 def as_north(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
-    """This process acts for hospital north; its JVM too, which reads the key when it starts."""
+    """Act for hospital north, also in the JVM, which reads the key when it starts."""
     for name, value in server.environment("north").items():
         monkeypatch.setenv(name, value)
     close_session()
@@ -89,7 +89,7 @@ def run_steps(run: str, settings: Settings) -> dict[str, Manifest]:
 
 
 def rows_of(manifest: Manifest, layer: str) -> list[dict[str, Any]]:
-    """Rows of a table of a manifest, in an order of their own."""
+    """Rows of a manifest's table, sorted."""
     from deltalake import DeltaTable
 
     from tasks.model.rows import store_options
@@ -122,11 +122,8 @@ def test_the_data_steps_leave_the_same_rows_in_s3_as_on_disk(
     rows = load_rows(gold.uri, study, gold.version, ("train",))
     assert len(rows) == local["features"].figures["parts"]["train"]["rows"]
 
-    # The same session also finds that a source is not there, or is not this hospital's.
-    for name, error in (
-        ("north/none.csv", DataError),
-        ("south/incoming/south.csv", StoreAccessDenied),
-    ):
+    # The same session: a source that does not exist, and one of another hospital.
+    for name, error in (("north/none.csv", DataError), ("south/incoming/south.csv", AccessDenied)):
         address = f"s3://fl-demo-data-{name}"
         with pytest.raises(error, match=r"none\.csv does not exist|refuses the key of hospital n"):
             local_copy(address, tmp_path, settings, "hospital north")
@@ -135,7 +132,7 @@ def test_the_data_steps_leave_the_same_rows_in_s3_as_on_disk(
 def step_of_its_own(
     settings: Settings, environment: dict[str, str]
 ) -> subprocess.CompletedProcess[str]:
-    """Run hospital north's first step as a launcher does."""
+    """Run hospital north's first step like a launcher."""
     make_plan(Request(study="small"), "own", settings)
     command = [sys.executable, "-m", "tasks.cli", "step", "collect", "--study", "small"]
     return subprocess.run(
@@ -165,13 +162,13 @@ def test_another_hospitals_key_ends_a_step_as_bad_input(server: S3Server, tmp_pa
     assert key.secret not in done.stderr + done.stdout
 
 
-def test_a_store_that_is_away_ends_a_step_as_worth_a_retry(
+def test_a_store_that_is_down_ends_a_step_as_transient(
     tmp_path: Path,
 ) -> None:
     settings = settings_of(tmp_path)
     key = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
     with socket.socket() as silent:
-        # It takes connections and says nothing.
+        # It accepts connections and sends nothing.
         silent.bind(("127.0.0.1", 0))
         silent.listen(8)
         for port in (free_ports(1)[0], silent.getsockname()[1]):
@@ -182,7 +179,7 @@ def test_a_store_that_is_away_ends_a_step_as_worth_a_retry(
 
 
 @pytest.mark.slow
-def test_a_store_that_goes_away_during_a_step_is_worth_a_retry(
+def test_a_store_that_goes_down_during_a_step_is_transient(
     server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gone = f"http://127.0.0.1:{free_ports(1)[0]}"
@@ -224,7 +221,7 @@ def test_a_wrong_key_is_a_refusal_for_listing_too(
         list(keys("s3://fl-demo-data-north", "folder"))
 
 
-def test_spark_is_told_of_a_store_of_ones_own_and_of_aws() -> None:
+def test_spark_is_configured_for_a_self_hosted_store_and_for_aws() -> None:
     prefix = "spark.hadoop.fs.s3a."
     own = s3a_configuration({"AWS_ENDPOINT_URL": "http://s3:8333", "AWS_ACCESS_KEY_ID": "a"})
     assert own[f"{prefix}endpoint"] == "http://s3:8333"
@@ -241,7 +238,7 @@ def test_spark_is_told_of_a_store_of_ones_own_and_of_aws() -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "code", "words"),
+    ("text", "code", "words"),
     [
         ("java.nio.file.AccessDeniedException: x (Service: S3, Status Code: 403)", 2, "refuses"),
         ("org.apache.hadoop.fs.s3a.auth.NoAuthWithAWSException: none", 2, "has no key"),
@@ -250,14 +247,14 @@ def test_spark_is_told_of_a_store_of_ones_own_and_of_aws() -> None:
         ("AWSStatus500Exception: Status Code: 503", 4, "does not answer"),
     ],
 )
-def test_a_stores_failures_are_told_apart(told: str, code: int, words: str) -> None:
-    error = store_error(told, "s3a://fl-demo-data-north/small/gold", "hospital north")
+def test_a_stores_failures_are_distinguished(text: str, code: int, words: str) -> None:
+    error = store_error(text, "s3a://fl-demo-data-north/small/gold", "hospital north")
     assert error is not None
     assert error.exit_code == code
     assert words in str(error)
 
 
-def test_other_failures_are_not_laid_upon_the_store() -> None:
+def test_other_failures_are_not_attributed_to_the_store() -> None:
     assert store_error("java.net.ConnectException", "/home/lake/gold", "") is None
     assert store_error("DELTA_VERSION_NOT_FOUND", "s3a://b/gold", "") is None
     assert isinstance(store_error("Connect to s3:1 failed", "s3a://b/x", ""), StoreUnavailable)

@@ -1,4 +1,4 @@
-"""Java, jars and Delta tables: what is asked for is found, and its absence is told."""
+"""Java, jars and Delta tables: they are found, and missing ones are reported."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_a_uri_of_this_machine_has_a_path(uri: str, path: Path | None) -> None:
 
 
 @pytest.mark.slow
-def test_versions_are_told_from_commits_and_a_lost_one_is_named(tmp_path: Path) -> None:
+def test_versions_are_read_from_commits_and_a_lost_one_is_named(tmp_path: Path) -> None:
     from tasks.lake.session import spark_session
     from tasks.lake.tables import commits, overwrite, read_version
 

@@ -1,4 +1,4 @@
-"""The process launcher: exit codes kept, lines passed on, nothing left behind."""
+"""The process launcher: exit codes, forwarded output, no process left."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if "leave" in sys.argv:
     os._exit(0)
 time.sleep(300)
 """
-"""Starts a process in a session of its own; both are deaf to SIGTERM."""
+"""Starts a process in its own session; both ignore SIGTERM."""
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def gone(pid: int, within: float = 5.0) -> bool:
     return False
 
 
-def test_a_step_that_ends_well_has_code_0_and_its_lines_are_passed_on(settings: Settings) -> None:
+def test_a_successful_step_has_code_0_and_its_output_is_forwarded(settings: Settings) -> None:
     lines: list[str] = []
     ending = launch_step("plan", study="stroke", run="a", settings=settings, emit=lines.append)
     assert (ending.code, ending.message) == (0, "")
@@ -65,7 +65,7 @@ def test_a_refused_step_keeps_its_exit_code_and_its_whole_message(settings: Sett
     assert read_endings(RunFolder(settings.runs, "b")) == [ending]
 
 
-def test_an_ending_replaces_that_of_the_try_before(settings: Settings) -> None:
+def test_an_ending_replaces_that_of_an_earlier_try(settings: Settings) -> None:
     for source in ("/nowhere.csv", None):
         options = ["--source", source] if source else []
         launch_step("plan", study="stroke", run="c", settings=settings, options=options)
@@ -104,11 +104,11 @@ CREATE TABLE secrets (
         ("", "no message"),
     ],
 )
-def test_a_failed_step_is_told_by_the_line_that_says_most(output: str, message: str) -> None:
+def test_a_failed_step_has_the_most_informative_line_as_message(output: str, message: str) -> None:
     assert error_message(output.splitlines()) == message
 
 
-def test_a_step_over_its_deadline_is_ended_and_says_so(settings: Settings) -> None:
+def test_a_step_over_its_deadline_is_terminated_and_reported(settings: Settings) -> None:
     ending = launch_step("plan", study="stroke", run="d", settings=settings, deadline=0.01)
     assert ending.code == ExitCode.FAILED
     assert "did not end within 0.01 s" in ending.message
@@ -143,7 +143,7 @@ def test_a_step_ends_when_its_launcher_is_killed() -> None:
     assert gone(child)
 
 
-def test_a_hospitals_step_is_told_its_own_lake_and_no_secret(settings: Settings) -> None:
+def test_a_hospitals_step_gets_its_own_lake_and_no_secret(settings: Settings) -> None:
     outer = {
         "PATH": "/bin",
         "AIRFLOW__CORE__FERNET_KEY": "secret",
@@ -160,7 +160,7 @@ def test_a_hospitals_step_is_told_its_own_lake_and_no_secret(settings: Settings)
     )
 
 
-def test_libraries_are_told_not_to_report_home(settings: Settings) -> None:
+def test_telemetry_of_libraries_is_disabled(settings: Settings) -> None:
     found = step_environment(settings, None, {})
     assert found["FLWR_TELEMETRY_ENABLED"] == "0"
     assert found["MLFLOW_DISABLE_TELEMETRY"] == "true"
@@ -183,9 +183,7 @@ def test_a_step_gets_its_owners_key_and_no_other(settings: Settings, tmp_path: P
         assert "FEDRISK_CREDENTIALS" not in found
 
 
-def test_credentials_that_are_not_there_or_not_sound_are_refused(
-    settings: Settings, tmp_path: Path
-) -> None:
+def test_missing_or_invalid_credentials_are_refused(settings: Settings, tmp_path: Path) -> None:
     own = settings.model_copy(update={"credentials": str(tmp_path / "{owner}.env")})
     with pytest.raises(SettingsError, match=r"c\.env cannot be read"):
         step_environment(own, "c", {})

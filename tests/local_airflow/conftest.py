@@ -1,4 +1,4 @@
-"""One embedded Airflow for all tests of this room: its start is what costs."""
+"""One embedded Airflow for all tests of this folder, because its start is slow."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tasks.settings import Settings
 
 @pytest.fixture
 def settings(tmp_path: Path, checkout: Path) -> Settings:
-    """Settings of a home that is new."""
+    """Settings of a new home."""
     return Settings(home=tmp_path / "home", studies=checkout / "dags" / "studies")
 
 

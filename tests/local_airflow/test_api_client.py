@@ -1,4 +1,4 @@
-"""What is asked again of a busy Airflow, and what is not."""
+"""Which calls to a busy Airflow are retried."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ LOCKED = {"detail": "database is locked"}
 
 
 class Busy(ThreadingHTTPServer):
-    """Answers as Airflow does whose SQLite is locked: the first calls fail with code 500."""
+    """Answers like Airflow with a locked SQLite: the first calls fail with code 500."""
 
     failing = 0
     known = True
     unfit = False
     late = False
-    """Does what it is asked for before it fails; what is there is not made again."""
+    """Performs a call before it fails; an existing object is not created again."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Answer)
@@ -81,51 +81,51 @@ def airflow(busy: Busy) -> Airflow:
     return Airflow(f"http://127.0.0.1:{busy.server_address[1]}", "admin", "x")
 
 
-def test_a_write_that_may_be_made_twice_is_asked_again(busy: Busy, airflow: Airflow) -> None:
+def test_an_idempotent_write_is_retried(busy: Busy, airflow: Airflow) -> None:
     busy.failing = 2
     airflow.fail("retrain_stroke", "r1")
     assert busy.calls == ["PATCH"] * 3
 
 
-def test_it_is_given_up_after_some_tries(busy: Busy, airflow: Airflow) -> None:
+def test_retries_are_bounded(busy: Busy, airflow: Airflow) -> None:
     busy.failing = 100
     with pytest.raises(AirflowError, match="database is locked"):
         airflow.set_paused("retrain_stroke", False)
     assert busy.calls == ["PATCH"] * rest.CALL_TRIES
 
 
-def test_whoever_cannot_wait_asks_once(busy: Busy, airflow: Airflow) -> None:
+def test_one_try_is_one_call(busy: Busy, airflow: Airflow) -> None:
     busy.failing = 1
     with pytest.raises(AirflowError):
         airflow.fail("retrain_stroke", "r1", tries=1)
     assert busy.calls == ["PATCH"]
 
 
-def test_a_run_that_is_there_is_not_started_again(busy: Busy, airflow: Airflow) -> None:
+def test_an_existing_run_is_not_started_again(busy: Busy, airflow: Airflow) -> None:
     with pytest.raises(AlreadyExists, match="r1 of retrain_stroke"):
         airflow.trigger("retrain_stroke", "r1", {})
     assert busy.calls == ["GET"]
 
 
-def test_a_run_is_started_by_a_busy_server_too(busy: Busy, airflow: Airflow) -> None:
+def test_a_busy_server_starts_a_run_once(busy: Busy, airflow: Airflow) -> None:
     busy.known, busy.failing, busy.late = False, 1, True
     airflow.trigger("retrain_stroke", "r1", {})
     assert busy.calls == ["GET", "POST", "POST"]
 
 
-def test_a_run_that_is_refused_is_asked_for_once(busy: Busy, airflow: Airflow) -> None:
+def test_a_rejected_run_is_not_retried(busy: Busy, airflow: Airflow) -> None:
     busy.known, busy.unfit = False, True
     with pytest.raises(AirflowError, match="rounds"):
         airflow.trigger("retrain_stroke", "r1", {})
     assert busy.calls == ["GET", "POST"]
 
 
-def test_a_pool_that_is_there_is_not_written(busy: Busy, airflow: Airflow) -> None:
+def test_an_existing_pool_is_not_written(busy: Busy, airflow: Airflow) -> None:
     airflow.ensure_pool("spark", 2, "")
     assert busy.calls == ["GET"]
 
 
-def test_a_pool_is_made_by_a_busy_server_too(busy: Busy, airflow: Airflow) -> None:
+def test_a_busy_server_creates_a_pool(busy: Busy, airflow: Airflow) -> None:
     busy.known, busy.failing = False, 2
     airflow.ensure_pool("spark", 2, "")
     assert busy.calls == ["GET", "GET", "GET", "POST"]

@@ -24,7 +24,7 @@ def mode(path: Path) -> int:
     return path.stat().st_mode & 0o777
 
 
-def test_secrets_are_readable_by_their_owner_alone_and_stay_the_same(settings: Settings) -> None:
+def test_secrets_are_readable_by_their_owner_only_and_do_not_change(settings: Settings) -> None:
     home = AirflowHome(settings)
     home.configure(8081, schedules=False)
     first = home.password()
@@ -40,7 +40,7 @@ def test_two_homes_have_different_passwords(settings: Settings, tmp_path: Path) 
     assert AirflowHome(settings).password() != AirflowHome(other).password()
 
 
-def test_the_configuration_follows_the_port_and_listens_here_only(settings: Settings) -> None:
+def test_the_configuration_has_the_port_and_listens_locally(settings: Settings) -> None:
     home = AirflowHome(settings)
     assert home.configure(8099, schedules=False) == "http://127.0.0.1:8099"
     found = configparser.RawConfigParser()
@@ -51,7 +51,7 @@ def test_the_configuration_follows_the_port_and_listens_here_only(settings: Sett
     assert found["core"]["load_examples"] == "False"
 
 
-def test_an_airflow_elsewhere_does_not_reach_in(
+def test_settings_of_another_airflow_are_ignored(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", "CeleryExecutor")
@@ -65,13 +65,13 @@ def test_an_airflow_elsewhere_does_not_reach_in(
     assert Settings.from_environment(found) == settings
 
 
-def test_a_port_in_use_is_passed_over() -> None:
+def test_a_port_in_use_is_skipped() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = int(taken.getsockname()[1])
         assert free_port(port) != port
 
 
-def test_the_fingerprint_follows_every_study(settings: Settings, tmp_path: Path) -> None:
+def test_the_fingerprint_depends_on_every_study(settings: Settings, tmp_path: Path) -> None:
     studies = tmp_path / "studies"
     studies.mkdir()
     own = settings.model_copy(update={"studies": studies})
@@ -89,7 +89,7 @@ def copy_of_heart(folder: Path, checkout: Path, name: str) -> Path:
     return file
 
 
-def test_a_users_study_is_named_and_not_copied(
+def test_a_users_study_is_registered_and_not_copied(
     settings: Settings, tmp_path: Path, checkout: Path
 ) -> None:
     file = copy_of_heart(tmp_path, checkout, "my-heart")
@@ -108,7 +108,7 @@ def test_a_users_study_may_not_take_a_known_name(
         register_study(file, "heart", settings)
 
 
-def test_a_study_file_that_has_gone_is_a_fault_that_names_it(
+def test_a_missing_study_file_is_reported_by_name(
     settings: Settings, tmp_path: Path, checkout: Path
 ) -> None:
     file = copy_of_heart(tmp_path, checkout, "my-heart")

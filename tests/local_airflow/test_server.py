@@ -1,4 +1,4 @@
-"""A real embedded Airflow: it runs the DAG, refuses a second command, and leaves nothing."""
+"""A real embedded Airflow: it runs the DAG, refuses a second command, and leaves no process."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_a_run_of_the_same_id_is_not_started_twice(running: Running) -> None:
     assert running.airflow.active_runs(DAG) == []
 
 
-def test_a_run_that_was_marked_as_failed_goes_on_with_all_that_is_not_done(
+def test_a_run_that_was_marked_as_failed_resumes_all_tasks_that_are_not_done(
     running: Running,
 ) -> None:
     running.wait_for_dag(DAG)
@@ -80,7 +80,7 @@ def test_a_run_that_was_marked_as_failed_goes_on_with_all_that_is_not_done(
     running.airflow.fail(DAG, "cut")
 
 
-def test_the_pool_for_spark_is_there(running: Running) -> None:
+def test_the_pool_for_spark_exists(running: Running) -> None:
     with pytest.raises(AlreadyExists):
         running.airflow._call("POST", "/api/v2/pools", {"name": "spark", "slots": 1})
 
@@ -113,5 +113,5 @@ def test_an_error_inside_the_block_leaves_no_process(running: Running, tmp_path:
     before = [path.stat().st_mtime_ns for path in made]
     with airflow_running(settings, "run", print) as again:
         again.wait_for_dag(DAG)
-    # The home is made by now, which takes most of a first start.
+    # The home exists now; its creation takes most of a first start.
     assert [path.stat().st_mtime_ns for path in made] == before

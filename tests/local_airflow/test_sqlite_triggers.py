@@ -1,4 +1,4 @@
-"""Airflow's SQLite database, after what fedrisk adds to it."""
+"""Airflow's SQLite database after fedrisk's change."""
 
 from __future__ import annotations
 
@@ -58,17 +58,17 @@ def replaced(connection: sqlite3.Connection) -> tuple[int, int]:
     return one, add(connection)
 
 
-def test_a_number_is_given_once(database: Path) -> None:
+def test_an_id_is_used_once(database: Path) -> None:
     with opened(database) as connection:
         one, other = replaced(connection)
-        assert one == other, "SQLite has come to do so itself: this module can go"
+        assert one == other, "SQLite does so itself now: this module can be removed"
     never_reuse_triggers(database)
     with opened(database) as connection:
         one, other = replaced(connection)
         assert one < other
 
 
-def test_rows_and_what_refers_to_them_stay(database: Path) -> None:
+def test_rows_and_references_to_them_stay(database: Path) -> None:
     never_reuse_triggers(database)
     never_reuse_triggers(database)
     with opened(database) as connection:
@@ -78,7 +78,7 @@ def test_rows_and_what_refers_to_them_stay(database: Path) -> None:
         assert connection.execute("SELECT * FROM task_instance").fetchall() == []
 
 
-def test_an_unknown_table_is_left_as_it_was(tmp_path: Path) -> None:
+def test_an_unknown_table_is_not_changed(tmp_path: Path) -> None:
     path = tmp_path / "other.db"
     with opened(path) as connection:
         connection.execute('CREATE TABLE "trigger" (number INTEGER)')

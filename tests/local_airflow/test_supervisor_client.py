@@ -12,11 +12,7 @@ from pathlib import Path
 import pytest
 from tests_processes import processes_of
 
-from tasks.local_airflow.supervisor_client import (
-    ProcessDied,
-    SupervisedProcesses,
-    supervised_processes,
-)
+from tasks.local_airflow.supervisor_client import ProcessDied, SupervisedProcesses, supervise
 from tasks.settings import Settings
 
 STRAY = """
@@ -30,10 +26,10 @@ open(sys.argv[1], "w").close()
 COMMAND = """
 import os, sys, time
 from pathlib import Path
-from tasks.local_airflow.supervisor_client import supervised_processes
+from tasks.local_airflow.supervisor_client import supervise
 from tasks.settings import Settings
 settings = Settings.from_environment()
-with supervised_processes(settings) as processes:
+with supervise(settings) as processes:
     command = [sys.executable, "-c", sys.argv[1], sys.argv[2]]
     processes.start("stray", command, os.environ, Path(sys.argv[3]), Path.cwd())
     if len(sys.argv) > 4:
@@ -60,7 +56,7 @@ def check_for_a_while(processes: SupervisedProcesses) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="orphans come back on Linux only")
 def test_a_stray_process_is_ended_with_the_block(settings: Settings, tmp_path: Path) -> None:
     environment = {**os.environ, "FEDRISK_HOME": str(settings.home)}
-    with supervised_processes(settings) as processes:
+    with supervise(settings) as processes:
         command = [sys.executable, "-c", STRAY, str(tmp_path / "there")]
         processes.start("stray", command, environment, tmp_path / "log", tmp_path)
         wait_for(tmp_path / "there")
@@ -106,7 +102,7 @@ def test_the_last_request_is_run_even_when_the_command_is_killed(
 def test_a_process_that_dies_is_reported_with_its_last_lines(
     settings: Settings, tmp_path: Path
 ) -> None:
-    with supervised_processes(settings) as processes:
+    with supervise(settings) as processes:
         command = [sys.executable, "-c", "import sys; sys.exit('no disk')"]
         processes.start("api-server", command, os.environ, tmp_path / "log", tmp_path)
         with pytest.raises(ProcessDied, match=r"api-server ended with code 1(?s:.*)no disk"):

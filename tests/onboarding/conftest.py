@@ -1,4 +1,4 @@
-"""A federation's certificates and a hospital's kit, as the commands make them."""
+"""A federation's certificates and a hospital's kit, made by the commands."""
 
 from __future__ import annotations
 

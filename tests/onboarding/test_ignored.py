@@ -1,4 +1,4 @@
-"""Keys that the documentation's commands leave in the checkout are none of git's."""
+"""Git ignores the keys that the documentation's commands write to the checkout."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ SECRET = [
     *("kits/hospital-4/node.key", "kits/hospital-4/credentials.env"),
     *("registered/hospital-4.pub", "node.key", "node.key.pub", ".env", "hospital-4.env"),
 ]
-"""What they make, or are given: docs/onboarding.md, docs/compose.md."""
+"""Their inputs and outputs: docs/onboarding.md, docs/compose.md."""
 
 
 def ignored(checkout: Path, path: str) -> bool:
     done = subprocess.run(
-        # As of a file that nobody has added yet.
+        # As for a file that is not tracked yet.
         ["git", "check-ignore", "--no-index", "--quiet", path],
         cwd=checkout,
         timeout=60,
@@ -33,7 +33,7 @@ def test_a_key_is_not_added_by_mistake(checkout: Path, path: str) -> None:
     assert ignored(checkout, path)
 
 
-def test_what_is_of_the_project_is_not_taken_for_a_key(checkout: Path) -> None:
+def test_the_projects_files_are_not_ignored(checkout: Path) -> None:
     listed = subprocess.run(
         ["git", "ls-files"], cwd=checkout, capture_output=True, text=True, timeout=60, check=True
     ).stdout.split("\n")

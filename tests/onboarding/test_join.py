@@ -1,4 +1,4 @@
-"""A kit lets its hospital into a real standing SuperLink that is not restarted for it."""
+"""A kit lets its hospital join a real standing SuperLink without a restart."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from tests.onboarding.conftest import Consortium
 
 pytestmark = pytest.mark.slow
 DEADLINE = 180.0
-"""Seconds that a machine may need which does much beside it."""
+"""Seconds, enough for a machine under load."""
 IN, AGAIN = "has joined", "it is started again"
-"""What is logged of a SuperNode that is let in, and of one that has ended."""
+"""The logs of a SuperNode that is admitted, and of one that is restarted."""
 
 
 @contextlib.contextmanager
@@ -58,7 +58,7 @@ def registration(address: str, kit: Path) -> str:
     return f"{found['registration'].state}: {found['registration'].found}"
 
 
-def test_a_kit_lets_its_hospital_in_and_an_unregistered_key_is_told(
+def test_a_kit_lets_its_hospital_join_and_an_unregistered_key_is_reported(
     consortium: Consortium, tmp_path: Path
 ) -> None:
     address = f"localhost:{free_ports(1)[0]}"
@@ -91,7 +91,7 @@ def test_a_kit_lets_its_hospital_in_and_an_unregistered_key_is_told(
             node = started(tmp_path, "north", ["supernode", "--hospital", "north"], variables)
             with node as own:
                 wait_for(own, IN)
-                # Asking does not disturb the SuperNode that works.
+                # The check does not affect the running SuperNode.
                 assert registration(address, kit).startswith("ok")
                 assert AGAIN not in own.read_text()
 

@@ -1,4 +1,4 @@
-"""The start-up kit: whole or not at all, keys for their owner alone, files that others accept."""
+"""The start-up kit: made atomically, keys for their owner only, files that other tools accept."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def merged(base: Any, over: Any) -> Any:
     return over
 
 
-def test_private_files_are_their_owners_alone_and_no_other_file_holds_a_secret(
+def test_private_files_are_for_their_owner_only_and_no_other_file_has_a_secret(
     consortium: Consortium,
 ) -> None:
     kit = consortium.add("north", credentials=KEY)
@@ -63,7 +63,7 @@ def test_a_hospital_that_gives_its_own_public_key_keeps_its_private_key(
     assert "node key" not in {e.name for e in check_hospital(kit) if e.state == "missing"}
 
 
-def test_a_key_of_openssh_itself_is_taken(consortium: Consortium, tmp_path: Path) -> None:
+def test_a_key_of_openssh_is_accepted(consortium: Consortium, tmp_path: Path) -> None:
     program = shutil.which("ssh-keygen")
     if program is None:
         pytest.skip("needs ssh-keygen")
@@ -78,9 +78,7 @@ def test_a_key_of_openssh_itself_is_taken(consortium: Consortium, tmp_path: Path
 @pytest.mark.parametrize(
     "name", ["North", "1st", "a_b", "north-", "", "a" * 36, "../north", "pool", "on", "null"]
 )
-def test_a_name_that_is_none_is_refused_and_nothing_is_left(
-    consortium: Consortium, name: str
-) -> None:
+def test_an_invalid_name_is_refused_and_nothing_is_left(consortium: Consortium, name: str) -> None:
     with pytest.raises(SettingsError, match="35 characters"):
         consortium.add(name, out=consortium.root / "kit")
     assert not (consortium.root / "kit").exists()
@@ -98,7 +96,7 @@ def test_a_hospital_twice_and_another_hospitals_key_are_refused(consortium: Cons
     assert not list(consortium.root.glob("*south*"))
 
 
-def test_keys_that_flower_would_refuse_are_refused_with_what_to_do(
+def test_keys_that_flower_would_refuse_are_refused_with_advice(
     consortium: Consortium, tmp_path: Path
 ) -> None:
     from cryptography.hazmat.primitives.asymmetric import ed25519
@@ -121,7 +119,7 @@ def test_keys_that_flower_would_refuse_are_refused_with_what_to_do(
     assert not consortium.registered.exists()
 
 
-def test_a_folder_that_holds_something_is_left_alone_and_nothing_is_registered(
+def test_a_folder_with_content_is_not_changed_and_nothing_is_registered(
     consortium: Consortium,
 ) -> None:
     out = consortium.root / "full"
@@ -163,7 +161,7 @@ def dry(folder: Path, name: str, script: str) -> None:
 
 
 @pytest.mark.parametrize("own_key", [False, True])
-def test_the_readmes_commands_install_a_supernode_that_reaches_its_own_alone(
+def test_the_readmes_commands_install_a_supernode_that_reaches_only_its_own(
     consortium: Consortium, checkout: Path, tmp_path: Path, own_key: bool
 ) -> None:
     need_cluster()
@@ -182,7 +180,7 @@ def test_the_readmes_commands_install_a_supernode_that_reaches_its_own_alone(
     )
     if own_key:
         shutil.copy(key, kit / "node.key")
-    # The commands as they stand, but that nothing is sent to a cluster.
+    # The unchanged commands, but nothing is sent to a cluster.
     programs, said = tmp_path / "programs", tmp_path / "said"
     kubectl = f"{places()['K8S_BIN']}/kubebox kubectl"
     dry(programs, "kubectl", f'{kubectl} "$@" --dry-run=client -o json > "{said}.$3.${{4:-}}"')
@@ -228,12 +226,12 @@ def test_an_upgrade_without_the_hospitals_own_file_approves_no_study(
     assert YAML(typ="safe").load(approved) == {"studies": []}
 
 
-def test_addresses_that_only_the_hospital_knows_are_left_to_it(consortium: Consortium) -> None:
+def test_addresses_that_only_the_hospital_knows_are_left_to_fill_in(consortium: Consortium) -> None:
     kit = consortium.add("north", superlink="fl.example.org:9092")
     text = (kit / "network.values.yaml").read_text()
     assert load(kit / "network.values.yaml") is None
     assert "fl.example.org:9092" in text
-    # Without the comment sign it is what the chart takes.
+    # Uncommented it is valid for the chart.
     shown = "\n".join(x[1:] for x in text.splitlines() if x.startswith(("#n", "#h", "#  ")))
     tree = YAML(typ="safe").load(shown)
     assert tree["networkPolicy"]["superlink"]["cidrs"]
@@ -241,13 +239,13 @@ def test_addresses_that_only_the_hospital_knows_are_left_to_it(consortium: Conso
 
 
 @pytest.mark.parametrize("image", ["fedrisk-federation:latest", "fedrisk-federation", "other:1"])
-def test_an_image_that_no_chart_can_start_is_refused(consortium: Consortium, image: str) -> None:
+def test_an_image_that_the_chart_cannot_use_is_refused(consortium: Consortium, image: str) -> None:
     with pytest.raises(SettingsError, match="FEDRISK_IMAGES"):
         consortium.add("north", image=image)
     assert not registered_keys(consortium.registered)
 
 
-def test_of_the_authoritys_file_the_certificate_alone_is_handed_over(
+def test_only_the_certificate_of_the_authoritys_file_is_copied(
     consortium: Consortium, tmp_path: Path
 ) -> None:
     own = consortium.federation
@@ -276,7 +274,7 @@ def test_compose_accepts_the_kits_file(consortium: Consortium) -> None:
     assert service["read_only"] is True
 
 
-def test_a_file_that_the_hospital_has_yet_to_put_there_is_never_made_by_docker(
+def test_docker_never_creates_a_file_that_the_hospital_has_yet_to_add(
     consortium: Consortium, tmp_path: Path
 ) -> None:
     (tmp_path / "own").mkdir()
@@ -288,9 +286,9 @@ def test_a_file_that_the_hospital_has_yet_to_put_there_is_never_made_by_docker(
     for each in files.values():
         assert each["type"] == "bind"
         assert each["read_only"] is True
-        # Docker would make a folder of that name, which belongs to root.
+        # Docker would create a folder of that name, owned by root.
         assert each["bind"] == {"create_host_path": False}
-    # And nothing of the kit is mounted in the short way.
+    # Nothing of the kit uses the short syntax of volumes.
     assert [each for each in mounts if isinstance(each, str)] == ["state:/var/lib/fedrisk"]
 
 

@@ -1,4 +1,4 @@
-"""Airflow's executor, told of the ends of a task that was executed twice under one key."""
+"""Airflow's executor and the ends of a task that was executed twice under one key."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ KEY = ("retrain_stroke", "champion", "run", 1, -1)
 
 
 class Workers:
-    """An executor whose workers' ends are told by the test."""
+    """An executor whose workers' ends are reported by the test."""
 
     def __init__(self, executor: LocalExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
         self.executor, self.handed = executor, list[Any]()
@@ -28,17 +28,17 @@ class Workers:
         executor.result_queue = SimpleQueue()
         executor.workers, executor._unread_messages = {}, multiprocessing.Value("i")
         monkeypatch.setattr(executor, "_check_workers", lambda: None)
-        # What is handed over must look like a task to Airflow's own method.
+        # A workload must look like a task to Airflow's own method.
         monkeypatch.setattr("airflow.executors.workloads.ExecuteTask", SimpleNamespace)
 
     def execute(self) -> None:
-        """Queue the task and hand it to a worker, as the scheduler's loop does."""
+        """Queue the task and pass it to a worker, like the scheduler's loop."""
         work = SimpleNamespace(ti=SimpleNamespace(key=KEY, priority_weight=1))
         self.executor.queued_tasks[KEY] = work
         self.executor.heartbeat()
 
     def end(self, state: TaskInstanceState) -> dict[Any, Any]:
-        """Have an execution end, and return what the scheduler is told."""
+        """End an execution, and return the events that the scheduler gets."""
         self.executor.result_queue.put((KEY, state, None))
         self.executor.heartbeat()
         return dict(self.executor.get_event_buffer())
@@ -49,7 +49,7 @@ def workers(monkeypatch: pytest.MonkeyPatch) -> Workers:
     return Workers(OrderedLocalExecutor(), monkeypatch)
 
 
-def test_the_end_before_a_task_waited_is_not_taken_for_its_last(workers: Workers) -> None:
+def test_the_end_before_a_deferral_is_not_reported(workers: Workers) -> None:
     workers.execute()
     workers.execute()
     assert len(workers.handed) == 2
@@ -57,15 +57,15 @@ def test_the_end_before_a_task_waited_is_not_taken_for_its_last(workers: Workers
     assert workers.end(FAILED) == {KEY: (FAILED, None)}
 
 
-def test_without_this_module_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_airflows_own_executor_reports_it(monkeypatch: pytest.MonkeyPatch) -> None:
     workers = Workers(LocalExecutor(), monkeypatch)
     workers.execute()
     workers.execute()
-    told = workers.end(SUCCESS)
-    assert told == {KEY: (SUCCESS, None)}, "Airflow has come to do so itself: this module can go"
+    events = workers.end(SUCCESS)
+    assert events == {KEY: (SUCCESS, None)}, "Airflow does so now: remove this module"
 
 
-def test_a_task_that_waited_long_is_told_of_twice(workers: Workers) -> None:
+def test_a_task_that_was_deferred_long_is_reported_twice(workers: Workers) -> None:
     for state in (SUCCESS, SUCCESS):
         workers.execute()
         assert workers.end(state) == {KEY: (state, None)}

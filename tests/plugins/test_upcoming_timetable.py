@@ -1,4 +1,4 @@
-"""The DAGs' timetable, asked as the scheduler asks it, at moments that the test sets."""
+"""The DAGs' timetable, called like the scheduler does, at times that the test sets."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_a_time_is_run_once(clock: Clock) -> None:
 def test_airflows_own_timetable_runs_it(clock: Clock, last: str | None) -> None:
     clock(SUNDAY, 7 * HOUR)
     found = next_run(CronTriggerTimetable("0 3 * * 0", timezone="UTC"), last and parse(last))
-    assert found == parse(SUNDAY), "Airflow has come to wait itself: this module can go"
+    assert found == parse(SUNDAY), "Airflow does so now: remove this module"
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_airflows_own_timetable_runs_it(clock: Clock, last: str | None) -> None:
         ("2026-10-01", None, True, "2026-10-04T03:00"),
     ],
 )
-def test_a_dags_start_and_end_are_kept(
+def test_a_dags_start_and_end_are_respected(
     clock: Clock, start: str, end: str | None, catchup: bool, expected: str | None
 ) -> None:
     clock(SUNDAY, 7 * HOUR)
@@ -89,7 +89,7 @@ def test_a_dags_start_and_end_are_kept(
     assert found == (expected and parse(expected))
 
 
-def test_presets_have_times_too_where_they_name_one(clock: Clock) -> None:
+def test_presets_with_times_have_them(clock: Clock) -> None:
     clock(SUNDAY, 7 * HOUR)
     assert next_run(upcoming("@daily")) == parse("2026-11-23T00:00")
     assert [upcoming(schedule) for schedule in (None, "@once")] == [None, "@once"]

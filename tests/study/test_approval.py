@@ -1,4 +1,4 @@
-"""A hospital's approved studies: what its file lets through, and what it never does."""
+"""A hospital's approved studies: what its file allows and what it never does."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_an_empty_list_approves_nothing(tmp_path: Path, study: Study) -> None:
     assert read_approved(approved(tmp_path, "studies: []\n")).refusal(study)
 
 
-def test_a_digest_approves_those_terms_alone(tmp_path: Path, file: Path, study: Study) -> None:
+def test_a_digest_approves_those_terms_only(tmp_path: Path, file: Path, study: Study) -> None:
     text = f"studies:\n  - name: small\n    digest: {terms_digest(study)}\n"
     found = read_approved(approved(tmp_path, text))
     assert found.refusal(study) is None
@@ -85,7 +85,7 @@ def test_a_digest_approves_those_terms_alone(tmp_path: Path, file: Path, study: 
         "compute.place_within=42",
     ],
 )
-def test_what_is_no_term_keeps_the_digest(file: Path, study: Study, override: str) -> None:
+def test_keys_that_are_not_terms_keep_the_digest(file: Path, study: Study, override: str) -> None:
     assert terms_digest(read_study(file, [override])) == terms_digest(study)
 
 
@@ -141,7 +141,7 @@ def test_a_frozen_copy_has_the_same_digest(study: Study) -> None:
         ("studies: [\n", "not YAML"),
     ],
 )
-def test_a_file_that_is_not_sound_is_an_error_and_no_approval(
+def test_an_invalid_file_is_an_error_and_not_an_approval(
     tmp_path: Path, text: str, message: str
 ) -> None:
     with pytest.raises(SettingsError) as caught:

@@ -28,7 +28,7 @@ def test_quantities_are_read_as_kubernetes_reads_them() -> None:
         ("memory", "4"), ("memory", "4096"), ("memory", "4GB"), ("memory", "lots"),
     ],
 )  # fmt: skip
-def test_what_is_no_quantity_is_refused_by_its_key(checkout: Path, key: str, value: str) -> None:
+def test_an_invalid_quantity_is_refused_by_its_key(checkout: Path, key: str, value: str) -> None:
     with pytest.raises(StudyError, match=f"compute.data.limits.{key}"):
         study(checkout, f"compute.data.limits.{key}={value}")
 
@@ -38,7 +38,7 @@ def test_a_request_above_its_limit_is_refused(checkout: Path) -> None:
         study(checkout, "compute.server={requests: {cpu: 3}, limits: {cpu: 2}}")
 
 
-def test_every_profile_says_all_of_every_role() -> None:
+def test_every_profile_is_complete() -> None:
     for profile in PROFILES:
         for role in ROLES:
             found = Compute().resources(role, profile)
@@ -58,7 +58,7 @@ def test_an_override_stays_when_the_profile_is_replaced(checkout: Path) -> None:
         compute.resources("training", "huge")
 
 
-def test_a_lone_limit_pulls_the_request_down_and_a_lone_request_the_limit_up(
+def test_a_lone_limit_lowers_the_request_and_a_lone_request_raises_the_limit(
     checkout: Path,
 ) -> None:
     low = study(checkout, "compute.data.limits.memory=300Mi").compute.resources("data")
@@ -67,7 +67,7 @@ def test_a_lone_limit_pulls_the_request_down_and_a_lone_request_the_limit_up(
     assert (high.requests.cpu, high.limits.cpu) == ("6", "6")
 
 
-def test_compute_is_no_part_of_what_results_are_compared_by(checkout: Path) -> None:
+def test_compute_is_not_part_of_the_digest(checkout: Path) -> None:
     large = study(checkout, "compute.profile=large", "compute.place_within=30")
     assert large.compute.profile == "large"
     assert large.digest() == study(checkout).digest()

@@ -1,4 +1,4 @@
-"""Reading a study: where it is looked for, overrides, and errors with file, line and key."""
+"""Reading a study: search, overrides, and errors with file, line and key."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def refusal(file: Path, *overrides: str) -> str:
 
 
 @pytest.mark.parametrize("name", ["stroke", "heart"])
-def test_the_shipped_studies_are_sound(checkout: Path, name: str) -> None:
+def test_the_shipped_studies_are_valid(checkout: Path, name: str) -> None:
     study = read_study(checkout / "dags" / "studies" / f"{name}.yaml")
     assert study.name == name
 
@@ -64,7 +64,7 @@ def test_a_study_is_found_by_name_or_path(file: Path) -> None:
     assert find_study(str(file), Path("/nowhere")) == file
 
 
-def test_a_study_that_is_not_there_is_named_beside_those_that_are(file: Path) -> None:
+def test_a_missing_study_is_named_with_the_existing_ones(file: Path) -> None:
     with pytest.raises(StudyError, match=r"no study named 'large' in .*\(there: small\)"):
         find_study("large", file.parent)
     with pytest.raises(StudyError, match=r"large\.yaml: no such study file"):
@@ -84,7 +84,7 @@ def test_a_study_that_is_not_there_is_named_beside_those_that_are(file: Path) ->
         (b"name: a\n\ttitle: b\n", r"small\.yaml:2: not YAML"),
     ],
 )
-def test_a_file_that_is_no_study_is_refused(file: Path, content: bytes, message: str) -> None:
+def test_a_file_that_is_not_a_study_is_refused(file: Path, content: bytes, message: str) -> None:
     file.write_bytes(content)
     assert re.search(message, refusal(file))
 
@@ -93,7 +93,7 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     assert "cannot be read (No such file or directory)" in refusal(tmp_path / "no.yaml")
 
 
-def test_a_byte_order_mark_does_no_harm(file: Path) -> None:
+def test_a_byte_order_mark_is_accepted(file: Path) -> None:
     file.write_bytes(b"\xef\xbb\xbf" + MINIMAL.encode())
     assert read_study(file).name == "small"
 
@@ -172,7 +172,7 @@ def test_an_override_replaces_one_key_and_leaves_the_file(file: Path) -> None:
         ("evaluation.strata.high=0.3", "evaluation", 0.3),
     ],
 )
-def test_an_override_makes_the_groups_on_its_way(
+def test_an_override_creates_missing_groups(
     file: Path, override: str, key: str, value: float
 ) -> None:
     part = read_study(file, [override]).model_dump()[key]
@@ -200,7 +200,7 @@ def test_the_last_override_of_a_key_wins(file: Path) -> None:
     assert read_study(file, ["seed=2", "seed=3"]).seed == 3
 
 
-def test_an_equals_sign_may_stand_in_the_value(file: Path) -> None:
+def test_an_equals_sign_is_allowed_in_the_value(file: Path) -> None:
     assert read_study(file, ["title=a=b"]).title == "a=b"
 
 
@@ -241,7 +241,7 @@ def test_a_fault_of_the_file_is_not_blamed_on_an_override(file: Path) -> None:
     assert ":18: federation: scaffold corrects" in refusal(file, "federation.rounds=5")
 
 
-def test_an_override_mends_a_fault_of_the_file(file: Path) -> None:
+def test_an_override_corrects_a_fault_of_the_file(file: Path) -> None:
     edited(file, "rounds: 3", "momentum: 0.9")
     assert read_study(file, ["federation.strategy=fedavg"]).federation.momentum == 0.9
 

@@ -1,4 +1,4 @@
-"""What a study may say: each combination that is not sound is refused with its reason."""
+"""Each invalid combination of a study's settings is refused with its reason."""
 
 from __future__ import annotations
 
@@ -86,20 +86,20 @@ def study(file: Path) -> Study:
         ("{type: flag, modality: clinical, optional_at: [east]}", "unknown hospitals ['east']"),
     ],
 )
-def test_an_unsound_column_is_refused(file: Path, column: str, message: str) -> None:
+def test_an_invalid_column_is_refused(file: Path, column: str, message: str) -> None:
     with pytest.raises(StudyError) as caught:
         read_study(file, [f"columns.extra={column}"])
     assert message in str(caught.value)
     assert "columns.extra" in str(caught.value)
 
 
-def test_yes_and_no_are_words_in_a_list_of_categories(file: Path) -> None:
+def test_yes_and_no_are_text_in_a_list_of_categories(file: Path) -> None:
     study = read_study(file, ["columns.ward.categories=[Yes, No]"])
     assert study.columns["ward"].categories == ["Yes", "No"]
 
 
 @pytest.mark.parametrize("name", ["_row", "patient", "label", "part", "reason", "Label"])
-def test_names_of_fedrisks_own_columns_are_taken(file: Path, name: str) -> None:
+def test_names_of_fedrisks_own_columns_are_reserved(file: Path, name: str) -> None:
     with pytest.raises(StudyError, match=r"columns: fedrisk's own tables use"):
         read_study(file, [f"columns.{name}={{type: flag, modality: clinical}}"])
 
@@ -222,7 +222,7 @@ def test_names_of_fedrisks_own_columns_are_taken(file: Path, name: str) -> None:
         ),
     ],
 )
-def test_an_unsound_study_is_refused(file: Path, overrides: list[str], message: str) -> None:
+def test_an_invalid_study_is_refused(file: Path, overrides: list[str], message: str) -> None:
     with pytest.raises(StudyError) as caught:
         read_study(file, overrides)
     assert message in str(caught.value)
@@ -245,7 +245,7 @@ def test_an_unsound_study_is_refused(file: Path, overrides: list[str], message: 
         ["pooling=forbidden", "gates.min_ratio_to_central=null"],
     ],
 )
-def test_a_sound_study_is_taken(file: Path, overrides: list[str]) -> None:
+def test_a_valid_study_is_accepted(file: Path, overrides: list[str]) -> None:
     assert read_study(file, overrides).name == "deal"
 
 
@@ -267,7 +267,7 @@ def test_two_hospitals_do_not_share_a_site_or_table(file: Path) -> None:
         read_study(file, ["columns.bmi.optional_at=[]", *paths])
 
 
-def test_a_site_column_is_no_feature(file: Path) -> None:
+def test_a_site_column_is_not_a_feature(file: Path) -> None:
     site = ["source={kind: site_column, site_column: ward}", NORTH, "columns.bmi.optional_at=[]"]
     with pytest.raises(StudyError, match=r"name \['ward'\] twice"):
         read_study(file, site)
@@ -377,7 +377,7 @@ def test_the_digest_does_not_depend_on_comments_or_defaults_spelt_out(
 
 
 @pytest.mark.parametrize("name", ["stroke", "heart"])
-def test_a_study_survives_the_way_through_a_plan(checkout: Path, name: str) -> None:
+def test_a_study_survives_the_round_trip_through_a_plan(checkout: Path, name: str) -> None:
     study = read_study(checkout / "dags" / "studies" / f"{name}.yaml")
     again = Study.model_validate_json(study.model_dump_json())
     assert again == study
@@ -390,7 +390,7 @@ def test_a_study_is_frozen(study: Study) -> None:
         study.seed = 2  # type: ignore[misc]
 
 
-def test_every_key_of_the_schema_has_a_place_in_an_editor() -> None:
+def test_every_key_of_the_schema_is_described() -> None:
     schema = Study.model_json_schema()
     assert schema["additionalProperties"] is False
     for part in schema["$defs"].values():

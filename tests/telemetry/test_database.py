@@ -1,4 +1,4 @@
-"""MLflow's database is there whole, or not at all."""
+"""MLflow's database is created atomically."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def experiments(database: Path) -> list[tuple[str, str]]:
 
 
 def making(database: Path) -> subprocess.Popen[bytes]:
-    """A process that makes a database, caught in it."""
+    """A process that is creating a database."""
     process = subprocess.Popen(
         MAKE,
         env={**os.environ, "MLFLOW_BACKEND_STORE_URI": f"{SQLITE}{database}"},
@@ -43,7 +43,7 @@ def making(database: Path) -> subprocess.Popen[bytes]:
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_a_process_that_ends_in_it_leaves_what_the_next_can_make(
+def test_an_interrupted_creation_does_not_stop_the_next(
     tmp_path: Path, how: signal.Signals
 ) -> None:
     settings = settings_at(tmp_path)
@@ -59,7 +59,7 @@ def test_a_process_that_ends_in_it_leaves_what_the_next_can_make(
     assert experiments(database) == [("Default", f"{database.parent.as_uri()}/artifacts/0")]
 
 
-def test_a_server_gets_the_place_of_its_artifacts_and_nothing_is_made_twice(tmp_path: Path) -> None:
+def test_a_server_gets_its_artifact_location_and_nothing_is_created_twice(tmp_path: Path) -> None:
     database = tmp_path / "server.db"
     make(f"{SQLITE}{database}?timeout=20", "mlflow-artifacts:/")
     assert experiments(database) == [("Default", "mlflow-artifacts:/0")]
@@ -68,7 +68,7 @@ def test_a_server_gets_the_place_of_its_artifacts_and_nothing_is_made_twice(tmp_
     assert database.stat() == made
 
 
-def test_a_database_elsewhere_is_its_servers_own(tmp_path: Path) -> None:
+def test_a_database_on_a_server_is_not_created(tmp_path: Path) -> None:
     before = set(Path().iterdir())
     make("postgresql://someone@127.0.0.1:9/mlflow", str(tmp_path))
     assert (set(Path().iterdir()), list(tmp_path.iterdir())) == (before, [])

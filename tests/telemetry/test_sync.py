@@ -1,4 +1,4 @@
-"""MLflow holds what the manifests say, once, however often it is told."""
+"""MLflow has the contents of the manifests once, however often they are logged."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def logged(home):
     return small, connected, sync(small.run, small.context.settings)
 
 
-def test_quality_tests_and_tables_are_there(logged):
+def test_quality_tests_and_tables_are_logged(logged):
     small, connected, identifier = logged
     run = connected.get_run(identifier)
     assert run.data.metrics["validate/hospital-1/quarantined"] == 7
@@ -65,7 +65,7 @@ def test_quality_tests_and_tables_are_there(logged):
     assert source["delta_table_version"] == 1
 
 
-def test_each_model_is_a_run_of_its_own_with_rounds_by_step(logged):
+def test_each_model_has_its_own_run_with_rounds_by_step(logged):
     small, connected, identifier = logged
     found = children(connected, identifier)
     locals_ = {f"local:{name}" for name in small.context.plan.hospitals}
@@ -86,7 +86,7 @@ def test_the_report_is_an_artifact_and_no_table_of_a_hospital_is(logged):
     assert connected.list_artifacts(identifier, "deal") == []
 
 
-def test_telling_it_again_adds_nothing(logged):
+def test_logging_again_adds_nothing(logged):
     small, connected, identifier = logged
     before = everything(connected, identifier)
     assert sync(small.run, small.context.settings) == identifier
@@ -119,21 +119,21 @@ def test_rounds_logged_live_are_not_logged_twice(home):
     assert sorted(steps) == [1, 2, 3, 4, 5, 6]
 
 
-def test_a_server_that_is_down_ends_no_training_and_is_noted(home, monkeypatch):
+def test_a_server_that_is_down_does_not_stop_training_and_is_noted(home, monkeypatch):
     small = make_run(home, "down")
     settings = settings_at(home).model_copy(update={"mlflow_uri": "http://127.0.0.1:9"})
-    told = threading.Event()
+    called = threading.Event()
 
     def slow(settings):
-        assert told.wait(400)
+        assert called.wait(400)
         return client(settings)
 
     monkeypatch.setattr(live, "client", slow)
     sink = MlflowRounds(small.context.plan, settings)
     for event in read_events(small.run.folder("federated") / "rounds.jsonl"):
-        # Would wait for ever if it waited for the server.
+        # Would wait forever if it waited for the server.
         sink.log_round(event)
-    told.set()
+    called.set()
     (note,) = sink.close(400)
     assert "0 of 6 rounds" in note
     assert "127.0.0.1:9" in note

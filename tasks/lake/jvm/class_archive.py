@@ -78,9 +78,7 @@ def ensure_classes(settings: Settings, java: Path, *jars: Path) -> Path | None:
                     timeout=ARCHIVE_DEADLINE
                 )
         except subprocess.TimeoutExpired:
-            log.warning(
-                "the archive of Spark's classes was not made within %.0f s", ARCHIVE_DEADLINE
-            )
+            log.warning("Spark's class archive was not made within %.0f s", ARCHIVE_DEADLINE)
             return None
         if not made.is_file():
             log.warning("this Java made no archive of Spark's classes: steps start without it")

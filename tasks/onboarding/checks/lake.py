@@ -136,12 +136,10 @@ def _open(uri: str, settings: Mapping[str, str]) -> Any:
         config["session_token"] = token
     if endpoint:
         config["endpoint"] = endpoint
-    client: Any = {
-        "timeout": timedelta(seconds=STORE_DEADLINE),
-        "connect_timeout": timedelta(seconds=5),
-    }
+    seconds = timedelta(seconds=STORE_DEADLINE)
+    client: Any = {"timeout": seconds, "connect_timeout": timedelta(seconds=5)}
     if endpoint.startswith("http://"):
         client["allow_http"] = True
-    retry: Any = {"max_retries": 1, "retry_timeout": timedelta(seconds=STORE_DEADLINE)}
+    retry: Any = {"max_retries": 1, "retry_timeout": seconds}
     url = uri.replace("s3a://", "s3://", 1)
     return S3Store.from_url(url, config=config, client_options=client, retry_config=retry)

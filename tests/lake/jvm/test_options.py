@@ -1,4 +1,4 @@
-"""Spark also starts on the Java of the wheel, for machines that have none."""
+"""Spark starts on the wheel's Java too, for machines without Java."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_a_java_without_the_vector_module_is_started_without_it(
     wheel_java: Path, tmp_path: Path
 ) -> None:
     environment = java_environment(wheel_java, tmp_path)
-    told = subprocess.run(
+    done = subprocess.run(
         [f"{environment['JAVA_HOME']}/bin/java", "--add-modules=jdk.incubator.vector", "-version"],
         env=environment,
         capture_output=True,
@@ -32,8 +32,8 @@ def test_a_java_without_the_vector_module_is_started_without_it(
         timeout=60,
         check=False,
     )
-    assert told.returncode == 0, told.stderr
-    assert 'version "21' in told.stderr
+    assert done.returncode == 0, done.stderr
+    assert 'version "21' in done.stderr
 
 
 @pytest.mark.slow
@@ -49,7 +49,7 @@ def test_spark_runs_on_the_wheels_java(wheel_java: Path, tmp_path: Path) -> None
         "FEDRISK_HOME": str(tmp_path),
         "FEDRISK_JAVA_HOME": str(wheel_java),
     }
-    told = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", code],
         env=environment,
         capture_output=True,
@@ -57,8 +57,8 @@ def test_spark_runs_on_the_wheels_java(wheel_java: Path, tmp_path: Path) -> None
         timeout=120,
         check=False,
     )
-    assert told.returncode == 0, told.stderr[-2000:]
-    assert told.stdout.split() == ["42", "21.0.8"]
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.split() == ["42", "21.0.8"]
 
 
 def test_the_environments_certificates_and_proxy_reach_java(
@@ -71,7 +71,7 @@ def test_the_environments_certificates_and_proxy_reach_java(
     monkeypatch.setenv("NO_PROXY", ".inside.example, 10.0.0.0/8")
     environment = java_environment(wheel_java, tmp_path, network=True)
     store = tmp_path / "certificates.p12"
-    told = subprocess.run(
+    done = subprocess.run(
         [wheel_java / "bin" / "java", "-XshowSettings:properties", "-version"],
         env=environment,
         capture_output=True,
@@ -80,11 +80,11 @@ def test_the_environments_certificates_and_proxy_reach_java(
         check=False,
     )
     assert store.stat().st_size > 10_000
-    assert f"javax.net.ssl.trustStore = {store}" in told.stderr
-    assert "https.proxyHost = proxy.example" in told.stderr
-    assert "https.proxyPort = 3128" in told.stderr
-    assert "http.nonProxyHosts = " in told.stderr
-    assert "|inside.example|*.inside.example|10.*" in told.stderr
+    assert f"javax.net.ssl.trustStore = {store}" in done.stderr
+    assert "https.proxyHost = proxy.example" in done.stderr
+    assert "https.proxyPort = 3128" in done.stderr
+    assert "http.nonProxyHosts = " in done.stderr
+    assert "|inside.example|*.inside.example|10.*" in done.stderr
 
 
 OWN = "localhost|127.*|[::1]"
@@ -103,9 +103,7 @@ OWN = "localhost|127.*|[::1]"
         ("a.example,*", None),
     ],
 )
-def test_what_no_proxy_is_asked_for_is_told_in_javas_words(
-    given: str, expected: str | None
-) -> None:
+def test_no_proxy_is_converted_to_javas_patterns(given: str, expected: str | None) -> None:
     assert direct_hosts(given) == expected
 
 
@@ -122,7 +120,7 @@ def test_a_proxy_for_nothing_is_no_proxy(
     assert options.split()[:2] == ["-Dhttps.proxyHost=proxy.example", "-Dhttps.proxyPort=3128"]
 
 
-def test_a_proxys_password_is_refused_and_not_told(
+def test_a_proxys_password_is_refused_and_not_shown(
     wheel_java: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "http://someone:word-of-secret@proxy.example:3128")

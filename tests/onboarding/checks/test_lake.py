@@ -1,4 +1,4 @@
-"""What a hospital's key opens, asked of a real S3 store."""
+"""The check of a hospital's key, on a real S3 store."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def judged(settings: dict[str, str]) -> dict[str, tuple[str, str]]:
     return {each.name: (each.state, each.found) for each in found}
 
 
-def test_the_own_key_opens_the_own_store_alone_and_leaves_nothing(server: S3Server) -> None:
+def test_the_own_key_opens_only_the_own_store_and_leaves_nothing(server: S3Server) -> None:
     found = judged(server.environment("north"))
     assert found["own store"][0] == "ok"
     assert found["store of south"] == ("ok", "refuses this key, as it should")
@@ -34,19 +34,19 @@ def test_the_own_key_opens_the_own_store_alone_and_leaves_nothing(server: S3Serv
     assert CHECK_PREFIX.encode() not in listed
 
 
-def test_another_hospitals_key_is_told(server: S3Server) -> None:
+def test_another_hospitals_key_is_reported(server: S3Server) -> None:
     state, words = judged(server.environment("south"))["own store"]
     assert state == "missing"
     assert "refuses this key" in words
 
 
-def test_a_key_that_opens_too_much_is_told(server: S3Server) -> None:
+def test_a_key_with_too_many_rights_is_reported(server: S3Server) -> None:
     found = judged(server.environment("admin"))
     assert found["own store"][0] == "ok"
     assert found["store of south"][0] == "missing"
 
 
-def test_a_bucket_and_a_store_that_are_not_there_are_told_apart(server: S3Server) -> None:
+def test_a_missing_bucket_and_a_missing_store_are_distinguished(server: S3Server) -> None:
     nowhere = {**server.environment("admin"), "FEDRISK_LAKE": "s3a://fl-demo-data-absent"}
     assert "has no s3a://fl-demo-data-absent" in judged(nowhere)["own store"][1]
     plain = {**server.environment("north"), "FEDRISK_LAKE": "s3a://fl-demo-data-north"}
@@ -55,10 +55,10 @@ def test_a_bucket_and_a_store_that_are_not_there_are_told_apart(server: S3Server
     assert "does not answer" in judged(silent)["own store"][1]
 
 
-def test_403_within_a_message_is_no_refusal(
+def test_403_within_a_message_is_not_a_refusal(
     server: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The object's name, as the request's identifier, holds it by chance once in a few hundred.
+    # An object's name or a request's id contains it by chance once in a few hundred.
     monkeypatch.setattr("tasks.onboarding.checks.lake.secrets.token_hex", lambda _: "403")
     nowhere = {**server.environment("admin"), "FEDRISK_LAKE": "s3a://fl-demo-data-absent"}
     assert "has no s3a://fl-demo-data-absent" in judged(nowhere)["own store"][1]

@@ -1,4 +1,4 @@
-"""What a hospital is told of its way to the SuperLink, against real TLS servers."""
+"""The check of the connection to the SuperLink, with real TLS servers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def by_name(found: list[CheckResult]) -> dict[str, CheckResult]:
 
 
 def signed(consortium: Consortium, names: tuple[str, ...], life: timedelta) -> Path:
-    """A certificate of the consortium's authority, with other names or another life."""
+    """A certificate of the consortium's authority, with other names or another validity."""
     folder = consortium.federation
     key = load_pem_private_key((folder / authority.AUTHORITY_KEY).read_bytes(), None)
     server = load_pem_private_key((folder / "tls.key").read_bytes(), None)
@@ -37,17 +37,17 @@ def signed(consortium: Consortium, names: tuple[str, ...], life: timedelta) -> P
     return path
 
 
-def test_a_good_server_is_told_so(consortium: Consortium) -> None:
+def test_a_good_server_passes(consortium: Consortium) -> None:
     kit, own = consortium.add("north"), consortium.federation
     with tls_server(own / "tls.crt", own / "tls.key") as port:
         for host in ("localhost", "127.0.0.1"):
             found = by_name(check_superlink(f"{host}:{port}", kit))
             assert [found[n].state for n in ("connection", "certificate", "clock")] == ["ok"] * 3
-            # It is no SuperLink, so nothing is claimed of the registration.
+            # It is not a SuperLink, so the registration is not known.
             assert found["registration"].state == "unknown"
 
 
-def test_a_renewed_certificate_needs_nothing_of_the_hospital(consortium: Consortium) -> None:
+def test_a_renewed_certificate_needs_no_change_at_the_hospital(consortium: Consortium) -> None:
     kit, own = consortium.add("north"), consortium.federation
     before = (own / "tls.crt").read_bytes()
     authority.renew(own, ("superlink.example.org",))
@@ -58,7 +58,7 @@ def test_a_renewed_certificate_needs_nothing_of_the_hospital(consortium: Consort
         assert by_name(check_superlink(f"localhost:{port}", kit))["certificate"].state == "ok"
 
 
-def test_another_authority_is_not_believed(consortium: Consortium, tmp_path: Path) -> None:
+def test_another_authority_is_not_trusted(consortium: Consortium, tmp_path: Path) -> None:
     kit, other = consortium.add("north"), tmp_path / "other"
     authority.init(other, authority.server_names("fedrisk", ()))
     with tls_server(other / "tls.crt", other / "tls.key") as port:
@@ -78,18 +78,18 @@ def test_a_name_that_the_certificate_lacks_is_named(consortium: Consortium) -> N
             assert f"--names {host}" in result.advice
 
 
-def test_a_certificate_that_has_ended_is_told(consortium: Consortium) -> None:
+def test_an_expired_certificate_is_reported(consortium: Consortium) -> None:
     kit = consortium.add("north")
     made = signed(consortium, ("localhost",), timedelta(seconds=-60))
     with tls_server(made, consortium.federation / "tls.key") as port:
         found = by_name(check_superlink(f"localhost:{port}", kit))
     assert "has expired" in found["certificate"].found
-    # The clock is told all the same, for it may be what is wrong.
+    # The clock is checked too, because it may be the cause.
     assert found["clock"].state == "ok"
 
 
 @pytest.mark.parametrize(("ahead", "word"), [(400, "behind"), (-120, "ahead of")])
-def test_a_clock_that_is_off_is_told_with_its_side(
+def test_a_wrong_clock_is_reported_with_its_direction(
     consortium: Consortium, ahead: float, word: str
 ) -> None:
     kit, own = consortium.add("north"), consortium.federation
@@ -100,7 +100,7 @@ def test_a_clock_that_is_off_is_told_with_its_side(
     assert "5 s ahead and 300 s behind are tolerated" in result.found
 
 
-def test_a_clock_that_is_behind_but_works_is_no_fault(consortium: Consortium) -> None:
+def test_a_clock_within_tolerance_passes(consortium: Consortium) -> None:
     kit, own = consortium.add("north"), consortium.federation
     with tls_server(own / "tls.crt", own / "tls.key", 120) as port:
         result = by_name(check_superlink(f"localhost:{port}", kit))["clock"]
@@ -108,12 +108,12 @@ def test_a_clock_that_is_behind_but_works_is_no_fault(consortium: Consortium) ->
     assert "NTP" in result.advice
 
 
-def test_what_can_be_no_name_is_told(consortium: Consortium) -> None:
+def test_an_impossible_name_is_reported(consortium: Consortium) -> None:
     [result] = check_superlink("fl..example:9092", consortium.add("north"))
     assert (result.name, result.state) == ("address", "missing")
 
 
-def test_a_closed_port_is_told_as_such(consortium: Consortium) -> None:
+def test_a_closed_port_is_reported(consortium: Consortium) -> None:
     kit = consortium.add("north")
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
@@ -122,7 +122,7 @@ def test_a_closed_port_is_told_as_such(consortium: Consortium) -> None:
     assert "firewall" in result.advice
 
 
-def test_a_server_without_tls_is_told_as_such(consortium: Consortium) -> None:
+def test_a_server_without_tls_is_reported(consortium: Consortium) -> None:
     kit = consortium.add("north")
     with socket.create_server(("127.0.0.1", 0)) as plain:
         plain.settimeout(10)
@@ -145,17 +145,17 @@ def test_a_server_without_tls_is_told_as_such(consortium: Consortium) -> None:
 
 
 @pytest.mark.parametrize("address", ["", "localhost", "localhost:port"])
-def test_an_address_that_is_none_is_told(consortium: Consortium, address: str) -> None:
+def test_an_invalid_address_is_reported(consortium: Consortium, address: str) -> None:
     [result] = check_superlink(address, consortium.add("north"))
     assert "not HOST:PORT" in result.found
 
 
-def test_a_name_without_address_is_told(consortium: Consortium) -> None:
+def test_a_name_without_address_is_reported(consortium: Consortium) -> None:
     [result] = check_superlink("superlink.invalid:9092", consortium.add("north"))
     assert (result.name, result.state) == ("address", "missing")
 
 
-def test_init_does_nothing_twice_and_refuses_other_names(consortium: Consortium) -> None:
+def test_init_is_idempotent_and_refuses_other_names(consortium: Consortium) -> None:
     from tasks.errors import SettingsError
 
     own = consortium.federation
@@ -171,7 +171,7 @@ def test_init_does_nothing_twice_and_refuses_other_names(consortium: Consortium)
 
 
 @pytest.mark.parametrize("name", ["Host.example", "a:9092", "-a", "a..b", "", "a b"])
-def test_a_name_that_no_certificate_can_bear_is_refused(name: str) -> None:
+def test_a_name_that_no_certificate_can_have_is_refused(name: str) -> None:
     from tasks.errors import SettingsError
 
     with pytest.raises(SettingsError, match="neither a DNS name"):

@@ -1,4 +1,4 @@
-"""The data contract: counts, what to do, and never a value."""
+"""The check of a table: counts and advice, and never a value."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def judged(path: Path, study: Study) -> dict[str, tuple[str, str]]:
     return {each.name: (each.state, f"{each.found} {each.advice}") for each in found}
 
 
-def test_a_sound_table_holds(tmp_path: Path, study: Study) -> None:
+def test_a_valid_table_passes(tmp_path: Path, study: Study) -> None:
     table = rows()
     table[0][2] = "N/A"
     table[1][1] = "31.0"
@@ -113,7 +113,7 @@ def test_too_many_missing_values_are_counted(tmp_path: Path, study: Study) -> No
     assert "11 of 40 rows lack it, at most 25% may" in words
 
 
-def test_outcomes_that_the_study_does_not_know_are_counted(tmp_path: Path, study: Study) -> None:
+def test_unknown_outcomes_are_counted(tmp_path: Path, study: Study) -> None:
     table = rows()
     for row in table[:3]:
         row[5] = SECRET
@@ -122,13 +122,13 @@ def test_outcomes_that_the_study_does_not_know_are_counted(tmp_path: Path, study
     assert "3 of 40" in words
 
 
-def test_a_lacking_column_and_a_lacking_file_are_named(tmp_path: Path, study: Study) -> None:
+def test_a_missing_column_and_a_missing_file_are_named(tmp_path: Path, study: Study) -> None:
     path = write(tmp_path, [row[1:] for row in rows()], HEADER[1:])
     assert "lacks column id" in judged(path, study)["table"][1]
     assert "no such file" in judged(tmp_path / "absent.csv", study)["table"][1]
 
 
-def test_the_whole_check_says_how_to_approve_and_takes_it(
+def test_the_whole_check_explains_how_to_approve_and_accepts_it(
     consortium: Consortium, tmp_path: Path, study: Study
 ) -> None:
     kit = consortium.add("north")
