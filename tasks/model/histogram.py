@@ -133,7 +133,8 @@ class ScoreHistogram:
         """
         moved = np.zeros_like(self.counts)
         place = np.clip(np.arange(BINS) + round(by / WIDTH), 0, BINS - 1)
-        np.add.at(moved, (slice(None), place), self.counts)
+        for label, counts in enumerate(self.counts):
+            np.add.at(moved[label], place, counts)
         return ScoreHistogram(moved)
 
     @property
