@@ -602,7 +602,7 @@ def test_an_install_says_what_airflow_and_the_release_lack(notes_of: Callable[..
     assert "fedrisk-s3-identities (s3.json)" in kind
     assert "delete" not in kind, "nothing stays"
     eks = notes_of("eks")
-    assert "needs a role that may what the consortium's may" in eks
+    assert "needs a role with the consortium's rights" in eks
     assert "delete secret/fedrisk-authority secret/fedrisk-superlink" in eks
     assert "fedrisk-hospital-hospital-1 (node.key)" in eks
     assert "fedrisk-consortium (" not in eks
