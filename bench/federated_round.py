@@ -25,10 +25,10 @@ from deltalake import write_deltalake
 
 from bench.figures import fedrisk, figure
 from tasks.federation.deployment.certificates import make_certificates
-from tasks.federation.deployment.commands import environment
+from tasks.federation.deployment.commands import run_environment
 from tasks.federation.deployment.local import free_ports
-from tasks.federation.deployment.processes import Processes, tail
 from tasks.federation.flower.warm_executor import wait_for_port
+from tasks.launch.process_tree import ProcessTree, tail
 from tasks.model.rows import load_rows
 from tasks.model.scaling import Moments, Scaler
 from tasks.run.folder import RunFolder
@@ -81,9 +81,16 @@ def make_context(home: Path) -> Context:
     for seed, (name, rows) in enumerate(SIZES.items()):
         uri = settings.table(name, study.name, "gold")
         write_deltalake(uri, gold_table(study, rows, seed))
-        gold = {"gold": TableVersion(uri=uri, version=0, rows=rows)}
+        parts = {"train": {"rows": rows * 3 // 5}, "validation": {"rows": rows // 5}}
         folder.write(
-            Manifest(step="features", study="stroke", run="bench", hospital=name, tables=gold)
+            Manifest(
+                step="features",
+                study="stroke",
+                run="bench",
+                hospital=name,
+                tables={"gold": TableVersion(uri=uri, version=0, rows=rows)},
+                figures={"parts": parts},
+            )
         )
     return Context(plan=read_plan(folder), run=folder, settings=settings, hospital=None)
 
@@ -137,12 +144,12 @@ def stock(context: Context, folder: Path) -> tuple[float, float]:
     folder.mkdir()
     data, inputs = write_arrays(context, folder)
     files, ports = make_certificates(folder / "tls"), free_ports(1 + len(data))
-    processes, me = Processes(), psutil.Process()
+    processes, me = ProcessTree(force=True), psutil.Process()
     marks, app = folder / "marks", folder / "app"
     shutil.copytree(
         Path(__file__).parent / "stock_app", app, ignore=shutil.ignore_patterns("__pycache__")
     )
-    variables = environment(context, folder / "flower", None)
+    variables = run_environment(context.settings, folder / "flower", None)
     (folder / "flower" / "config.toml").write_text(
         f'[superlink]\ndefault = "bench"\n\n[superlink.bench]\naddress = "127.0.0.1:{ports[0]}"\n'
         f'root-certificates = "{files.authority}"\n'
@@ -207,7 +214,6 @@ def write_arrays(context: Context, folder: Path) -> tuple[dict[str, Path], int]:
 def plain(context: Context, folder: Path) -> float:
     """Seconds of the same training in one loop of one process."""
     from tasks.federation.server.weighting import weigh
-    from tasks.federation.strategies.strategy import weighted_mean
     from tasks.model.metrics import log_loss
     from tasks.model.network import build, flatten, unflatten
     from tasks.model.training import train_epochs
@@ -237,7 +243,7 @@ def plain(context: Context, folder: Path) -> float:
                 seed=number,
             )
             updates[name] = flatten(module)
-        flat = weighted_mean(updates, weights).astype(np.float32)
+        flat = sum(weights[name] * each for name, each in updates.items()).astype(np.float32)
     return (time.monotonic() - started) / (OUR_ROUNDS - 1)
 
 

@@ -1,9 +1,9 @@
-"""The step ``federated``: a federation of the run's own, or one that stands and is handed the run.
+"""The step ``federated``: a federation of the run's own, or a standing one that trains it.
 
 A federation of the run's own is a SuperLink and a SuperNode a hospital, as processes of this
 machine; or the SuperLink alone where the hospitals' SuperNodes come from pods of their own (the
-step ``join``). Each process is told what its part needs and no more: a hospital's own table, key
-and name; the server no table at all. TLS and node keys are on, as between machines.
+step ``join``). Each process gets what its part needs and no more: a hospital's own table, key and
+name; the server no table at all. TLS and node keys are on, as between machines.
 """
 
 from __future__ import annotations
@@ -12,27 +12,27 @@ import contextlib
 import json
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from tasks.errors import ExitCode, FederationError, FedriskError
 from tasks.federation.deployment.local import Deployment, deploy
-from tasks.federation.deployment.processes import Processes, tail
 from tasks.federation.deployment.termination import check_interrupted, interruptible
-from tasks.federation.reporting import failure_of, tell_rounds
-from tasks.federation.run_files import MODEL
+from tasks.federation.federation_run import FederationRun
+from tasks.federation.reporting import failure_of, report_rounds
+from tasks.federation.run_files import CHECKPOINT, MODEL, PRIVATE, ROUNDS
 from tasks.federation.server.outcome import Outcome
 from tasks.federation.server_status import mark_ended, unmark_ended
-from tasks.federation.standing.submission import hand_over
+from tasks.federation.standing.submission import submit
 from tasks.files import write_atomically
+from tasks.launch.process_tree import ProcessTree, tail
 from tasks.run.step import Context, Result
 from tasks.telemetry.live import MlflowRounds, RoundSink
 from tasks.telemetry.round_event import read_events
 
-POLL = 0.2
+POLL = 0.1
 SPARE = 60.0
 """Seconds beyond the run's deadline after which the server itself is taken for hanging."""
-SHARE_EVERY = 1.0
-"""Seconds between two looks at whether the checkpoint is newer than the shared one."""
 
 
 def federated(context: Context) -> Result:
@@ -46,73 +46,73 @@ def federated(context: Context) -> Result:
     """
     standing = context.settings.federation == "standing"
     if not standing:
-        # What a standing federation has left is the desk's to go on from, and none of this step's.
+        # What a standing federation has left is its dispatcher's to go on from, not this step's.
         context.run.fetch_step("federated")
     folder = context.run.folder("federated")
     sink = MlflowRounds(context.plan, context.settings)
-    # An earlier try's, which may have been fetched with its checkpoint.
+    # An earlier attempt's, which may have been fetched with its checkpoint.
     unmark_ended(context.settings, context.run.run)
     with interruptible():
         try:
+            run = FederationRun.of(context)
             if standing:
-                outcome = hand_over(context, folder, sink)
+                outcome = submit(run, context, folder, sink)
             else:
-                outcome = _own_federation(context, folder, sink)
+                outcome = _own_federation(run, context, folder, sink)
         except FedriskError as error:
             if error.exit_code in (ExitCode.BAD_INPUT, ExitCode.REFUSED):
-                # Hospitals whose pods wait for this server need not wait for another try. Where the
-                # store is away, whoever started the step leaves the mark.
+                # Hospitals whose pods wait for this server need not wait for another attempt. Where
+                # the store is away, the step's launcher reports it.
                 with contextlib.suppress(FedriskError):
                     mark_ended(context.settings, context.run.run)
             raise
     figures = outcome.model_dump(mode="json", exclude={"notes"})
-    events = read_events(folder / "rounds.jsonl")
+    events = read_events(folder / ROUNDS)
     notes = [event.note for event in events if event.note.startswith(("resumed", "tried"))]
     return Result(
         files={
             "model": context.run.relative(folder / MODEL),
-            "rounds": context.run.relative(folder / "rounds.jsonl"),
+            "rounds": context.run.relative(folder / ROUNDS),
         },
         figures=figures,
         notes=[*notes, *outcome.notes, *sink.close()],
     )
 
 
-def _own_federation(context: Context, folder: Path, sink: RoundSink) -> Outcome:
-    processes = Processes()
+def _own_federation(run: FederationRun, context: Context, folder: Path, sink: RoundSink) -> Outcome:
+    processes = ProcessTree(force=True)
     try:
-        deployment = deploy(context, folder, processes)
-        return _watch(context, deployment, processes, sink)
+        deployment = deploy(run, context.settings, folder, processes)
+        return _watch(run, deployment, processes, sink, _sharing(context, deployment))
     finally:
         processes.end()
         # Keys, and the path of every hospital's table: of no use after the run.
-        shutil.rmtree(folder / "private", ignore_errors=True)
+        shutil.rmtree(folder / PRIVATE, ignore_errors=True)
 
 
 def _watch(
-    context: Context, deployment: Deployment, processes: Processes, sink: RoundSink
+    run: FederationRun,
+    deployment: Deployment,
+    processes: ProcessTree,
+    sink: RoundSink,
+    share: Callable[[], None],
 ) -> Outcome:
-    """Print rounds as they come and see to dead processes, until the server has ended."""
-    plan = context.study.federation
-    end = time.monotonic() + plan.deadlines.ready + plan.deadlines.run + SPARE
-    rounds, told, gone = (
-        deployment.folder / "rounds.jsonl",
-        deployment.known_rounds,
-        dict[str, str](),
-    )
-    shared = _Shared(context, deployment.folder / "checkpoint.npz")
+    """Print rounds as they come and watch the processes, until the server has ended."""
+    deadlines = run.study.federation.deadlines
+    end = time.monotonic() + deadlines.ready + deadlines.run + SPARE
+    reported, gone = deployment.known_rounds, dict[str, str]()
     while True:
         check_interrupted()
         done = deployment.outcome.exists()
-        told = tell_rounds(rounds, told, sink)
-        shared.look()
+        reported = report_rounds(deployment.folder / ROUNDS, reported, sink)
+        share()
         if done:
             return Outcome.model_validate_json(deployment.outcome.read_bytes())
         if deployment.failure.exists():
             raise _failure(deployment)
         ended = processes.ended()
         for name, code in ended.items():
-            if name in context.plan.hospitals and name not in gone:
+            if name in run.hospitals and name not in gone:
                 gone[name] = f"its SuperNode ended with code {code}"
                 print(f"{name}: {gone[name]}; its log is {deployment.log(name)}", flush=True)
                 write_atomically(deployment.gone, json.dumps(gone).encode())
@@ -132,20 +132,19 @@ def _watch(
         time.sleep(POLL)
 
 
-class _Shared:
-    """Shares the checkpoint whenever it is new, so that another machine can go on from it."""
+def _sharing(context: Context, deployment: Deployment) -> Callable[[], None]:
+    """Put each new checkpoint into the store, and let the server know, which waits for it."""
+    path, known = deployment.folder / CHECKPOINT, 0
 
-    def __init__(self, context: Context, checkpoint: Path) -> None:
-        self._context, self._checkpoint = context, checkpoint
-        self._next, self._known = 0.0, 0.0
-
-    def look(self) -> None:
-        if time.monotonic() < self._next or not self._context.settings.store:
+    def share() -> None:
+        nonlocal known
+        if not context.settings.store or not path.exists() or path.stat().st_mtime_ns == known:
             return
-        self._next = time.monotonic() + SHARE_EVERY
-        if self._checkpoint.exists() and self._checkpoint.stat().st_mtime != self._known:
-            self._known = self._checkpoint.stat().st_mtime
-            self._context.run.upload_step("federated")
+        known = path.stat().st_mtime_ns
+        context.run.upload_step("federated")
+        write_atomically(deployment.stored, str(known).encode())
+
+    return share
 
 
 def _failure(deployment: Deployment) -> FedriskError:

@@ -44,7 +44,9 @@ def join(context: Context) -> Result:
     table = context.run.read("features", own).tables["gold"]
     waits = context.study.federation.deadlines
     ends = datetime.now(UTC) + timedelta(seconds=waits.ready + waits.run) + LASTS
-    config = hospital_config(context, own, table).model_copy(update={"ends": ends})
+    config = hospital_config(
+        context.settings, context.run.run, context.study, own, table
+    ).model_copy(update={"ends": ends})
     folder = context.run.folder("join", own)
     path, refused = folder / CONFIG, folder / REFUSED
     # An earlier attempt's refusal is none of this one's, which may take a while.

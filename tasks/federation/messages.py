@@ -1,249 +1,286 @@
-"""What leaves a hospital, and what comes to it: every message, both ends, in this one place.
+"""The questions that a server asks, and all that goes to a hospital and leaves it for them.
 
-A hospital sends ``Statistics`` (sums), ``Update`` (parameters, losses, a suppressed histogram),
-``Closing`` (one intercept and histogram a model), or a ``Refusal`` (an error without a row's
-value), and nothing else. Each message is one record with one flat array as bytes, for Flower makes
-an HTTP call of every array.
+A hospital sends one summable vector a question, or a ``Refusal`` (an error without a row's value),
+and nothing else. A new question needs its task, its answer and its line in ``FORMS``, and a method
+of ``hospital/client.py`` that answers it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from enum import StrEnum
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
 from tasks.errors import DataError
-from tasks.federation.wire import Floats, Wire, _number, _packed, _unpacked, _whole
-from tasks.model.histogram import ScoreHistogram
+from tasks.federation.vector import Layout, Segment, Vector
+from tasks.federation.wire import Floats, Wire, number, packed, unpacked, whole
+from tasks.model.histogram import BINS, ScoreHistogram
 from tasks.model.scaling import Moments, Scaler
 
+CANDIDATES = 2
+"""Models that ``evaluate`` judges at most: the best so far, and the last one."""
 
-@dataclass(frozen=True)
-class Statistics:
-    """Sums over one hospital's training rows, before the first round.
 
-    Attributes:
-        rows: Training rows.
-        positives: Of label 1; 0 where there are fewer than the study lets leave.
-        validation_rows: Validation rows.
-        moments: Sums a feature; groups below the least count are left out.
-    """
+class Question(StrEnum):
+    """What the server asks all chosen hospitals at once."""
 
-    rows: int
-    positives: int
-    validation_rows: int
-    moments: Moments
-
-    def encode(self) -> Wire:
-        """The message as it travels."""
-        return {
-            "rows": self.rows,
-            "positives": self.positives,
-            "validation_rows": self.validation_rows,
-            "moments": _packed(self.moments.to_array(), np.float64),
-        }
-
-    @classmethod
-    def decode(cls, wire: Mapping[str, Any], features: int) -> Statistics:
-        """Read and check what ``encode`` made.
-
-        Raises:
-            DataError: A field is absent or not of its form.
-        """
-        sums = _unpacked(wire, "moments", np.float64, 3 * features)
-        rows = _whole(wire, "rows")
-        if rows == 0:
-            raise DataError("the hospital has no training rows.")
-        return cls(
-            rows,
-            min(_whole(wire, "positives"), rows),
-            _whole(wire, "validation_rows"),
-            Moments.from_array(sums.reshape(3, features)),
-        )
+    STATISTICS = "statistics"
+    TRAIN = "train"
+    EVALUATE = "evaluate"
+    CALIBRATE = "calibrate"
 
 
 @dataclass(frozen=True)
-class TrainTask:
-    """A round's plan for one hospital.
+class Sizes:
+    """What the lengths of messages depend on.
 
     Attributes:
-        round: Number of the round, from 1.
-        model: Parameters to start from, shape (p,).
-        correction: SCAFFOLD's c - c_i, shape (p,), or None.
-        scaler: The federation's standardisation.
-        learning_rate: Step size in this round.
-        proximal_mu: FedProx's mu, 0 for none.
-        seed: Of batches and dropout, for this round and hospital alone.
+        parameters: Of the model.
+        features: Of the study.
+        extra: The strategy's own segments of an update.
     """
 
-    round: int
-    model: Floats
-    correction: Floats | None
-    scaler: Scaler
-    learning_rate: float
-    proximal_mu: float
-    seed: int
-
-    def encode(self) -> Wire:
-        """The message as it travels: model and correction are one array."""
-        parts = [self.model] if self.correction is None else [self.model, self.correction]
-        return {
-            "round": self.round,
-            "model": _packed(np.concatenate(parts), np.float32),
-            "corrected": self.correction is not None,
-            "scaler": _packed(np.concatenate([self.scaler.mean, self.scaler.std]), np.float64),
-            "learning_rate": self.learning_rate,
-            "proximal_mu": self.proximal_mu,
-            "seed": self.seed,
-        }
-
-    @classmethod
-    def decode(cls, wire: Mapping[str, Any], parameters: int, features: int) -> TrainTask:
-        """Read and check what ``encode`` made.
-
-        Raises:
-            DataError: A field is absent or not of its form.
-        """
-        corrected = bool(wire.get("corrected"))
-        flat = _unpacked(wire, "model", np.float32, parameters * (2 if corrected else 1))
-        return cls(
-            round=_whole(wire, "round"),
-            model=flat[:parameters],
-            correction=flat[parameters:] if corrected else None,
-            scaler=_scaler(wire, features),
-            learning_rate=_number(wire, "learning_rate"),
-            proximal_mu=_number(wire, "proximal_mu"),
-            seed=_whole(wire, "seed"),
-        )
+    parameters: int
+    features: int
+    extra: Layout = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Update:
-    """What a hospital's training gave, and how the incoming model did on its validation rows.
+Models = Floats
+"""Shape (k, p)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What goes to a hospital with a question; a field travels as its type says.
 
     Attributes:
-        rows: Training rows.
-        steps: Local steps taken.
-        model: Trained parameters, shape (p,).
-        train_loss: Mean training loss of the last local epoch.
-        validation_rows: Validation rows; 0 where there are none.
-        validation_loss: Mean loss of the incoming model on them; 0 where there are none.
-        histogram: Scores of the incoming model on them, groups below the least count merged.
+        round: Number of the round, from 1; 0 outside of rounds.
     """
 
-    rows: int
-    steps: int
-    model: Floats
-    train_loss: float
-    validation_rows: int
-    validation_loss: float
-    histogram: ScoreHistogram
+    round: int = 0
 
     def encode(self) -> Wire:
-        """The message as it travels."""
-        return {
-            "rows": self.rows,
-            "steps": self.steps,
-            "model": _packed(self.model, np.float32),
-            "train_loss": self.train_loss,
-            "validation_rows": self.validation_rows,
-            "validation_loss": self.validation_loss,
-            "histogram": _packed(self.histogram.to_array(), np.int32),
-        }
-
-    @classmethod
-    def decode(cls, wire: Mapping[str, Any], parameters: int) -> Update:
-        """Read and check what ``encode`` made.
-
-        Raises:
-            DataError: A field is absent, not finite or not of its form.
-        """
-        rows, steps = _whole(wire, "rows"), _whole(wire, "steps")
-        if rows == 0 or steps == 0:
-            raise DataError(f"the update is of {rows} rows and {steps} steps.")
-        return cls(
-            rows=rows,
-            steps=steps,
-            model=_unpacked(wire, "model", np.float32, parameters),
-            train_loss=_number(wire, "train_loss"),
-            validation_rows=_whole(wire, "validation_rows"),
-            validation_loss=_number(wire, "validation_loss"),
-            histogram=_histogram(wire, "histogram"),
-        )
-
-
-@dataclass(frozen=True)
-class ClosingTask:
-    """The candidates for the result: the best model so far, and the last one.
-
-    Attributes:
-        models: Shape (k, p).
-        scaler: The federation's standardisation.
-    """
-
-    models: Floats
-    scaler: Scaler
-
-    def encode(self) -> Wire:
-        """The message as it travels."""
-        return {
-            "count": len(self.models),
-            "model": _packed(self.models, np.float32),
-            "scaler": _packed(np.concatenate([self.scaler.mean, self.scaler.std]), np.float64),
-        }
-
-    @classmethod
-    def decode(cls, wire: Mapping[str, Any], parameters: int, features: int) -> ClosingTask:
-        """Read and check what ``encode`` made.
-
-        Raises:
-            DataError: A field is absent or not of its form.
-        """
-        count = _whole(wire, "count")
-        flat = _unpacked(wire, "model", np.float32, count * parameters)
-        return cls(flat.reshape(count, parameters), _scaler(wire, features))
-
-
-@dataclass(frozen=True)
-class Closing:
-    """One hospital's view of each candidate.
-
-    Attributes:
-        rows: Validation rows.
-        losses: Mean validation loss of each candidate, without an intercept.
-        intercepts: The hospital's own shift of the logit for each candidate.
-        histograms: Validation scores of each candidate with that shift.
-    """
-
-    rows: int
-    losses: tuple[float, ...]
-    intercepts: tuple[float, ...]
-    histograms: tuple[ScoreHistogram, ...]
-
-    def encode(self) -> Wire:
-        """The message as it travels."""
-        figures = np.array([self.losses, self.intercepts], dtype=np.float64)
-        wire: Wire = {"rows": self.rows, "figures": _packed(figures, np.float64)}
-        for place, histogram in enumerate(self.histograms):
-            wire[f"histogram_{place}"] = _packed(histogram.to_array(), np.int32)
+        """The message as it travels; a field that is None does not."""
+        wire: Wire = {}
+        for name, value in vars(self).items():
+            if isinstance(value, Scaler):
+                wire[name] = packed(np.concatenate([value.mean, value.std]), np.float64)
+            elif value is not None:
+                wire[name] = packed(value, np.float32) if isinstance(value, np.ndarray) else value
         return wire
 
     @classmethod
-    def decode(cls, wire: Mapping[str, Any], count: int) -> Closing:
+    def decode(cls, wire: Mapping[str, Any], sizes: Sizes) -> Self:
         """Read and check what ``encode`` made.
 
         Raises:
-            DataError: A field is absent, not finite or not of its form.
+            DataError: A field is absent or not of its form, or there are others.
         """
-        losses, intercepts = _unpacked(wire, "figures", np.float64, 2 * count).reshape(2, count)
-        return cls(
-            _whole(wire, "rows"),
-            tuple(losses.tolist()),
-            tuple(intercepts.tolist()),
-            tuple(_histogram(wire, f"histogram_{place}") for place in range(count)),
-        )
+        known = {each.name: each for each in fields(cls)}
+        lacking = {n for n, each in known.items() if each.default is MISSING} - set(wire)
+        if lacking or not set(wire) <= set(known):
+            raise DataError(f"the task's fields are {sorted(wire)}, expected {sorted(known)}.")
+        return cls(**{name: _READERS[str(known[name].type)](wire, name, sizes) for name in wire})
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatisticsTask(Task):
+    """Ask for the sums of the federated standardisation.
+
+    Attributes:
+        features: How many the study has.
+    """
+
+    features: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainTask(Task):
+    """A round's plan for one hospital. All else comes from the hospital's own copy of the study.
+
+    Attributes:
+        counted: The last round in which this hospital's answer counted; 0 for none. It goes on
+            from its state of that round.
+        model: Parameters to start from, shape (p,).
+        common: What the strategy sends to all hospitals, shape (p,), or None.
+        scaler: The federation's standardisation.
+        factor: What the schedule multiplies the learning rate by in this round.
+    """
+
+    counted: int
+    model: Floats
+    common: Floats | None = None
+    scaler: Scaler
+    factor: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateTask(Task):
+    """The candidates for the result.
+
+    Attributes:
+        models: Shape (k, p), k at most ``CANDIDATES``.
+        scaler: The federation's standardisation.
+    """
+
+    models: Models
+    scaler: Scaler
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrateTask(Task):
+    """The result.
+
+    Attributes:
+        model: Shape (p,).
+        scaler: The federation's standardisation.
+        variance: Between the hospitals' shifts of the logit; 0 leaves them out.
+    """
+
+    model: Floats
+    scaler: Scaler
+    variance: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A hospital's answer, or the sum of several: the same segments.
+
+    Attributes:
+        vector: The segments.
+    """
+
+    vector: Vector
+
+    @staticmethod
+    def layout(sizes: Sizes) -> Layout:
+        """The segments."""
+        raise NotImplementedError
+
+
+class Statistics(Answer):
+    """Sums over training rows, before the first round.
+
+    ``positives`` are counted over ``labelled`` rows: those of hospitals which have enough patients
+    of each label to say how many.
+    """
+
+    @staticmethod
+    def layout(sizes: Sizes) -> Layout:
+        """See ``Answer.layout``."""
+        one = Segment(1)
+        moments = Segment(3 * sizes.features)
+        return {"rows": one, "labelled": one, "positives": one, "moments": moments}
+
+    @property
+    def moments(self) -> Moments:
+        """Sums a feature; groups below the least count are left out."""
+        return Moments.from_array(self.vector["moments"].reshape(3, -1))
+
+    @property
+    def prevalence(self) -> float | None:
+        """Share of positives, where any hospital may say so."""
+        labelled = self.vector.number("labelled")
+        return self.vector.number("positives") / labelled if labelled else None
+
+
+class Update(Answer):
+    """What training gave, and how the incoming model did on validation rows.
+
+    ``update`` is the weighted change of the parameters; losses are times rows; the histogram has
+    the incoming model's scores, groups below the least count merged.
+    """
+
+    @staticmethod
+    def layout(sizes: Sizes) -> Layout:
+        """See ``Answer.layout``."""
+        one = Segment(1)
+        return {
+            "update": Segment(sizes.parameters, "float32"),
+            **sizes.extra,
+            **{"weight": one, "rows": one, "train_loss": one},
+            **{"validation_rows": one, "validation_loss": one},
+            "histogram": Segment(2 * BINS, "counts"),
+        }
+
+    @property
+    def train_loss(self) -> float:
+        """Mean loss of the last local epoch."""
+        return self.vector.number("train_loss") / self.vector.number("rows")
+
+    @property
+    def validation_loss(self) -> float | None:
+        """Mean loss of the incoming model; None without validation rows."""
+        rows = self.vector.number("validation_rows")
+        return self.vector.number("validation_loss") / rows if rows else None
+
+    @property
+    def histogram(self) -> ScoreHistogram:
+        """Scores of the incoming model on validation rows."""
+        return _histogram(self.vector)
+
+
+class Evaluation(Answer):
+    """How each candidate does on validation rows, without a hospital's own intercept.
+
+    For the intercepts: over hospitals with enough patients of each label, their number and the sums
+    of w, w s, w s^2 and w^2 of each candidate, where s is the one-step shift of the logit that
+    makes the mean risk right and 1 / w its variance (``tasks/model/intercept.py``).
+    """
+
+    SUMS = ("w", "ws", "ws2", "w2")
+
+    @staticmethod
+    def layout(sizes: Sizes) -> Layout:
+        """See ``Answer.layout``."""
+        del sizes
+        each, one = Segment(CANDIDATES), Segment(1)
+        sums = dict.fromkeys(Evaluation.SUMS, each)
+        return {"validation_rows": one, "losses": each, "hospitals": one, **sums}
+
+
+class Calibration(Answer):
+    """Validation scores of the result with the hospital's own intercept, and that intercept.
+
+    An intercept is a release of its own, rounded; it is meant for its hospital, so its sum says
+    nothing.
+    """
+
+    @staticmethod
+    def layout(sizes: Sizes) -> Layout:
+        """See ``Answer.layout``."""
+        del sizes
+        return {"histogram": Segment(2 * BINS, "counts"), "intercept": Segment(1)}
+
+    @property
+    def histogram(self) -> ScoreHistogram:
+        """Scores of the result on validation rows."""
+        return _histogram(self.vector)
+
+
+class Form(NamedTuple):
+    """What belongs to a question.
+
+    Attributes:
+        task: What goes to the hospital.
+        answer: What comes back.
+        flower: Flower's message type.
+    """
+
+    task: type[Task]
+    answer: type[Answer]
+    flower: str
+
+
+FORMS: dict[Question, Form] = {
+    Question.STATISTICS: Form(StatisticsTask, Statistics, "query"),
+    Question.TRAIN: Form(TrainTask, Update, "train"),
+    Question.EVALUATE: Form(EvaluateTask, Evaluation, "evaluate"),
+    Question.CALIBRATE: Form(CalibrateTask, Calibration, "evaluate.calibrate"),
+}
 
 
 @dataclass(frozen=True)
@@ -270,16 +307,36 @@ class Refusal:
             wire: The message's fields.
         """
         reason = wire.get("refusal")
-        return None if reason is None else Refusal(str(reason), bool(wire.get("later")))
+        return None if reason is None else Refusal(str(reason)[:500], bool(wire.get("later")))
 
 
-def _histogram(wire: Mapping[str, Any], name: str) -> ScoreHistogram:
-    content = wire.get(name)
-    if not isinstance(content, bytes) or len(content) % 4:
-        raise DataError(f"field {name} must be whole numbers of four bytes.")
-    return ScoreHistogram.from_array(np.frombuffer(content, dtype=np.int32))
+def _histogram(vector: Vector) -> ScoreHistogram:
+    return ScoreHistogram(vector["histogram"].reshape(2, BINS).astype(np.int64))
 
 
-def _scaler(wire: Mapping[str, Any], features: int) -> Scaler:
-    both = _unpacked(wire, "scaler", np.float64, 2 * features)
-    return Scaler(both[:features], both[features:])
+def _scaler(wire: Mapping[str, Any], name: str, sizes: Sizes) -> Scaler:
+    both = unpacked(wire, name, np.float64, 2 * sizes.features)
+    return Scaler(both[: sizes.features], both[sizes.features :])
+
+
+def _model(wire: Mapping[str, Any], name: str, sizes: Sizes) -> Floats:
+    return unpacked(wire, name, np.float32, sizes.parameters)
+
+
+def _models(wire: Mapping[str, Any], name: str, sizes: Sizes) -> Floats:
+    content = wire[name]
+    count = len(content) // (4 * sizes.parameters) if isinstance(content, bytes) else 0
+    if not 1 <= count <= CANDIDATES:
+        raise DataError(f"1 to {CANDIDATES} models are judged in a run, not {count}.")
+    return unpacked(wire, name, np.float32, count * sizes.parameters).reshape(count, -1)
+
+
+_READERS: dict[str, Callable[[Mapping[str, Any], str, Sizes], Any]] = {
+    "int": lambda wire, name, _: whole(wire, name),
+    "float": lambda wire, name, _: number(wire, name),
+    "Scaler": _scaler,
+    "Floats": _model,
+    "Floats | None": _model,
+    "Models": _models,
+}
+"""By a field's type, as it is written."""

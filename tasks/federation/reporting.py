@@ -1,4 +1,4 @@
-"""What the step ``federated`` tells of a federation: its rounds, and how it failed."""
+"""What the step ``federated`` reports of a federation: its rounds, and how it failed."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from tasks.telemetry.live import RoundSink
 from tasks.telemetry.round_event import RoundEvent, read_events
 
 
-def tell_rounds(path: Path, told: int, sink: RoundSink | None) -> int:
+def report_rounds(path: Path, reported: int, sink: RoundSink | None) -> int:
     """Print and pass on the rounds that are new.
 
     Args:
         path: File of the rounds' events.
-        told: The last round that was told.
-        sink: Told each new round; None to tell nobody.
+        reported: The last round that was reported.
+        sink: Gets each new round; None to report nothing.
 
     Returns:
-        The last round that is told now.
+        The last round that is reported now.
     """
     for event in read_events(path):
-        if event.round > told:
-            told = event.round
+        if event.round > reported:
+            reported = event.round
             if sink is not None:
-                print(told_round(event), flush=True)
+                print(round_line(event), flush=True)
                 sink.log_round(event)
-    return told
+    return reported
 
 
-def told_round(event: RoundEvent) -> str:
+def round_line(event: RoundEvent) -> str:
     """One line about a round, for the log.
 
     Args:

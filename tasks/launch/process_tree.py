@@ -5,59 +5,138 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
 
 if TYPE_CHECKING:
     import psutil
 
-
 PROCESS_GRACE = 4.0
-"""Seconds between SIGTERM and SIGKILL for a process tree; Airflow itself waits 5."""
-
-
+"""Seconds between asking a process tree to end and ending it; Airflow itself waits 5."""
+KILL_GRACE = 0.5
+"""The same where nothing of the processes is worth a polite end."""
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+
+
+class ProcessTree:
+    """Processes that end with the one that started them, whatever ends that.
+
+    Each has a session of its own, so that one signal reaches all that it forks, and ends when its
+    parent does (Linux). Orphans of theirs come back to this process, so that a grandchild in a
+    session of its own, such as a SuperNode, is found too.
+    """
+
+    def __init__(self, *, force: bool = False) -> None:
+        """Start none yet.
+
+        Args:
+            force: Kill at the end without asking first; for processes that keep nothing of worth.
+        """
+        import psutil
+
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._force = force
+        become_subreaper()
+        self._me = psutil.Process()
+        self._before = {child.pid for child in self._me.children()}
+
+    def start(
+        self, name: str, command: Sequence[str], environment: Mapping[str, str], log: Path
+    ) -> int:
+        """Start a process.
+
+        Args:
+            name: What it is called.
+            command: Program and arguments.
+            environment: All of its environment.
+            log: File that its output is appended to; the process works in its folder.
+
+        Returns:
+            Its process id, which is its group's too.
+        """
+        with log.open("ab") as output:
+            return self.open(name, command, environment, output, log.parent).pid
+
+    def open(
+        self,
+        name: str,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        output: IO[bytes] | int = subprocess.PIPE,
+        folder: Path | None = None,
+    ) -> subprocess.Popen[bytes]:
+        """Start a process and give it back, as ``start`` does."""
+        process = self._running[name] = subprocess.Popen(
+            command,
+            env=dict(environment),
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=die_with_parent if self._force else end_with_parent,
+        )
+        return process
+
+    def ended(self) -> dict[str, int]:
+        """Exit codes of the processes that have ended, by name."""
+        codes = {name: process.poll() for name, process in self._running.items()}
+        return {name: code for name, code in codes.items() if code is not None}
+
+    def ask(self, name: str, patience: float) -> None:
+        """Ask one process to end by itself, and give it some time.
+
+        Args:
+            name: What it is called.
+            patience: Seconds.
+        """
+        process = self._running.get(name)
+        if process is not None and process.poll() is None:
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(patience)
+
+    def end(self) -> None:
+        """End all processes and all that they started."""
+        for process in self._running.values() if self._force else ():
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(10)
+        end_processes(self._live, KILL_GRACE if self._force else PROCESS_GRACE)
+
+    def _live(self) -> list[psutil.Process]:
+        new = [child for child in self._me.children() if child.pid not in self._before]
+        return [each for child in new for each in (child, *_descendants(child))]
 
 
 @contextlib.contextmanager
 def process_tree() -> Iterator[Callable[[list[str], Mapping[str, str]], subprocess.Popen[bytes]]]:
-    """Yield a function that starts processes; terminate them and their descendants on exit.
-
-    This process is their subreaper (Linux), so that a grandchild in its own session, such as a
-    SuperNode, is found too.
-    """
-    import psutil
-
-    become_subreaper()
-    me = psutil.Process()
-    before = {child.pid for child in me.children()}
-
-    def start(command: list[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            command,
-            env=dict(environment),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            preexec_fn=end_with_parent,
-        )
-
+    """Give a function that starts a process; on leaving, end it with all that it started."""
+    tree = ProcessTree()
     try:
-        yield start
+        yield lambda command, environment: tree.open(command[0], command, environment)
     finally:
-        end_processes(
-            lambda: [
-                each
-                for child in me.children()
-                if child.pid not in before
-                for each in [child, *_descendants(child)]
-            ]
-        )
+        tree.end()
+
+
+def tail(log: Path, lines: int = 12) -> str:
+    """The last lines of a log, for an error's message.
+
+    Args:
+        log: The file.
+        lines: How many.
+    """
+    with contextlib.suppress(OSError):
+        text = log.read_text(encoding="utf-8", errors="replace").splitlines()
+        return "\n".join(f"  {line[:300]}" for line in text[-lines:])
+    return ""
 
 
 def end_processes(

@@ -116,8 +116,9 @@ class Stop(Part):
 
     patience: Count | None = None
     """Rounds without a better validation loss; none to run all rounds."""
-    min_delta: Annotated[float, Field(ge=0)] = 0.0001
-    """How much lower a validation loss must be to count as better."""
+    min_delta: Annotated[float, Field(ge=0)] = 0.001
+    """How much lower a validation loss must be to count as better, for patience and for the best
+    round; merging scores into groups alone moves a loss by .0006."""
 
 
 class Deadlines(Part):
@@ -183,6 +184,9 @@ class Federation(Part):
     min_hospitals: Count = 2
     """Replies below which a round fails; a failed round is tried once more, then the run ends
     with exit code 4 and its checkpoint."""
+    max_update_norm: Positive | None = None
+    """Longest update that counts (L2 norm); by default 10 times the median of the round, where at
+    least three hospitals answered."""
     stop: Stop = Stop()
     deadlines: Deadlines = Deadlines()
     intercept: bool = True

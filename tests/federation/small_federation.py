@@ -33,7 +33,7 @@ COLUMNS = ("age", "pressure", "sugar")
 
 def small_study(**federation: Any) -> Study:
     """Three hospitals, three numbers and a flag."""
-    number = {"type": "number", "modality": "clinical", "range": [-100, 100]}
+    number = {"type": "number", "modality": "clinical", "range": [-100, 300]}
     plan = {"rounds": 3, "local_epochs": 2, "batch_size": 32, "min_hospitals": 2, **federation}
     plan["deadlines"] = {"ready": 60, "round": 30, "run": 120, **plan.get("deadlines", {})}
     return Study.model_validate(
@@ -55,6 +55,11 @@ def small_study(**federation: Any) -> Study:
             "federation": plan,
         }
     )
+
+
+def part_rows(rows: int) -> dict[str, int]:
+    """How many of a small table's rows are for training and for validation."""
+    return {"train": rows * 3 // 5, "validation": rows // 5}
 
 
 def gold_table(study: Study, hospital: str, rows: int) -> pa.Table:
@@ -81,6 +86,18 @@ def gold_table(study: Study, hospital: str, rows: int) -> pa.Table:
     return pa.table({name: table[name] for name in order})
 
 
+def features_manifest(run: str, hospital: str, uri: str, rows: int) -> Manifest:
+    """What the step ``features`` leaves, as far as the federation reads it."""
+    return Manifest(
+        step="features",
+        study="small",
+        run=run,
+        hospital=hospital,
+        tables={"gold": TableVersion(uri=uri, version=0, rows=rows)},
+        figures={"parts": {part: {"rows": n} for part, n in part_rows(rows).items()}},
+    )
+
+
 def make_context(home: Path, run: str = "r1", **federation: Any) -> Context:
     """A run whose gold tables are there, ready for the step ``federated``."""
     settings = Settings(home=home)
@@ -102,12 +119,7 @@ def make_context(home: Path, run: str = "r1", **federation: Any) -> Context:
         uri = settings.table(name, study.name, "gold")
         if not Path(uri).exists():
             write_deltalake(uri, gold_table(study, name, rows))
-        version = TableVersion(uri=uri, version=0, rows=rows)
-        folder.write(
-            Manifest(
-                step="features", study="small", run=run, hospital=name, tables={"gold": version}
-            )
-        )
+        folder.write(features_manifest(run, name, uri, rows))
     return Context(plan=read_plan(folder), run=folder, settings=settings, hospital=None)
 
 

@@ -11,13 +11,12 @@ from pathlib import Path
 
 import pytest
 from deltalake import write_deltalake
-from small_federation import Step, gold_table, make_context
+from small_federation import Step, features_manifest, gold_table, make_context
 
 from tasks.federation.deployment.certificates import make_node_key
-from tasks.federation.deployment.commands import environment
+from tasks.federation.deployment.commands import run_environment
 from tasks.federation.deployment.local import free_ports
 from tasks.model.artifact import RiskModel
-from tasks.run.manifest import Manifest, TableVersion
 
 pytestmark = pytest.mark.slow
 
@@ -97,10 +96,7 @@ def test_a_refusing_hospital_is_named_without_its_values(home: Path) -> None:
     secret = table.column("pressure")[0].as_py()
     uri = str(home / "broken" / "gold")
     write_deltalake(uri, table)
-    gold = {"gold": TableVersion(uri=uri, version=0, rows=60)}
-    context.run.write(
-        Manifest(step="features", study="small", run="refuses", hospital="west", tables=gold)
-    )
+    context.run.write(features_manifest("refuses", "west", uri, 60))
     step = Step(context).start()
     assert step.wait() == 0, step.output
     event = step.events()[0]
@@ -147,7 +143,7 @@ def test_a_key_that_is_not_registered_cannot_join(home: Path, tmp_path: Path) ->
     with (tmp_path / "intruder.log").open("wb") as log:
         intruder = subprocess.Popen(
             command,
-            env=environment(context, tmp_path / "flower", None),
+            env=run_environment(context.settings, tmp_path / "flower", None),
             stdout=log,
             stderr=log,
             start_new_session=True,

@@ -98,7 +98,7 @@ def test_a_new_try_of_the_server_takes_the_mark_away_for_good(
     mark_ended(context.settings, context.run.run)
     seen: list[bool] = []
 
-    def train(context: Context, folder: Path, sink: object) -> None:
+    def train(run: object, context: Context, folder: Path, sink: object) -> None:
         assert folder.is_dir()
         context.run.upload_step("federated")
         seen.append(is_ended(context.settings, context.run.run))

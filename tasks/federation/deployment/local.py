@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
-import json
-import secrets
 import shutil
 import socket
-import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.federation.deployment.certificates import (
-    Certificates,
-    make_node_key,
-    write_private,
+from tasks.errors import FederationError
+from tasks.federation.deployment.certificates import Certificates, make_node_key, write_private
+from tasks.federation.deployment.commands import (
+    SuperNodeFiles,
+    control_command,
+    copy_app,
+    run_environment,
+    superlink_command,
+    supernode_command,
 )
-from tasks.federation.deployment.commands import copy_app, environment, superlink_arguments
 from tasks.federation.deployment.identity import certificates_of, registered
-from tasks.federation.deployment.processes import Processes
-from tasks.federation.hospital.config import hospital_config
-from tasks.federation.run_files import FAILURE, GONE, OUTCOME, SERVER
-from tasks.federation.server.checkpoint import fingerprint
-from tasks.run.manifest import TableVersion
+from tasks.federation.federation_run import FederationRun
+from tasks.federation.flower.control_cli import ControlRequest, connect
+from tasks.federation.hospital.config import CONFIG, hospital_config
+from tasks.federation.run_files import FAILURE, GONE, OUTCOME, PRIVATE, ROUNDS, SERVER, STORED
+from tasks.launch.process_tree import ProcessTree, tail
 from tasks.run.plan import check_executor
-from tasks.run.step import Context
+from tasks.settings import Settings
 from tasks.telemetry.round_event import read_events
+
+REGISTERED = "registered"
+"""In the private folder: written once all keys are registered."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,7 @@ class Deployment:
     Attributes:
         folder: The step's folder: model, events, checkpoint, logs.
         private: Keys and configurations, deleted with the federation's next start.
-        known_rounds: The last round that an earlier attempt has told.
+        known_rounds: The last round that an earlier attempt has reported.
         port: The SuperLink's.
         certificates: The SuperLink's.
     """
@@ -56,6 +61,11 @@ class Deployment:
         return self.private / FAILURE
 
     @property
+    def stored(self) -> Path:
+        """Which checkpoint is in the store, written by the launcher."""
+        return self.private / STORED
+
+    @property
     def gone(self) -> Path:
         """Hospitals whose process has ended, written by the launcher."""
         return self.private / GONE
@@ -69,57 +79,72 @@ class Deployment:
         return self.folder / f"{name}.log"
 
 
-def deploy(context: Context, folder: Path, processes: Processes) -> Deployment:
+def deploy(
+    run: FederationRun, settings: Settings, folder: Path, processes: ProcessTree
+) -> Deployment:
     """Start the SuperLink, a SuperNode a hospital, and the run.
 
     Args:
-        context: The step's.
+        run: The run.
+        settings: Where things live.
         folder: The step's folder.
         processes: What starts and ends them.
 
     Raises:
-        DataError: A hospital's step ``features`` has left no table.
         StudyError: Flower's own SuperLink is asked for where other machines reach it.
+        FederationError: Flower's own SuperLink took no keys.
     """
-    elsewhere = context.settings.superlink
-    warm = context.study.federation.executor == "warm"
+    elsewhere, warm = settings.superlink, run.study.federation.executor == "warm"
     if elsewhere:
-        check_executor(context.study)
-    tables = {
-        name: context.run.read("features", name).tables["gold"] for name in context.plan.hospitals
-    }
-    private = folder / "private"
+        check_executor(run.study)
+    private = folder / PRIVATE
     shutil.rmtree(private, ignore_errors=True)
     private.mkdir(mode=0o700)
-    ports = free_ports(1 + len(tables))
+    ports = free_ports(1 + len(run.hospitals))
     deployment = Deployment(
         folder,
         private,
-        max((event.round for event in read_events(folder / "rounds.jsonl")), default=0),
+        max((event.round for event in read_events(folder / ROUNDS)), default=0),
         int(elsewhere.rpartition(":")[2]) if elsewhere else ports[0],
-        certificates_of(context.settings, private / "superlink"),
+        certificates_of(settings, private / "superlink"),
     )
-    _write_server(context, deployment, tables)
-    _start_superlink(context, deployment, processes, warm)
+    config = run.server_config({}, shared=bool(settings.store))
+    write_private(deployment.private / SERVER, config.model_dump_json().encode())
+    host = "0.0.0.0" if elsewhere else "127.0.0.1"
+    own = private / "superlink"
+    command = superlink_command(
+        deployment.certificates, host, deployment.port, own / "secret", warm=warm
+    )
+    variables = run_environment(settings, own / "flower", None)
+    processes.start("superlink", command, variables, deployment.log("superlink"))
     if elsewhere:
         # The hospitals come by themselves (``join``), with the keys that they have registered.
-        _start_control(context, deployment, processes, registered(context.settings, list(tables)))
+        keys = registered(settings, run.hospitals)
+        _start_control(run, settings, deployment, processes, keys)
         return deployment
-    keys = {}
-    for name, port in zip(tables, ports[1:], strict=True):
+    keys, nodes = {}, {}
+    for name in run.hospitals:
         own = private / name
         own.mkdir(mode=0o700)
         key, keys[name] = make_node_key(own)
-        _write_hospital(context, own, name, tables[name])
-        if warm:
-            _start_hospital(context, deployment, processes, name, port, key, warm=True)
-    _start_control(context, deployment, processes, keys)
+        about = hospital_config(settings, run.run, run.study, name, run.tables[name])
+        write_private(own / CONFIG, about.model_dump_json().encode())
+        address = f"127.0.0.1:{deployment.port}"
+        authority = deployment.certificates.authority
+        nodes[name] = SuperNodeFiles(name, address, authority, key, own / CONFIG)
     if not warm:
         # Flower's own command does not wait: an unregistered key would be turned away.
-        _wait_for(private / "registered", processes, deployment)
-        for name, port in zip(tables, ports[1:], strict=True):
-            key = private / name / "node.key"
-            _start_hospital(context, deployment, processes, name, port, key, warm=False)
+        _start_control(run, settings, deployment, processes, keys)
+        _wait_for(private / REGISTERED, processes, deployment)
+    for (name, files), port in zip(nodes.items(), ports[1:], strict=True):
+        own = private / name
+        command = supernode_command(
+            files, port, own / "secret", warm=warm, after=private / REGISTERED
+        )
+        variables = run_environment(settings, own / "flower", name)
+        processes.start(name, command, variables, deployment.log(name))
+    if warm:
+        _start_control(run, settings, deployment, processes, keys)
     return deployment
 
 
@@ -134,93 +159,16 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def _write_server(
-    context: Context, deployment: Deployment, tables: dict[str, TableVersion]
-) -> None:
-    config = {
-        "study": context.study.model_dump(mode="json"),
-        "hospitals": context.plan.hospitals,
-        "nodes": {},
-        "fingerprint": fingerprint(context, tables),
-    }
-    write_private(deployment.private / SERVER, json.dumps(config).encode())
-
-
-def _write_hospital(context: Context, own: Path, name: str, table: TableVersion) -> None:
-    config = hospital_config(context, name, table)
-    write_private(own / "hospital.json", config.model_dump_json().encode())
-    write_private(own / "secret", secrets.token_bytes(32))
-
-
-def _start_superlink(
-    context: Context, deployment: Deployment, processes: Processes, warm: bool
-) -> None:
-    own, files = deployment.private / "superlink", deployment.certificates
-    write_private(own / "secret", secrets.token_bytes(32))
-    flower = superlink_arguments(files, "0.0.0.0" if context.settings.superlink else "127.0.0.1")
-    if warm:
-        ours = ["--port", str(deployment.port), "--secret", str(own / "secret")]
-        ours += ["--authority", str(files.authority)]
-        command = [
-            sys.executable,
-            "-m",
-            "tasks.federation.flower.warm_executor",
-            "superlink",
-            *ours,
-            "--",
-        ]
-    else:
-        command = ["flower-superlink", "--isolation", "subprocess", "--port", str(deployment.port)]
-    variables = environment(context, own / "flower", None)
-    processes.start("superlink", [*command, *flower], variables, deployment.log("superlink"))
-
-
-def _start_hospital(
-    context: Context,
-    deployment: Deployment,
-    processes: Processes,
-    name: str,
-    port: int,
-    key: Path,
-    *,
-    warm: bool,
-) -> None:
-    own = deployment.private / name
-    flower = [
-        *("--superlink", f"127.0.0.1:{deployment.port}"),
-        *("--root-certificates", str(deployment.certificates.authority)),
-        *("--auth-supernode-private-key", str(key)),
-        *("--node-config", f'hospital="{name}" config="{own / "hospital.json"}"'),
-        # A SuperNode whose SuperLink is gone must not try for ever.
-        *("--max-retries", "20", "--max-wait-time", "60"),
-    ]
-    if warm:
-        ours = ["--hospital", name, "--port", str(port), "--secret", str(own / "secret")]
-        ours += ["--config", str(own / "hospital.json")]
-        ours += ["--after", str(deployment.private / "registered")]
-        command = [
-            sys.executable,
-            "-m",
-            "tasks.federation.flower.warm_executor",
-            "supernode",
-            *ours,
-            "--",
-        ]
-    else:
-        command = ["flower-supernode", "--port", str(port)]
-    variables = environment(context, own / "flower", name)
-    processes.start(name, [*command, *flower], variables, deployment.log(name))
-
-
 def _start_control(
-    context: Context, deployment: Deployment, processes: Processes, keys: dict[str, Path]
+    run: FederationRun,
+    settings: Settings,
+    deployment: Deployment,
+    processes: ProcessTree,
+    keys: dict[str, Path],
 ) -> None:
-    from tasks.federation.flower.control_cli import ControlRequest, connect
-
     own = deployment.private / "control"
-    variables = environment(context, own / "flower", None)
-    authority = deployment.certificates.authority
-    connect(own / "flower", f"127.0.0.1:{deployment.port}", authority)
+    variables = run_environment(settings, own / "flower", None)
+    connect(own / "flower", f"127.0.0.1:{deployment.port}", deployment.certificates.authority)
     app = own / "app"
     copy_app(app)
     request = ControlRequest(
@@ -228,26 +176,16 @@ def _start_control(
         keys=keys,
         app=app,
         folder=deployment.private,
-        run=context.run.run,
+        run=run.run,
         server=deployment.private / SERVER,
-        registered=deployment.private / "registered",
+        registered=deployment.private / REGISTERED,
     )
-    write_private(own / "request.json", request.model_dump_json().encode())
-    command = [
-        sys.executable,
-        "-m",
-        "tasks.federation.flower.control_cli",
-        str(own / "request.json"),
-    ]
-    processes.start("control", command, variables, deployment.log("control"))
+    path = own / "request.json"
+    write_private(path, request.model_dump_json().encode())
+    processes.start("control", control_command(path), variables, deployment.log("control"))
 
 
-def _wait_for(path: Path, processes: Processes, deployment: Deployment) -> None:
-    import time
-
-    from tasks.errors import FederationError
-    from tasks.federation.deployment.processes import tail
-
+def _wait_for(path: Path, processes: ProcessTree, deployment: Deployment) -> None:
     end = time.monotonic() + 120
     while not path.exists():
         if processes.ended() or time.monotonic() > end:

@@ -9,20 +9,21 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from tasks.errors import FederationError
-from tasks.federation.deployment.certificates import write_private
+from tasks.federation.deployment.commands import (
+    SuperNodeFiles,
+    flower_environment,
+    supernode_command,
+)
 from tasks.federation.deployment.identity import known_file
 from tasks.federation.deployment.local import free_ports
-from tasks.federation.deployment.processes import Processes, tail
 from tasks.federation.deployment.termination import check_interrupted
 from tasks.federation.hospital.config import OWN, STANDING
-from tasks.launch.environment import QUIET
+from tasks.launch.process_tree import ProcessTree, tail
 from tasks.settings import Settings
 
 POLL = 0.5
@@ -55,10 +56,11 @@ class SuperNode:
             SettingsError: A file of the identity is not there.
         """
         own = Path(settings.identity)
-        self._address = settings.superlink
-        self._authority, self._key = known_file(own / "ca.crt"), known_file(own / "node.key")
-        self._hospital, self._folder, self._config = hospital, folder, config
-        self._processes = Processes()
+        authority, key = known_file(own / "ca.crt"), known_file(own / "node.key")
+        self._files = SuperNodeFiles(
+            hospital, settings.superlink, authority, key, config or STANDING
+        )
+        self._folder, self._processes = folder, ProcessTree(force=True)
         self.log = folder / "supernode.log"
         self.starts = 0
         self.connected = 0.0
@@ -66,45 +68,15 @@ class SuperNode:
 
     def start(self) -> None:
         """Start it."""
-        folder = self._folder
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_private(folder / "secret", secrets.token_bytes(32))
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._offset = self.log.stat().st_size if self.log.exists() else 0
-        ours = ["--hospital", self._hospital, "--port", str(free_ports(1)[0])]
-        ours += ["--secret", str(folder / "secret")]
-        ours += ["--config", str(self._config)] if self._config else []
-        flower = [
-            *("--superlink", self._address, "--root-certificates", str(self._authority)),
-            *("--auth-supernode-private-key", str(self._key)),
-            *("--node-config", f'hospital="{self._hospital}" config="{self._config or STANDING}"'),
-            *("--max-retries", "20", "--max-wait-time", "60"),
-        ]
-        command = [
-            sys.executable,
-            "-m",
-            "tasks.federation.flower.warm_executor",
-            "supernode",
-            *ours,
-            "--",
-        ]
+        [port] = free_ports(1)
+        command = supernode_command(self._files, port, self._folder / "secret", warm=True)
+        own = {**os.environ, OWN: self._files.hospital}
+        variables = flower_environment(own, self._folder / "flower")
         self.starts += 1
         self._started = time.monotonic()
-        self._processes.start("supernode", [*command, *flower], self._environment(), self.log)
-
-    def _environment(self) -> dict[str, str]:
-        home = self._folder / "flower"
-        home.mkdir(exist_ok=True, mode=0o700)
-        binaries = str(Path(sys.executable).parent)
-        return {
-            **os.environ,
-            **QUIET,
-            OWN: self._hospital,
-            "FLWR_HOME": str(home),
-            "PATH": f"{binaries}:{os.environ.get('PATH', '')}",
-            "PYTHONUNBUFFERED": "1",
-            # One hospital's batches are too small to share out, and threads do not survive a fork.
-            "OMP_NUM_THREADS": "1",
-        }
+        self._processes.start("supernode", command, variables, self.log)
 
     def look(self) -> bool:
         """See whether it is connected, and start it again if it has ended and its pause is over.
@@ -119,7 +91,7 @@ class SuperNode:
             if now - self._started > self._pause:
                 self._pause = min(SLOWEST, 2 * self._pause)
                 print(
-                    f"the SuperNode of {self._hospital} ended; it is started again "
+                    f"the SuperNode of {self._files.hospital} ended; it is started again "
                     f"(start {self.starts + 1})",
                     flush=True,
                 )
@@ -129,7 +101,7 @@ class SuperNode:
             return False
         if self.connected < self._started and self._let_in():
             self.connected = now
-            print(f"{self._hospital} has joined {self._address}", flush=True)
+            print(f"{self._files.hospital} has joined {self._files.superlink}", flush=True)
         return self.connected >= self._started
 
     def _let_in(self) -> bool:

@@ -13,15 +13,14 @@ from flwr.app import Context  # noqa: TID253  (a Flower app)
 from flwr.serverapp import Grid, ServerApp  # noqa: TID253
 
 from tasks.errors import FedriskError
-from tasks.federation.flower.grid_transport import FlowerLink
-from tasks.federation.server.training import ServerConfig, train_federated
+from tasks.federation.flower.grid_transport import GridTransport
+from tasks.federation.run_files import FAILURE, GONE, OUTCOME, SERVER
+from tasks.federation.server.run_state import ServerConfig
+from tasks.federation.server.training import train_federated
 from tasks.files import write_atomically
 
 log = logging.getLogger(__name__)
 app = ServerApp()
-
-OUTCOME, FAILURE, GONE, CONFIG = "outcome.json", "failure.json", "gone.json", "server.json"
-"""Files in the federation's private folder, by which launcher and server speak."""
 
 
 @app.main()  # type: ignore[untyped-decorator,unused-ignore]
@@ -31,10 +30,10 @@ def main(grid: Grid, context: Context) -> None:
 
     torch.set_num_threads(1)
     private = Path(str(context.run_config["folder"]))
-    config = ServerConfig.model_validate_json((private / CONFIG).read_bytes())
+    config = ServerConfig.model_validate_json((private / SERVER).read_bytes())
     try:
-        link = FlowerLink(grid, config.nodes, private / GONE)
-        outcome = train_federated(config, link, private.parent)
+        transport = GridTransport(grid, config.nodes, private / GONE)
+        outcome = train_federated(config, transport, private.parent)
     except FedriskError as error:
         failure = {"kind": type(error).__name__, "message": str(error)}
         write_atomically(private / FAILURE, json.dumps(failure).encode())

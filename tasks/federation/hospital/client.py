@@ -1,11 +1,12 @@
-"""A hospital's side: rows that stay here, and the answers to the server's three questions.
+"""A hospital's side: rows that stay here, and the answers to the server's questions.
 
-No torch or Flower at import: the warm process (``executor.py``) loads the rows before it forks,
-and a ClientApp that is forked for one message finds them in memory.
+No torch or Flower at import: the warm process (``flower/warm_executor.py``) loads the rows before
+it forks, and a ClientApp that is forked for one message finds them in memory.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import traceback
@@ -18,13 +19,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.errors import DataError, ExitCode, FedriskError, NotApproved
+from tasks.federation.hospital.checks import check_round, check_scaler, scaler_digest
 from tasks.federation.hospital.config import HospitalConfig
+from tasks.federation.hospital.state import HospitalState, Remembered
 from tasks.federation.hospital.training_rows import TrainingRows, read_training_rows
-from tasks.federation.messages import Closing, ClosingTask, Refusal, Statistics, TrainTask, Update
-from tasks.federation.wire import Wire
+from tasks.federation.messages import (
+    CANDIDATES,
+    FORMS,
+    CalibrateTask,
+    EvaluateTask,
+    Evaluation,
+    Question,
+    Refusal,
+    Sizes,
+    StatisticsTask,
+    TrainTask,
+)
+from tasks.federation.strategies import LocalTraining, make_strategy
+from tasks.federation.update.pipeline import pipeline_of
+from tasks.federation.update.stage import About, State
+from tasks.federation.vector import Vector
+from tasks.federation.wire import Wire, digest_of
 from tasks.model.forward import logits, parameter_count
 from tasks.model.histogram import ScoreHistogram
-from tasks.model.intercept import fit_intercept
+from tasks.model.intercept import fit_intercept, one_step_shift
 from tasks.model.metrics import log_loss
 from tasks.model.scaling import Moments, Scaler
 from tasks.study import Study
@@ -33,36 +51,48 @@ log = logging.getLogger(__name__)
 
 
 class Hospital:
-    """Answers questions from its own rows."""
+    """Answers questions from its own rows, each once."""
 
     def __init__(self, config: HospitalConfig, rows: TrainingRows) -> None:
         """Hold the rows.
 
         Args:
-            config: What the hospital is told.
+            config: What the hospital's process is configured with.
             rows: Its rows.
         """
         self.config, self.rows = config, rows
-        self._least = config.study.evaluation.min_count
-        self._features = len(config.study.features)
-        self._parameters = parameter_count(config.study.model, self._features)
+        self._study, self._least = config.study, config.study.evaluation.min_count
+        plan, features = config.study.federation, len(config.study.features)
+        self._strategy = make_strategy(plan)
+        self._pipeline = pipeline_of(plan, self._strategy.needs_each)
+        parameters = parameter_count(config.study.model, features)
+        self._sizes = Sizes(parameters, features, self._strategy.segments(parameters))
+        self._state = HospitalState(config.state)
 
     def answer(self, question: str, wire: Mapping[str, Any]) -> Wire:
         """Answer a question; a failure is an answer too.
 
+        The same task again, as a server that resumes sends it, gets the same bytes again; another
+        task for a question and round that is answered is refused.
+
         Args:
-            question: ``statistics``, ``train`` or ``close``.
-            wire: The question's fields.
+            question: A ``Question``'s value.
+            wire: The task's fields.
         """
-        answers: dict[str, Callable[[Mapping[str, Any]], Wire]] = {
-            "statistics": self._statistics,
-            "train": self._train,
-            "close": self._close,
-        }
 
         def work() -> Wire:
             self._check_ends()
-            return answers[question](wire)
+            asked = Question(question)
+            task = FORMS[asked].task.decode(wire, self._sizes)
+            digest, known = digest_of(wire), self._state.find(asked, task.round)
+            if known is None:
+                return self._new_answer(asked, task, digest)
+            if known.task != digest:
+                raise DataError(
+                    f"{question} of round {task.round} is answered, and the server now asks "
+                    "something else. Start a new run."
+                )
+            return known.answer
 
         return guarded(work)
 
@@ -74,28 +104,67 @@ class Hospital:
                 f"{ends:%Y-%m-%d %H:%M} UTC. Start a new run."
             )
 
-    def _statistics(self, wire: Mapping[str, Any]) -> Wire:
-        del wire
-        y, least = self.rows.y, self._least
-        positives = int(y.sum())
-        moments = _suppressed(Moments.of(self.rows.x), self.config.study, least)
-        kept = positives if positives >= least else 0
-        return Statistics(len(y), kept, len(self.rows.validation_y), moments).encode()
+    def _new_answer(self, question: Question, task: Any, digest: str) -> Wire:
+        newest = self._state.newest()
+        scaler = newest.scaler if newest else ""
+        if not isinstance(task, StatisticsTask):
+            if not scaler:
+                check_scaler(task.scaler, self._study, self.rows.x)
+            elif scaler != scaler_digest(task.scaler):
+                raise DataError("the server's scaling is another than in the first round.")
+            scaler = scaler_digest(task.scaler)
+        state: State = {}
+        if isinstance(task, TrainTask):
+            check_round(task, self._study, self._state.rounds())
+            state = self._state.after(task.counted)
+        self._pipeline.restore(_below("stage/", state))
+        answers: dict[Question, Callable[[Any, State], tuple[dict[str, Any], State]]] = {
+            Question.STATISTICS: self._statistics,
+            Question.TRAIN: self._train,
+            Question.EVALUATE: self._evaluate,
+            Question.CALIBRATE: self._calibrate,
+        }
+        values, own = answers[question](task, _below("strategy/", state))
+        vector = Vector.of(FORMS[question].answer.layout(self._sizes), **values)
+        if question is Question.TRAIN:
+            own = self._strategy.remembered(vector, own)
+        about = About(question, task.round, self.config.hospital)
+        answer = self._pipeline.send(vector, about).encode()
+        state = {f"strategy/{name}": array for name, array in own.items()}
+        state |= {f"stage/{name}": array for name, array in self._pipeline.state().items()}
+        kept = Remembered(digest, scaler, answer, state)
+        self._state.keep(question, task.round, kept, getattr(task, "counted", 0))
+        return answer
 
-    def _train(self, wire: Mapping[str, Any]) -> Wire:
+    def _statistics(self, task: StatisticsTask, own: State) -> tuple[dict[str, Any], State]:
+        if task.features != self._sizes.features:
+            raise DataError(
+                f"the server's study has {task.features} features, this hospital's "
+                f"{self._sizes.features}."
+            )
+        y, least = self.rows.y, self._least
+        rows, positives = len(y), int(y.sum())
+        # Fewer than the least count is a mark, and no 0: these rows stay out of the quotient.
+        told = min(positives, rows - positives) >= least
+        values = {
+            "rows": rows,
+            "labelled": rows if told else 0,
+            "positives": positives if told else 0,
+            "moments": _suppressed(Moments.of(self.rows.x), self._study, least).to_array(),
+        }
+        return values, own
+
+    def _train(self, task: TrainTask, own: State) -> tuple[dict[str, Any], State]:
         from tasks.model.network import build, flatten, unflatten
         from tasks.model.training import train_epochs
 
-        study, plan = self.config.study, self.config.study.federation
-        task = TrainTask.decode(wire, self._parameters, self._features)
-        if not 1 <= task.round <= plan.rounds:
-            raise DataError(
-                f"the server asks for round {task.round}; the study that this hospital joined has "
-                f"{plan.rounds}."
-            )
+        study, plan = self._study, self._study.federation
         scores = self._scores(task.model, task.scaler)
-        module = build(study.model, self._features, task.seed)
+        seed = seed_of(study.seed, task.round, self.config.hospital)
+        module = build(study.model, self._sizes.features, seed)
         unflatten(module, task.model)
+        rate = plan.learning_rate * task.factor
+        correction = self._strategy.correction(task.common, own)
         result = train_epochs(
             module,
             task.scaler.transform(self.rows.x),
@@ -103,38 +172,69 @@ class Hospital:
             model=study.model,
             epochs=plan.local_epochs,
             batch_size=plan.batch_size,
-            learning_rate=task.learning_rate,
+            learning_rate=rate,
             momentum=plan.momentum,
-            seed=task.seed,
-            proximal_mu=task.proximal_mu,
-            correction=task.correction,
+            seed=seed,
+            proximal_mu=self._strategy.proximal_mu,
+            correction=correction,
         )
-        y = self.rows.validation_y
-        return Update(
-            rows=len(self.rows.y),
-            steps=result.steps,
-            model=flatten(module),
-            train_loss=result.loss,
-            validation_rows=len(y),
-            validation_loss=log_loss(y, scores) or 0.0,
-            histogram=ScoreHistogram.of(y, scores, self._least),
-        ).encode()
+        move = flatten(module).astype(np.float64) - task.model
+        weight = 1.0 if plan.weighting.kind == "equal" else float(len(self.rows.y))
+        local = LocalTraining(move, result.steps, weight, rate, correction)
+        y, rows = self.rows.validation_y, len(self.rows.y)
+        values = {
+            **self._strategy.contribution(local, own),
+            "weight": weight,
+            "rows": rows,
+            "train_loss": result.loss * rows,
+            "validation_rows": len(y),
+            "validation_loss": (log_loss(y, scores) or 0.0) * len(y),
+            "histogram": ScoreHistogram.of(y, scores, self._least).counts,
+        }
+        return values, own
 
-    def _close(self, wire: Mapping[str, Any]) -> Wire:
-        task = ClosingTask.decode(wire, self._parameters, self._features)
+    def _evaluate(self, task: EvaluateTask, own: State) -> tuple[dict[str, Any], State]:
         y = self.rows.validation_y
-        losses, intercepts, histograms = [], [], []
-        for model in task.models:
+        enough = min(y.sum(), len(y) - y.sum()) >= self._least
+        shifts = enough and self._study.federation.intercept
+        found = np.zeros((5, len(task.models)))
+        for place, model in enumerate(task.models):
             scores = self._scores(model, task.scaler)
-            shift = fit_intercept(y, scores) if self.config.study.federation.intercept else 0.0
-            losses.append(log_loss(y, scores) or 0.0)
-            intercepts.append(shift)
-            histograms.append(ScoreHistogram.of(y, scores + shift, self._least))
-        return Closing(len(y), tuple(losses), tuple(intercepts), tuple(histograms)).encode()
+            found[0, place] = (log_loss(y, scores) or 0.0) * len(y)
+            if shifts:
+                s, w = one_step_shift(y, scores)
+                found[1:, place] = w, w * s, w * s**2, w**2
+        found = np.pad(found, ((0, 0), (0, CANDIDATES - len(task.models))))
+        values = dict(zip(("losses", *Evaluation.SUMS), found, strict=True))
+        return {**values, "validation_rows": len(y), "hospitals": float(shifts)}, own
+
+    def _calibrate(self, task: CalibrateTask, own: State) -> tuple[dict[str, Any], State]:
+        if task.variance < 0:
+            raise DataError(f"the server gives a variance between hospitals of {task.variance:g}.")
+        y, scores = self.rows.validation_y, self._scores(task.model, task.scaler)
+        shift = fit_intercept(y, scores, task.variance) if self._study.federation.intercept else 0.0
+        counts = ScoreHistogram.of(y, scores + shift, self._least).counts
+        return {"histogram": counts, "intercept": shift}, own
 
     def _scores(self, model: NDArray[np.float32], scaler: Scaler) -> NDArray[np.float64]:
         z = scaler.transform(self.rows.validation_x)
-        return logits(self.config.study.model, self._features, model, z)
+        return logits(self._study.model, self._sizes.features, model, z)
+
+
+def seed_of(seed: int, number: int, hospital: str) -> int:
+    """The seed of one hospital's training in one round: the same in every run, unlike all others.
+
+    Args:
+        seed: The study's.
+        number: The round.
+        hospital: The hospital's name.
+    """
+    digest = hashlib.sha256(f"{seed}/{number}/{hospital}".encode()).digest()
+    return int.from_bytes(digest[:4], "little") >> 1
+
+
+def _below(prefix: str, state: State) -> State:
+    return {n.removeprefix(prefix): a for n, a in state.items() if n.startswith(prefix)}
 
 
 def guarded(work: Callable[[], Wire]) -> Wire:
@@ -197,7 +297,7 @@ def answer(path: str, question: str, wire: Mapping[str, Any]) -> Wire:
 
     Args:
         path: The hospital's configuration file.
-        question: ``statistics``, ``train`` or ``close``.
+        question: A ``Question``'s value.
         wire: The question's fields.
     """
 

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import os
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
-from tasks.errors import DataError, NotApproved, SettingsError
+from tasks.errors import DataError, NotApproved, NotJoined, SettingsError
+from tasks.objects import get
+from tasks.run.manifest import TableVersion
+from tasks.run.stored_run import lake_store
+from tasks.settings import Settings
 from tasks.study import Study
 from tasks.study.approval import read_approved
 
-if TYPE_CHECKING:
-    from tasks.run.manifest import TableVersion
-    from tasks.run.step import Context
-import json
-
-from tasks.errors import NotJoined
-from tasks.objects import get
-from tasks.run.stored_run import lake_store
-from tasks.settings import Settings
+STANDING = "standing"
+"""The node's configuration where there is no file for one run."""
+OWN = "OWN_HOSPITAL"
+"""Environment variable with the hospital that a SuperNode and its ClientApps work for."""
+CONFIG, REFUSED = "hospital.json", "refused.json"
+"""What a hospital's step ``join`` leaves: that the run may use a table, or why it may not."""
+FOLDER = "state"
+"""Folder in a hospital's own lake of what it remembers of its runs (``state.py``)."""
 
 
 class HospitalConfig(BaseModel):
@@ -32,6 +35,7 @@ class HospitalConfig(BaseModel):
         gold: URI of its own gold table.
         version: The table's version.
         study: The run's frozen study, the hospital's own copy: the server cannot change it.
+        state: URL of the folder in its own lake where it remembers this run (``state.py``).
         approved: The hospital's file of approved studies; empty to approve all.
         ends: When the hospital no longer answers this run; None where the configuration itself
             ends with the run.
@@ -43,24 +47,32 @@ class HospitalConfig(BaseModel):
     gold: str
     version: int
     study: Study
+    state: str
     approved: str = ""
     ends: datetime | None = None
 
 
-def hospital_config(context: Context, name: str, table: TableVersion) -> HospitalConfig:
-    """What a hospital's process is told of a run.
+def hospital_config(
+    settings: Settings, run: str, study: Study, name: str, table: TableVersion
+) -> HospitalConfig:
+    """The configuration of a hospital's process for a run.
 
     Args:
-        context: The step's.
+        settings: Where the hospital's lake is, and which studies it has approved.
+        run: The run's id.
+        study: The run's frozen study.
         name: The hospital.
         table: The version of its gold table that the run may use.
     """
+    # Another study or table is another run to remember, whatever its id.
+    state = f"{FOLDER}/{run}/{study.digest()}-{table.version}"
     return HospitalConfig(
         hospital=name,
         gold=table.uri,
         version=table.version,
-        study=context.study,
-        approved=context.settings.approved,
+        study=study,
+        state=f"{lake_store(settings, name)}/{state}",
+        approved=settings.approved,
     )
 
 
@@ -84,18 +96,6 @@ def check_approved(config: HospitalConfig) -> None:
     refusal = approved.refusal(config.study)
     if refusal:
         raise NotApproved(f"hospital {config.hospital}: {refusal}")
-
-
-STANDING = "standing"
-"""The node's configuration where there is no file for one run."""
-
-
-OWN = "OWN_HOSPITAL"
-"""Environment variable with the hospital that a SuperNode and its ClientApps work for."""
-
-
-CONFIG, REFUSED = "hospital.json", "refused.json"
-"""What a hospital's step ``join`` leaves: that the run may use a table, or why it may not."""
 
 
 def own_hospital() -> str:

@@ -1,40 +1,34 @@
-"""When training ends, and which round's model was the best."""
+"""When training ends."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from tasks.study.learning import Stop
 
 
-def stop_reason(stop: Stop, losses: Sequence[float], number: int, rounds: int) -> str | None:
+def stop_reason(stop: Stop, better: Sequence[bool | None], number: int, rounds: int) -> str | None:
     """Why no further round should follow, or None.
 
     Args:
         stop: The study's choice.
-        losses: Validation losses of the models after 0, 1, ... rounds, as far as known.
+        better: Of each round: whether the loss of the model that it started from was better than
+            all before; None where none compares.
         number: Rounds done.
         rounds: Rounds at most.
     """
-    if stop.patience is not None and waited(losses, stop.min_delta) >= stop.patience:
+    if stop.patience is not None and waited(better) >= stop.patience:
         return f"validation loss no better for {stop.patience} rounds"
     if number >= rounds:
         return f"all {rounds} rounds are done"
     return None
 
 
-def waited(losses: Sequence[float], min_delta: float) -> int:
-    """Rounds since the validation loss last became better by ``min_delta``.
+def waited(better: Sequence[bool | None]) -> int:
+    """Rounds since the validation loss last became better, without those that do not compare.
 
     Args:
-        losses: In the order of the rounds.
-        min_delta: The least difference that counts.
+        better: In the order of the rounds.
     """
-    best, count = math.inf, 0
-    for loss in losses:
-        if loss < best - min_delta:
-            best, count = loss, 0
-        else:
-            count += 1
-    return count
+    compared = [each for each in better if each is not None]
+    return compared[::-1].index(True) if True in compared else len(compared)

@@ -1,110 +1,131 @@
-"""After the last round: the best model, each hospital's own intercept, the decision threshold.
+"""After the last round: the final model, each hospital's own intercept, the decision threshold.
 
-One message more: the candidates (the best model so far, and the last one, which no round has
-judged yet) go to all hospitals, and every hospital judges both.
+Two questions: ``evaluate`` has all hospitals judge the candidates (the best model so far, and the
+last one, which no round has judged yet), ``calibrate`` gives the result's scores, each hospital's
+with its own intercept. Each is answered once in a run, so what is asked is kept before.
 """
 
 from __future__ import annotations
 
 import logging
-import math
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
 from tasks.errors import FederationError
-from tasks.federation.messages import Closing, ClosingTask
+from tasks.federation.messages import (
+    CalibrateTask,
+    Calibration,
+    EvaluateTask,
+    Evaluation,
+    Question,
+    Task,
+)
 from tasks.federation.run_files import MODEL
 from tasks.federation.server.outcome import Outcome, Validation
-from tasks.federation.server.round import Training
+from tasks.federation.server.run_state import RunState
+from tasks.federation.update.stage import About, Total
+from tasks.federation.wire import Doubles, Floats
 from tasks.model.artifact import RiskModel
-from tasks.model.histogram import ScoreHistogram, summed
+from tasks.model.intercept import variance_between
 from tasks.model.metrics import choose_threshold
 
 log = logging.getLogger(__name__)
 
 
-def close(training: Training, stopped: str, deadline: float) -> Outcome:
+def finish(run: RunState, stopped: str, deadline: float) -> Outcome:
     """Choose the result, write it, and say what happened.
 
     Args:
-        training: After the last round.
+        run: After the last round.
         stopped: Why it was the last.
-        deadline: Seconds left of the run.
+        deadline: Seconds for each of the two questions, if fewer than a round's.
 
     Raises:
         FederationError: Too few hospitals answered; the checkpoint is kept.
     """
-    study, progress = training.study, training.progress
-    plan = study.federation
-    models = np.stack([progress.best_model, progress.model])
-    gone = training.link.gone()
-    asked = [name for name in training.hospitals if name not in gone]
-    task = ClosingTask(models, progress.scaler).encode()
-    answers = training.link.ask(
-        "close",
-        dict.fromkeys(asked, task),
-        number=progress.round + 1,
-        deadline=min(plan.deadlines.round, deadline),
-        doubtful=training.doubtful,
-        needed=plan.min_hospitals,
-    )
-    found = answers.decoded(lambda wire: Closing.decode(wire, len(models)), "answer was")
+    limit = min(run.study.federation.deadlines.round, deadline)
+    if not run.state.stopped:
+        run.keep(replace(run.state, stopped=stopped))
+    models = np.stack([run.state.best_model, run.state.model])
+    if run.state.result is None:
+        evaluate = EvaluateTask(models=models, scaler=run.state.scaler)
+        total, _ = _ask_all(run, Question.EVALUATE, evaluate, limit)
+        run.keep(replace(run.state, result=_chosen(run, Evaluation(total.vector))))
+    place, variance = run.state.result or (0, 0.0)
+    calibrate = CalibrateTask(model=models[place], scaler=run.state.scaler, variance=variance)
+    total, failed = _ask_all(run, Question.CALIBRATE, calibrate, limit)
+    return _outcome(run, models[place], total, failed)
+
+
+def _ask_all(
+    run: RunState, question: Question, task: Task, deadline: float
+) -> tuple[Total, dict[str, str]]:
+    """Ask all hospitals that are there; returns their sum, and who is not in it and why."""
+    plan, gone = run.study.federation, run.transport.gone()
+    asked = [name for name in run.config.hospitals if name not in gone]
+    replies = run.ask(question, dict.fromkeys(asked, task), deadline=deadline)
+    run.state = run.state.received(replies)
+    found = replies.decoded(question, run.sizes, run.check)
+    failed = {**gone, **replies.failed}
     if len(found) < plan.min_hospitals:
-        why = "; ".join(f"{n}: {r}" for n, r in sorted({**gone, **answers.lost}.items()))
+        why = "; ".join(f"{name}: {reason}" for name, reason in sorted(failed.items()))
         raise FederationError(
             f"after the last round {len(found)} of at least {plan.min_hospitals} hospitals judged "
             f"the result ({why}). See to the others and run the step again: no round is repeated."
         )
-    losses = [_loss(found, place) for place in range(len(models))]
-    last = losses[1] < losses[0] or not math.isfinite(progress.best_loss)
-    place = int(last)
-    histogram: ScoreHistogram = summed([each.histograms[place] for each in found.values()])
-    intercepts = {name: each.intercepts[place] for name, each in found.items()}
+    return run.pipeline.receive(found, About(question, 0)), failed
+
+
+def _chosen(run: RunState, found: Evaluation) -> tuple[int, float]:
+    """The place of the result among the candidates, and the variance of its intercepts."""
+    vector, state = found.vector, run.state
+    rows = max(vector.number("validation_rows"), 1.0)
+    best, last = vector["losses"] / rows
+    min_delta = run.study.federation.stop.min_delta
+    place = int(last < best - min_delta or True not in state.better)
+    sums: list[Doubles] = [vector[name] for name in Evaluation.SUMS]
+    variance = variance_between(vector.number("hospitals"), *(float(each[place]) for each in sums))
+    return place, variance
+
+
+def _outcome(run: RunState, model: Floats, total: Total, failed: Mapping[str, str]) -> Outcome:
+    study, state = run.study, run.state
+    histogram = Calibration(total.vector).histogram
+    intercepts = {}
+    if study.federation.intercept:
+        intercepts = {name: each.number("intercept") for name, each in (total.each or {}).items()}
     threshold = choose_threshold(histogram.counted(), study.evaluation.threshold)
     RiskModel(
         kind="network",
         study=study.name,
         features=tuple(feature.name for feature in study.features),
         model=study.model,
-        scaler=progress.scaler,
-        flat=models[place],
+        scaler=state.scaler,
+        flat=model,
         threshold=threshold,
         strata=study.evaluation.strata,
-        intercepts=intercepts if plan.intercept else {},
-    ).save(training.folder / MODEL)
-    lost = {name: numbers for name, numbers in sorted(progress.lost.items()) if numbers}
+        intercepts=intercepts,
+    ).save(run.folder / MODEL)
+    lost = dict(sorted(state.lost.items()))
     notes = [
-        f"{name} was lost in {len(numbers)} of {progress.round} rounds: "
-        f"{', '.join(map(str, numbers))}"
+        f"{name} was lost in {len(numbers)} of {state.round} rounds: {', '.join(map(str, numbers))}"
         for name, numbers in lost.items()
     ]
-    without = sorted(set(training.hospitals) - set(found))
-    if without:
-        reasons = {**gone, **answers.lost}
-        notes += [f"{n} did not judge the result: {reasons.get(n, 'not asked')}" for n in without]
+    without = sorted(set(run.config.hospitals) - set(total.hospitals))
+    notes += [f"{n} did not judge the result: {failed.get(n, 'not asked')}" for n in without]
+    last = state.result is not None and state.result[0] == 1
     return Outcome(
         validation=Validation(auroc=histogram.auroc(), loss=histogram.loss()),
         threshold=threshold,
-        rounds=progress.round,
-        best_round=progress.round if last else progress.best_round,
-        stopped=stopped,
-        bytes_up=progress.bytes_up + answers.bytes_up,
-        bytes_down=progress.bytes_down + answers.bytes_down,
-        participation={name: progress.participation.get(name, 0) for name in training.hospitals},
+        rounds=state.round,
+        best_round=state.round if last else state.best_round,
+        stopped=state.stopped,
+        bytes_up=state.bytes_up,
+        bytes_down=state.bytes_down,
+        participation={name: state.participation.get(name, 0) for name in run.config.hospitals},
         lost=lost,
-        intercepts=intercepts if plan.intercept else {},
+        intercepts=intercepts,
         notes=notes,
     )
-
-
-def _loss(found: dict[str, Closing], place: int) -> float:
-    rows = sum(each.rows for each in found.values())
-    if not rows:
-        return math.inf
-    return sum(found[name].losses[place] * found[name].rows for name in sorted(found)) / rows
-
-
-def model_path(folder: Path) -> Path:
-    """Where ``close`` leaves the model."""
-    return folder / MODEL

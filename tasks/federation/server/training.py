@@ -1,64 +1,46 @@
-"""The server of one run: statistics, rounds, closing; its ServerApp is in ``server_app.py``."""
+"""The server of one run: statistics, rounds, final model; its ServerApp is in ``flower/``."""
 
 from __future__ import annotations
 
 import logging
-import math
 import time
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 
 from tasks.errors import FederationError
-from tasks.federation.messages import Statistics
+from tasks.federation.messages import Question, Sizes, Statistics, StatisticsTask
+from tasks.federation.run_files import CHECKPOINT, ROUNDS
 from tasks.federation.server import checkpoint
-from tasks.federation.server.checkpoint import Progress
-from tasks.federation.server.final_model import close
+from tasks.federation.server.final_model import finish
 from tasks.federation.server.outcome import Outcome
-from tasks.federation.server.round import Training, run_round
-from tasks.federation.server.selection import Seen
-from tasks.federation.server.transport import Answers, Link, wait_until_ready
-from tasks.federation.server.weighting import weigh
+from tasks.federation.server.round import run_round
+from tasks.federation.server.run_state import RunState, ServerConfig
+from tasks.federation.server.state import ServerState
+from tasks.federation.server.transport import Replies, Transport, wait_until_ready
 from tasks.federation.strategies import make_strategy
-from tasks.federation.wire import Wire, size_of
+from tasks.federation.update.pipeline import pipeline_of
+from tasks.federation.update.stage import About
+from tasks.federation.wire import Floats, size_of
 from tasks.files import write_atomically
-from tasks.model.scaling import Moments, Scaler
+from tasks.model.forward import parameter_count
+from tasks.model.scaling import Scaler
 from tasks.study import Study
 from tasks.telemetry.round_event import read_events
 
 log = logging.getLogger(__name__)
-JOINING = 1.0
+ASK_AGAIN = 1.0
 """Seconds between two questions to a hospital that has yet to join the run."""
-CLOSING = 20.0
-"""Seconds that the closing message has at least, however little of the run's deadline is left."""
+FINISH = 20.0
+"""Seconds that a final question has at least, however little of the run's deadline is left."""
 
 
-class ServerConfig(BaseModel):
-    """What the server is told: no hospital's path.
-
-    Attributes:
-        study: The run's frozen study.
-        hospitals: Those of the run.
-        nodes: Node id by hospital.
-        fingerprint: Of the study and the tables' versions.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    study: Study
-    hospitals: list[str]
-    nodes: dict[str, int]
-    fingerprint: str
-
-
-def train_federated(config: ServerConfig, link: Link, folder: Path) -> Outcome:
+def train_federated(config: ServerConfig, transport: Transport, folder: Path) -> Outcome:
     """Train from the first round, or from the one after the last checkpoint, to the end.
 
     Args:
-        config: What the server is told.
-        link: The way to the hospitals.
+        config: The server's configuration.
+        transport: The way to the hospitals.
         folder: Where events and checkpoint are kept.
 
     Raises:
@@ -69,52 +51,51 @@ def train_federated(config: ServerConfig, link: Link, folder: Path) -> Outcome:
     end = began + plan.deadlines.run
     # A hospital without a registered key cannot come, so nobody waits for it.
     able = [name for name in config.hospitals if name in config.nodes]
-    there = wait_until_ready(link, able, plan.min_hospitals, plan.deadlines.ready)
+    there = wait_until_ready(transport, able, plan.min_hospitals, plan.deadlines.ready)
     if len(there) < plan.min_hospitals:
         absent = sorted(set(config.hospitals) - there)
-        why = "; ".join(f"{h}: {reason}" for h, reason in sorted(link.gone().items()))
+        why = "; ".join(f"{h}: {reason}" for h, reason in sorted(transport.gone().items()))
         raise FederationError(
             f"{len(there)} of at least {plan.min_hospitals} hospitals joined; absent: "
             f"{', '.join(absent)}{f' ({why})' if why else ''}. See files/federated/*.log."
         )
-    progress = checkpoint.load(folder / "checkpoint.npz", config.fingerprint)
-    resumed = progress is not None
-    if progress is None:
-        progress = _start(config, link, began + plan.deadlines.ready)
-    _forget_events_after(folder / "rounds.jsonl", progress.round)
-    shares = weigh(plan.weighting, {h: progress.seen.rows.get(h, 1) for h in config.hospitals})
-    strategy = make_strategy(plan, shares)
-    strategy.restore(progress.strategy)
-    training = Training(
-        config.study,
-        config.hospitals,
-        link,
+    state = checkpoint.load(folder / CHECKPOINT, config.fingerprint)
+    strategy = make_strategy(plan)
+    features = len(config.study.features)
+    parameters = parameter_count(config.study.model, features)
+    run = RunState(
+        config,
+        transport,
         strategy,
-        progress,
+        pipeline_of(plan, strategy.needs_each),
+        Sizes(parameters, features, strategy.segments(parameters)),
         folder,
-        config.fingerprint,
-        {},
+        state or _nothing(parameters, features),
     )
-    note = f"resumed after round {progress.round}" if resumed else ""
-    stopped = _rounds(training, note, end)
+    if state is None:
+        _start(run, began + plan.deadlines.ready)
+    strategy.restore(run.state.strategy)
+    _drop_events_after(folder / ROUNDS, run.state.round)
+    note = "" if state is None else f"resumed after round {state.round}"
+    stopped = run.state.stopped or _rounds(run, note, end)
     # A run that its deadline has ended still has a result to choose.
-    return close(training, stopped, max(CLOSING, end - time.monotonic()))
+    return finish(run, stopped, max(FINISH, end - time.monotonic()))
 
 
-def _rounds(training: Training, note: str, end: float) -> str:
+def _rounds(run: RunState, note: str, end: float) -> str:
     """Rounds until one says to stop; a failed one is tried once more."""
-    plan = training.study.federation
-    if training.progress.round >= plan.rounds:
-        return f"all {plan.rounds} rounds are done"
+    plan = run.study.federation
     failed = False
     while True:
         left = end - time.monotonic()
         if left <= 0:
-            if training.progress.round:
+            if run.state.round:
                 return f"the run's deadline of {plan.deadlines.run:g} s"
             raise FederationError("the run's deadline passed before the first round ended.")
+        if run.state.round >= plan.rounds:
+            return f"all {plan.rounds} rounds are done"
         try:
-            reason = run_round(training, note, left)
+            reason = run_round(run, note, left)
         except FederationError as error:
             if failed:
                 raise
@@ -126,75 +107,66 @@ def _rounds(training: Training, note: str, end: float) -> str:
             return reason
 
 
-def _start(config: ServerConfig, link: Link, ready: float) -> Progress:
+def _start(run: RunState, ready: float) -> None:
     """Federated standardisation, and the first model."""
-    study, plan = config.study, config.study.federation
-    features = study.features
-    answers = _ask_statistics(config, link, ready)
-    found = answers.decoded(lambda wire: Statistics.decode(wire, len(features)), "statistics were")
+    study, plan = run.study, run.study.federation
+    replies = _ask_statistics(run, ready)
+    found = replies.decoded(Question.STATISTICS, run.sizes, run.check)
     if len(found) < plan.min_hospitals:
-        why = "; ".join(f"{n}: {reason}" for n, reason in sorted(answers.lost.items()))
+        why = "; ".join(f"{n}: {reason}" for n, reason in sorted(replies.failed.items()))
         raise FederationError(
             f"{len(found)} of at least {plan.min_hospitals} hospitals gave their statistics "
             f"({why}). See to those hospitals and run the step again."
         )
-    for name, reason in sorted(answers.lost.items()):
+    for name, reason in sorted(replies.failed.items()):
         log.warning("statistics of %s: %s", name, reason)
-    none = Moments(*np.zeros((3, len(features))))
-    scaler = Scaler.of(sum((each.moments for each in found.values()), none), features)
-    rows = {name: each.rows for name, each in found.items()}
-    positives = sum(each.positives for each in found.values())
-    model = _first_model(study, positives / sum(rows.values()))
-    return Progress(
-        round=0,
-        model=model,
-        scaler=scaler,
-        best_model=model,
-        seen=Seen(rows=rows),
-        validation_rows={name: each.validation_rows for name, each in found.items()},
-        bytes_up=answers.bytes_up,
-        bytes_down=answers.bytes_down,
-    )
+    total = Statistics(run.pipeline.receive(found, About(Question.STATISTICS, 0)).vector)
+    model = _first_model(study, total.prevalence)
+    scaler = Scaler.of(total.moments, study.features)
+    state = ServerState(round=0, model=model, scaler=scaler, best_model=model)
+    run.keep(state.received(replies).joined(list(found)))
 
 
-def _ask_statistics(config: ServerConfig, link: Link, ready: float) -> Answers:
+def _ask_statistics(run: RunState, ready: float) -> Replies:
     """Ask until all hospitals have joined the run, or the deadline to be ready has passed.
 
     A standing SuperNode is connected long before its hospital lets this run use its table, which
-    may be a moment after the run is handed over: going on without it would lose it a round.
+    may be a moment after the run is submitted: going on without it would lose it a round.
     """
-    plan, found = config.study.federation, Answers()
-    task: Wire = {"features": len(config.study.features)}
-    waiting, told = config.hospitals, list[str]()
+    task, found = StatisticsTask(features=run.sizes.features), Replies()
+    waiting, reported = run.config.hospitals, list[str]()
     while True:
-        answers = link.ask(
-            "statistics",
+        replies = run.ask(
+            Question.STATISTICS,
             dict.fromkeys(waiting, task),
-            number=0,
-            deadline=plan.deadlines.round,
-            needed=plan.min_hospitals,
+            deadline=run.study.federation.deadlines.round,
         )
-        waiting = sorted(answers.later)
+        waiting = sorted(replies.retryable)
         # To ask again is to wait: a run's payload does not depend on when its hospitals joined.
-        answers.bytes_down -= len(waiting) * size_of(task)
-        found.add(answers)
+        replies.bytes_down -= len(waiting) * size_of(task.encode())
+        found.merge(replies)
         if not waiting or time.monotonic() > ready:
             return found
-        if waiting != told:
+        if waiting != reported:
             log.warning("waiting for %s to join the run", ", ".join(waiting))
-        told = waiting
-        time.sleep(JOINING)
+        reported = waiting
+        time.sleep(ASK_AGAIN)
 
 
-def _first_model(study: Study, prior: float) -> NDArray[np.float32]:
+def _nothing(parameters: int, features: int) -> ServerState:
+    zero = np.zeros(parameters, np.float32)
+    return ServerState(0, zero, Scaler(np.zeros(features), np.ones(features)), zero)
+
+
+def _first_model(study: Study, prevalence: float | None) -> Floats:
     from tasks.model.network import build, flatten
 
-    known = prior if 0 < prior < 1 and math.isfinite(prior) else None
+    known = prevalence if prevalence and prevalence < 1 else None
     return flatten(build(study.model, len(study.features), study.seed, prior=known))
 
 
-def _forget_events_after(path: Path, number: int) -> None:
-    """An event is told before its checkpoint is kept: a crash between tells it twice otherwise."""
+def _drop_events_after(path: Path, number: int) -> None:
+    """An event comes before its checkpoint: after a crash between them it would stand twice."""
     events = read_events(path)
     kept = [event for event in events if event.round <= number]
     text = "".join(event.model_dump_json() + "\n" for event in kept)

@@ -1,93 +1,103 @@
-"""Ask hospitals a question and wait for the answers, with a deadline: the server's end of Flower.
-
-A loop of our own over ``push_messages`` and ``pull_messages``: Flower's ``send_and_receive`` looks
-for replies every 3 s, waits for hospitals whose process is known to be dead, and counts no replies.
-"""
+"""The server's way to the hospitals: ask a question and wait for replies, with a deadline."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import Protocol
 
-from tasks.errors import DataError
-from tasks.federation.messages import Refusal
+from tasks.federation.messages import FORMS, Question, Refusal, Sizes, Task
+from tasks.federation.vector import Vector
 from tasks.federation.wire import Wire, size_of
 
-T = TypeVar("T")
 POLL = 0.1
 
 
 @dataclass
-class Answers:
+class Replies:
     """What came back.
 
     Attributes:
-        replies: Fields by hospital.
-        lost: Why there is no reply, by hospital.
-        late: The lost ones that simply had not answered in time.
-        later: The lost ones that could not answer yet, and may be asked again.
+        answers: Fields by hospital.
+        failed: Why there is no answer, by hospital.
+        timed_out: The failed ones that simply had not answered in time.
+        retryable: The failed ones that could not answer yet, and may be asked again.
         bytes_up: Payload from the hospitals; that they cannot answer yet is none.
         bytes_down: Payload to them.
     """
 
-    replies: dict[str, Wire] = field(default_factory=dict)
-    lost: dict[str, str] = field(default_factory=dict)
-    late: set[str] = field(default_factory=set)
-    later: set[str] = field(default_factory=set)
+    answers: dict[str, Wire] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    timed_out: set[str] = field(default_factory=set)
+    retryable: set[str] = field(default_factory=set)
     bytes_up: int = 0
     bytes_down: int = 0
 
-    def take(self, hospital: str, wire: Wire) -> None:
-        """Put what a hospital has said to the replies or, with its reason, to the lost ones.
+    def add(self, hospital: str, wire: Wire) -> None:
+        """Add a hospital's reply: an answer, or a refusal with its reason.
 
         Args:
-            hospital: Who has said it.
+            hospital: Whose it is.
             wire: The message's fields.
         """
         refusal = Refusal.decode(wire)
         if refusal is None:
-            self.replies[hospital] = wire
+            self.answers[hospital] = wire
         else:
-            self.lost[hospital] = refusal.reason
+            self.failed[hospital] = refusal.reason
         if refusal is not None and refusal.later:
-            self.later.add(hospital)
+            self.retryable.add(hospital)
         else:
             self.bytes_up += size_of(wire)
 
-    def add(self, others: Answers) -> None:
-        """Add what came back when some hospitals were asked again.
+    def time_out(self, hospital: str) -> None:
+        """Note that a hospital has not answered in time."""
+        self.timed_out.add(hospital)
+        self.failed[hospital] = "no answer in time"
+
+    def merge(self, others: Replies) -> None:
+        """Merge what came back when some hospitals were asked again.
 
         Args:
-            others: The newer answers.
+            others: The newer replies.
         """
-        self.replies |= others.replies
-        self.lost = {
-            n: why for n, why in (self.lost | others.lost).items() if n not in self.replies
-        }
-        self.late = (self.late | others.late) & set(self.lost)
-        self.later = (self.later | others.later) & set(self.lost)
+        self.answers |= others.answers
+        failed = self.failed | others.failed
+        self.failed = {n: why for n, why in failed.items() if n not in self.answers}
+        self.timed_out = (self.timed_out | others.timed_out) & set(self.failed)
+        self.retryable = (self.retryable | others.retryable) & set(self.failed)
         self.bytes_up += others.bytes_up
         self.bytes_down += others.bytes_down
 
-    def decoded(self, decode: Callable[[Wire], T], word: str) -> dict[str, T]:
-        """The sound replies, by hospital; the others are put to the lost ones with the reason.
+    def decoded(
+        self, question: Question, sizes: Sizes, check: Callable[[str, Vector], str | None]
+    ) -> dict[str, Vector]:
+        """The sound answers, sorted by hospital; the others fail with the reason.
+
+        Whatever is wrong with an answer costs its sender this question, and nobody else anything.
 
         Args:
-            decode: Makes a reply of its fields, or raises ``DataError``.
-            word: What a reply is called.
+            question: What was asked.
+            sizes: Of the run's messages.
+            check: Says what is wrong with a hospital's vector, or None.
         """
         found = {}
-        for name in sorted(self.replies):
+        layout = FORMS[question].answer.layout(sizes)
+        for name in sorted(self.answers):
             try:
-                found[name] = decode(self.replies[name])
-            except DataError as error:
-                self.lost[name] = f"its {word} refused: {error}"
+                vector = Vector.decode(self.answers[name], layout)
+                fault = check(name, vector)
+            except Exception as error:  # noqa: BLE001  (the sender made it; any kind may come)
+                fault = str(error) or type(error).__name__
+            if fault:
+                self.failed[name] = f"its answer was refused: {fault}"
+            else:
+                found[name] = vector
         return found
 
 
-class Link(Protocol):
+class Transport(Protocol):
     """A way to the hospitals; tests have one without a network."""
 
     def present(self) -> set[str]:
@@ -98,29 +108,27 @@ class Link(Protocol):
 
     def ask(
         self,
-        question: str,
-        tasks: Mapping[str, Wire],
+        question: Question,
+        tasks: Mapping[str, Task],
         *,
-        number: int,
         deadline: float,
-        doubtful: Mapping[str, int] | None = None,
+        missed: Mapping[str, int] | None = None,
         needed: int = 1,
-    ) -> Answers:
-        """Ask hospitals and wait for their answers.
+    ) -> Replies:
+        """Ask hospitals and wait for their replies.
 
         Args:
-            question: ``statistics``, ``train`` or ``close``.
-            tasks: The question's fields by hospital.
-            number: The round.
+            question: The question.
+            tasks: By hospital.
             deadline: Seconds to wait at most.
-            doubtful: Hospitals that missed their last deadlines, and how many: once all others
+            missed: Hospitals that missed their last deadlines, and how many: once all others
                 have answered, and ``needed`` have, they get only a short grace.
-            needed: Replies without which the round fails.
+            needed: Answers without which the question fails.
         """
 
 
 def wait_until_ready(
-    link: Link,
+    transport: Transport,
     hospitals: Collection[str],
     needed: int,
     deadline: float,
@@ -129,7 +137,7 @@ def wait_until_ready(
     """Wait until all hospitals have joined, or as many as are needed when the deadline passes.
 
     Args:
-        link: The way to them.
+        transport: The way to them.
         hospitals: All that may come.
         needed: The fewest that will do.
         deadline: Seconds.
@@ -140,7 +148,7 @@ def wait_until_ready(
     """
     end = time.monotonic() + deadline
     while True:
-        there, gone = link.present() & set(hospitals), set(link.gone())
+        there, gone = transport.present() & set(hospitals), set(transport.gone())
         if there >= set(hospitals) - gone or len(set(hospitals) - gone) < needed:
             return there
         if time.monotonic() > end:

@@ -1,6 +1,6 @@
-"""A federation that stands: the SuperLink with its desk, and a hospital's SuperNode.
+"""A long-running federation: the SuperLink with its dispatcher, and a hospital's SuperNode.
 
-``python -m tasks.federation.standing superlink`` keeps a SuperLink up and looks, at its desk, for
+``python -m tasks.federation.standing superlink`` keeps a SuperLink up and watches
 two things: public keys of hospitals in a folder, which it registers, and requests in the store,
 which it starts as runs. It ends when its certificate was renewed, to be started with the new one.
 ``python -m tasks.federation.standing supernode --hospital H`` keeps a hospital's SuperNode
@@ -12,29 +12,30 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import secrets
 import shutil
 import sys
 import time
 from pathlib import Path
 
 from tasks.errors import FederationError, FedriskError, SettingsError
-from tasks.federation.deployment.certificates import Certificates, write_private
-from tasks.federation.deployment.commands import superlink_arguments
+from tasks.federation.deployment.certificates import Certificates
+from tasks.federation.deployment.commands import flower_environment, superlink_command
 from tasks.federation.deployment.identity import certificates_of
-from tasks.federation.deployment.processes import Processes, tail
 from tasks.federation.deployment.supernode import SuperNode, serve
 from tasks.federation.deployment.termination import check_interrupted, interruptible
 from tasks.federation.flower import control_cli as control
 from tasks.federation.flower.warm_executor import wait_for_port
 from tasks.federation.hospital.row_cache import forget_rows
-from tasks.federation.standing.certificate_watch import Renewal
-from tasks.federation.standing.dispatcher import Desk
+from tasks.federation.standing.certificate_watch import CertificateWatch
+from tasks.federation.standing.dispatcher import Dispatcher
 from tasks.launch.environment import QUIET
+from tasks.launch.process_tree import ProcessTree, tail
 from tasks.settings import Settings
 
 LOOK = 1.0
-"""Seconds between two looks at the desk."""
+"""Seconds between two looks of the dispatcher."""
+SHARE = 0.1
+"""Seconds between two looks for a new checkpoint, which its server waits to see stored."""
 PORT = 9092
 READY = "ready"
 """In the SuperNode's own folder: it is connected. Several SuperNodes may share a machine."""
@@ -43,7 +44,7 @@ CONTAINER_READY = Path("/tmp/ready")
 IMAGE_HOME = Path("/var/lib/fedrisk")
 """``FEDRISK_HOME`` of the images: by it a process knows that it has its container to itself."""
 GONE = 3600.0
-"""Seconds without a connection after which a standing SuperNode ends; its keeper starts it anew."""
+"""Seconds without a connection after which a standing SuperNode ends, to be started again."""
 
 
 class CertificateRenewed(FederationError):  # noqa: N818  (it says what is the matter)
@@ -51,7 +52,7 @@ class CertificateRenewed(FederationError):  # noqa: N818  (it says what is the m
 
 
 def superlink(settings: Settings) -> int:
-    """Keep a SuperLink and its desk until SIGTERM.
+    """Keep a SuperLink and its dispatcher until SIGTERM.
 
     Args:
         settings: Identity, registered keys, store and port.
@@ -62,7 +63,7 @@ def superlink(settings: Settings) -> int:
     Raises:
         SettingsError: A setting that the SuperLink needs is missing.
         FederationError: The SuperLink has ended.
-        CertificateRenewed: Its certificate is another; it is to be started anew.
+        CertificateRenewed: Its certificate is another; it is to be started again.
     """
     for name in ("store", "registered", "identity"):
         if not getattr(settings, name):
@@ -71,27 +72,29 @@ def superlink(settings: Settings) -> int:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, mode=0o700)
     port = int(settings.superlink.rpartition(":")[2] or PORT)
-    processes = Processes()
+    processes = ProcessTree(force=True)
     with interruptible():
         try:
             files = certificates_of(settings, folder / "identity")
-            renewal = Renewal(files)
+            watch = CertificateWatch(files)
             _start(processes, files, port, folder)
             os.environ["FLWR_HOME"] = str(folder / "flower")
             os.environ.update(QUIET)
             control.connect(folder / "flower", f"127.0.0.1:{port}", files.authority)
             wait_for_port(port)
             print(f"the SuperLink listens on port {port}", flush=True)
-            desk = Desk(settings, folder / "desk")
+            dispatcher = Dispatcher(settings, folder / "dispatcher")
             while not processes.ended():
                 check_interrupted()
-                desk.look()
-                if renewal.look():
+                dispatcher.look()
+                if watch.look():
                     raise CertificateRenewed(
-                        "the SuperLink's certificate was renewed, so it ends to be started anew "
+                        "the SuperLink's certificate was renewed, so it ends to be started again "
                         "with that; runs go on from their checkpoints."
                     )
-                time.sleep(LOOK)
+                for _ in range(round(LOOK / SHARE)):
+                    time.sleep(SHARE)
+                    dispatcher.pass_on_checkpoints()
             raise FederationError(
                 f"the SuperLink has ended; its log ends:\n{tail(folder / 'superlink.log')}"
             )
@@ -99,32 +102,11 @@ def superlink(settings: Settings) -> int:
             processes.end()
 
 
-def _start(processes: Processes, files: Certificates, port: int, folder: Path) -> None:
-    secret = folder / "secret"
-    write_private(secret, secrets.token_bytes(32))
-    ours = ["--port", str(port), "--secret", str(secret), "--authority", str(files.authority)]
-    flower = superlink_arguments(files, "0.0.0.0")
-    command = [
-        sys.executable,
-        "-m",
-        "tasks.federation.flower.warm_executor",
-        "superlink",
-        "--standing",
-    ]
+def _start(processes: ProcessTree, files: Certificates, port: int, folder: Path) -> None:
+    command = superlink_command(files, "0.0.0.0", port, folder / "secret", warm=True, standing=True)
     home = folder / "flower-superlink"
-    home.mkdir(mode=0o700)
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "FEDRISK_"))}
-    variables = {
-        **kept,
-        **QUIET,
-        "FLWR_HOME": str(home),
-        "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}",
-        "PYTHONUNBUFFERED": "1",
-        "OMP_NUM_THREADS": "1",
-    }
-    processes.start(
-        "superlink", [*command, *ours, "--", *flower], variables, folder / "superlink.log"
-    )
+    variables = flower_environment(os.environ, home, ("AWS_", "FEDRISK_"))
+    processes.start("superlink", command, variables, folder / "superlink.log")
 
 
 def supernode(settings: Settings, hospital: str) -> int:

@@ -1,7 +1,7 @@
 """Notice that the SuperLink's certificate was renewed: Flower reads its files once, when it starts.
 
 cert-manager, or ``fedrisk federation renew``, puts new files in the place of the old. The SuperLink
-then ends, its keeper starts it anew with them, and runs go on from their checkpoints.
+then ends, its supervisor starts it again with them, and runs go on from their checkpoints.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ LOOK = 10.0
 """Seconds between two looks at the files."""
 
 
-class Renewal:
+class CertificateWatch:
     """Looks at the SuperLink's files, by content."""
 
     def __init__(self, files: Certificates, clock: Callable[[], float] = time.monotonic) -> None:
@@ -31,7 +31,7 @@ class Renewal:
         self._next = clock() + LOOK
 
     def look(self) -> bool:
-        """Whether the SuperLink should be started anew.
+        """Whether the SuperLink should be started again.
 
         A pair of which one half is still the old one, or half written, is none yet.
         """

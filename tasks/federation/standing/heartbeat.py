@@ -1,7 +1,7 @@
-"""Signs of life: whether a step that has handed a run over still waits for it.
+"""Heartbeats: whether a step that has submitted a run still waits for it.
 
 Only a step that ends takes its request back; one that was killed does not. So a step that waits
-leaves a sign beside its request, another one every few seconds, and the desk counts, by its own
+leaves a heartbeat beside its request every few seconds, and the dispatcher counts, by its own
 clock, for how long it has seen none: the clocks of two machines may differ.
 """
 
@@ -14,26 +14,26 @@ from dataclasses import dataclass
 from tasks.objects import put
 
 EVERY = 15.0
-"""Seconds between two signs of a step."""
+"""Seconds between two heartbeats of a step."""
 
 
-class Signing:
+class Heartbeat:
     """The step's side."""
 
     def __init__(self, store: str, key: str, attempt: str) -> None:
-        """Say where the signs go; none is left yet.
+        """Say where the heartbeats go; none is left yet.
 
         Args:
             store: The store.
-            key: The sign's own object: an attempt that has yet to learn of a newer one would
-                otherwise write over that one's request.
-            attempt: Whose signs they are.
+            key: The heartbeat's own object: an attempt that has yet to learn of a newer one would
+                otherwise overwrite that one's request.
+            attempt: Whose they are.
         """
         self._store, self._key, self._attempt = store, key, attempt
         self._number, self._next = 0, 0.0
 
-    def sign(self) -> None:
-        """Leave a sign if it is time for one.
+    def beat(self) -> None:
+        """Leave a heartbeat if it is time for one.
 
         Raises:
             StoreUnavailable: The store does not answer; the next call tries again.
@@ -47,38 +47,38 @@ class Signing:
 
 
 @dataclass
-class _Heard:
+class _Seen:
     sign: bytes
     since: float
     waits: bool
 
 
-class Signs:
-    """The desk's side."""
+class Heartbeats:
+    """The dispatcher's side."""
 
     def __init__(self, patience: float, clock: Callable[[], float] = time.monotonic) -> None:
-        """Nothing is heard yet.
+        """None is seen yet.
 
         Args:
-            patience: Seconds without another sign after which nobody waits for a run.
+            patience: Seconds without another heartbeat after which no step waits for a run.
             clock: Seconds.
         """
         self._patience, self._clock = patience, clock
-        self._heard: dict[str, _Heard] = {}
+        self._seen: dict[str, _Seen] = {}
         self._began = False
 
-    def hear(self, run: str, sign: bytes) -> None:
-        """Take a run's newest sign.
+    def see(self, run: str, sign: bytes) -> None:
+        """Note a run's newest heartbeat.
 
         Args:
             run: The run.
-            sign: Its sign; empty where there is none.
+            sign: Its heartbeat; empty where there is none.
         """
-        before = self._heard.get(run)
+        before = self._seen.get(run)
         if before is None or before.sign != sign:
-            # A request that lay there when the desk began may be of a step that has died.
+            # A request that lay there when the dispatcher began may be of a step that has died.
             waits = self._began or before is not None
-            self._heard[run] = _Heard(sign, self._clock(), waits)
+            self._seen[run] = _Seen(sign, self._clock(), waits)
 
     def keep(self, runs: Collection[str]) -> None:
         """Forget all but these; whatever is new from now on is of a step that waits.
@@ -86,16 +86,16 @@ class Signs:
         Args:
             runs: All that are asked for.
         """
-        self._heard = {run: heard for run, heard in self._heard.items() if run in runs}
+        self._seen = {run: heard for run, heard in self._seen.items() if run in runs}
         self._began = True
 
-    def excuse(self, runs: Collection[str] | None = None) -> None:
-        """Begin to count anew: while the store is away, no sign can be seen.
+    def reset(self, runs: Collection[str] | None = None) -> None:
+        """Count from now on: while the store is away, no heartbeat can be seen.
 
         Args:
             runs: Of which runs; None for all.
         """
-        for run, heard in self._heard.items():
+        for run, heard in self._seen.items():
             if runs is None or run in runs:
                 heard.since = self._clock()
 
@@ -105,15 +105,15 @@ class Signs:
         Args:
             run: The run.
         """
-        return run in self._heard and self._heard[run].waits and not self.silent(run)
+        return run in self._seen and self._seen[run].waits and not self.silent(run)
 
     def silent(self, run: str) -> bool:
-        """Whether there was no sign for so long that nobody waits for the run.
+        """Whether there was no heartbeat for so long that no step waits for the run.
 
         Args:
             run: The run.
         """
-        heard = self._heard.get(run)
+        heard = self._seen.get(run)
         if heard is None or self._clock() - heard.since <= self._patience:
             return False
         heard.waits = False

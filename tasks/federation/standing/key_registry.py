@@ -1,7 +1,7 @@
 """The hospitals' public keys: as the folder FEDRISK_REGISTERED has them, and as Flower knows them.
 
 A key that appears may join, one that goes may not, and neither needs a restart. What counts is the
-key and not the file's bytes, and a folder that cannot be read says nothing about anybody.
+key and not the file's bytes, and a folder that cannot be read changes nothing.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class RegisteredKeys:
         self._known: dict[str, _Node] = {}
         self._missing: dict[str, float] = {}
         self._refused: dict[str, _Refused] = {}
-        self._told: dict[str, str] = {}
+        self._reported: dict[str, str] = {}
 
     @property
     def nodes(self) -> dict[str, int]:
@@ -67,7 +67,7 @@ class RegisteredKeys:
         }
 
     def look(self) -> None:
-        """Register what is new, unregister what has gone; a fault is told once and tried again."""
+        """Register what is new, unregister what has gone; faults are logged once and retried."""
         found = self._read()
         if found is None:
             return
@@ -96,14 +96,14 @@ class RegisteredKeys:
         try:
             paths = sorted(self._folder.iterdir())
         except OSError as error:
-            self._tell("", f"{self._folder} cannot be read ({error.strerror}): nothing is changed")
+            self._warn("", f"{self._folder} cannot be read ({error.strerror}): nothing is changed")
             return None
-        self._told.pop("", None)
+        self._reported.pop("", None)
         for path in paths:
             if path.suffix != ".pub" or path.name.startswith("."):
                 continue
             if not NAME.fullmatch(path.stem):
-                self._tell(path.stem, f"{path} is no hospital's key: {path.stem!r} is no name")
+                self._warn(path.stem, f"{path} is no hospital's key: {path.stem!r} is no name")
                 continue
             try:
                 found[path.stem] = _canonical(path.read_bytes())
@@ -111,7 +111,7 @@ class RegisteredKeys:
                 continue
             except (OSError, ValueError) as error:
                 why = error.strerror if isinstance(error, OSError) else str(error)
-                self._tell(path.stem, f"{path} cannot be read as a key ({why}): nothing is changed")
+                self._warn(path.stem, f"{path} cannot be read as a key ({why}): nothing is changed")
                 found[path.stem] = None
         return found
 
@@ -129,10 +129,10 @@ class RegisteredKeys:
             again = before is not None and before.key == key
             pause = min(SLOWEST, 2 * before.pause) if before is not None and again else 1.0
             self._refused[name] = _Refused(key, now + pause, pause)
-            self._tell(name, f"the key of {name} could not be registered: {error}")
+            self._warn(name, f"the key of {name} could not be registered: {error}")
             return
         self._refused.pop(name, None)
-        self._told.pop(name, None)
+        self._reported.pop(name, None)
         print(f"registered {name}", flush=True)
 
     def _unregister(self, name: str) -> None:
@@ -140,16 +140,16 @@ class RegisteredKeys:
             control.unregister(self._known[name].id)
         except Exception as error:  # noqa: BLE001
             # It stays known, so that the next look tries again.
-            self._tell(name, f"{name} could not be unregistered: {error}")
+            self._warn(name, f"{name} could not be unregistered: {error}")
             return
         del self._known[name]
         self._missing.pop(name, None)
-        self._told.pop(name, None)
+        self._reported.pop(name, None)
         print(f"unregistered {name}", flush=True)
 
-    def _tell(self, name: str, what: str) -> None:
-        if self._told.get(name) != what:
-            self._told[name] = what
+    def _warn(self, name: str, what: str) -> None:
+        if self._reported.get(name) != what:
+            self._reported[name] = what
             log.warning("%s", what)
 
 

@@ -6,8 +6,8 @@ import json
 
 from pydantic import BaseModel, ConfigDict
 
+from tasks.federation.server.run_state import ServerConfig
 from tasks.run.steps import CONSORTIUM
-from tasks.study import Study
 
 REQUESTS = f"{CONSORTIUM}/requests"
 
@@ -16,11 +16,11 @@ SPARE = 60.0
 
 
 AWAY = 300.0
-"""Seconds for which the store may be away while the step waits: the run trains on meanwhile."""
+"""Seconds for which the store may be away while the step waits."""
 
 
-TAKEN = "taken"
-"""Holds the attempt that the desk trains for."""
+ACCEPTED = "taken"
+"""Holds the attempt that the dispatcher trains for."""
 
 
 class FederationRequest(BaseModel):
@@ -29,22 +29,18 @@ class FederationRequest(BaseModel):
     Attributes:
         run: The run's id.
         attempt: The id of the step's attempt that asks.
-        study: The run's frozen study.
-        hospitals: Those of the run.
-        fingerprint: Of the study and the tables' versions.
+        config: The server's configuration, without the nodes, which the step does not know.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     run: str
     attempt: str
-    study: Study
-    hospitals: list[str]
-    fingerprint: str
+    config: ServerConfig
 
 
-def sign_of(run: str) -> str:
-    """The object with the newest sign of life of the step that waits for a run.
+def heartbeat_of(run: str) -> str:
+    """The object with the newest heartbeat of the step that waits for a run.
 
     Args:
         run: The run's id.

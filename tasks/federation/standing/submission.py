@@ -1,12 +1,13 @@
-"""Hand a run over to a standing federation, and wait for what comes back: all through the store.
+"""Submit a run to a standing federation and wait for its results: all through the store.
 
-The step leaves a request; the SuperLink's desk (``desk.py``) starts the run, and puts rounds,
-checkpoint and the end where the step looks for them. Nobody needs the SuperLink's control API.
-While it waits, the step leaves signs of life (``signs.py``), without which the desk stops the run.
+The step leaves a request; the SuperLink's dispatcher (``dispatcher.py``) starts the run, and puts
+rounds, checkpoint and the end where the step looks for them. The SuperLink's control API is not
+needed. While it waits, the step leaves heartbeats (``heartbeat.py``), without which the dispatcher
+stops the run.
 
-What the desk has put into the store is the desk's: the step fetches it and never writes it, so that
-an attempt that fails cannot put an old checkpoint over a newer one. Each attempt of the step has an
-id of its own, and believes of the desk only what was said to that.
+What the dispatcher has put into the store is the dispatcher's: the step fetches it and never writes
+it, so that an attempt that fails cannot put an old checkpoint over a newer one. Each attempt of the
+step has an id of its own, and believes only what was answered to that.
 """
 
 from __future__ import annotations
@@ -20,19 +21,20 @@ from typing import Any
 
 from tasks.errors import FederationError, FedriskError, SettingsError, StoreUnavailable
 from tasks.federation.deployment.termination import check_interrupted
-from tasks.federation.reporting import failure_of, tell_rounds
+from tasks.federation.federation_run import FederationRun
+from tasks.federation.reporting import failure_of, report_rounds
 from tasks.federation.run_files import CHECKPOINT, FAILURE, MODEL, OUTCOME, PROGRESS, ROUNDS
-from tasks.federation.server.checkpoint import fingerprint, fingerprint_of
+from tasks.federation.server.checkpoint import fingerprint_of
 from tasks.federation.server.outcome import Outcome
-from tasks.federation.standing.heartbeat import Signing
+from tasks.federation.standing.heartbeat import Heartbeat
 from tasks.federation.standing.request import (
+    ACCEPTED,
     AWAY,
     REQUESTS,
     SPARE,
-    TAKEN,
     FederationRequest,
     attempt_of,
-    sign_of,
+    heartbeat_of,
 )
 from tasks.files import write_atomically
 from tasks.objects import get, put, remove
@@ -42,43 +44,38 @@ from tasks.telemetry.live import RoundSink
 
 POLL = 1.0
 START = 90.0
-"""Seconds in which the desk must have taken a request up, without those of a store that is away."""
+"""Seconds in which a request must be accepted, without those of a store that is away."""
 
 
-def hand_over(context: Context, folder: Path, sink: RoundSink) -> Outcome:
+def submit(run: FederationRun, context: Context, folder: Path, sink: RoundSink) -> Outcome:
     """Have a standing federation train the run.
 
     Args:
+        run: The run.
         context: The step's.
         folder: The step's folder.
-        sink: Told each round.
+        sink: Gets each round.
 
     Raises:
-        SettingsError: There is no store to hand it over through.
-        FederationError: Nobody took the request up, the federation failed, or another attempt of
-            the step has taken the run over.
+        SettingsError: There is no store to submit it through.
+        FederationError: It was not accepted, the federation failed, or another attempt of the step
+            has taken the run over.
         StoreUnavailable: The store was away for too long.
     """
-    store, run = context.settings.store, context.run.run
-    if not store:
+    if not context.settings.store:
         raise SettingsError(
-            "FEDRISK_FEDERATION=standing needs FEDRISK_STORE: the run is handed over through it."
+            "FEDRISK_FEDERATION=standing needs FEDRISK_STORE: the run is submitted through it."
         )
-    tables = {
-        name: context.run.read("features", name).tables["gold"] for name in context.plan.hospitals
-    }
     context.run.skip_upload("federated")
     for name in (MODEL, *PROGRESS):
         # Of an earlier attempt on this machine: what counts is in the store.
         (folder / name).unlink(missing_ok=True)
-    asked = FederationRequest(
-        run=run,
+    request = FederationRequest(
+        run=run.run,
         attempt=secrets.token_hex(8),
-        study=context.study,
-        hospitals=context.plan.hospitals,
-        fingerprint=fingerprint(context, tables),
+        config=run.server_config({}, shared=True),
     )
-    waiting = _Waiting(context, folder, sink, asked)
+    waiting = _Waiting(context, folder, sink, request)
     try:
         waiting.ask()
         return waiting.wait()
@@ -87,53 +84,53 @@ def hand_over(context: Context, folder: Path, sink: RoundSink) -> Outcome:
 
 
 class _Waiting:
-    """One attempt's side of the handing over."""
+    """One attempt's side of a submission."""
 
     def __init__(
-        self, context: Context, folder: Path, sink: RoundSink, asked: FederationRequest
+        self, context: Context, folder: Path, sink: RoundSink, request: FederationRequest
     ) -> None:
-        self._context, self._folder, self._sink, self._asked = context, folder, sink, asked
-        self._store, self._taken, self._told = context.settings.store, False, 0
-        self._base = f"{CONSORTIUM}/{asked.run}/files/federated"
-        self._request = f"{REQUESTS}/{asked.run}.json"
-        self._signing = Signing(self._store, sign_of(asked.run), asked.attempt)
+        self._context, self._folder, self._sink, self._request = context, folder, sink, request
+        self._store, self._accepted, self._reported = context.settings.store, False, 0
+        self._base = f"{CONSORTIUM}/{request.run}/files/federated"
+        self._key = f"{REQUESTS}/{request.run}.json"
+        self._heartbeat = Heartbeat(self._store, heartbeat_of(request.run), request.attempt)
 
     def ask(self) -> None:
-        """Leave the request; rounds that an earlier attempt has told are not told again."""
+        """Leave the request; rounds that an earlier attempt has reported are not reported again."""
         kept = get(self._store, f"{self._base}/{CHECKPOINT}")
-        if kept is not None and fingerprint_of(kept) == self._asked.fingerprint:
-            self._told = self._tell_rounds(None)
-        for stale in (OUTCOME, FAILURE, TAKEN):
+        if kept is not None and fingerprint_of(kept) == self._request.config.fingerprint:
+            self._reported = self._report_rounds(None)
+        for stale in (OUTCOME, FAILURE, ACCEPTED):
             remove(self._store, f"{self._base}/{stale}")
-        # Before the request, so that this is not taken for one whose step has long been silent.
-        self._signing.sign()
-        put(self._store, self._request, self._asked.model_dump_json().encode())
+        # Before the request, so that this does not count as one whose step has long been silent.
+        self._heartbeat.beat()
+        put(self._store, self._key, self._request.model_dump_json().encode())
 
     def wait(self) -> Outcome:
-        """Look once a second until the desk has said how the run ended."""
+        """Look once a second until it is known how the run ended."""
         waits = self._context.study.federation.deadlines
         heard = looked = time.monotonic()
         answered, away = 0.0, False
         while True:
             check_interrupted()
             try:
-                self._signing.sign()
+                self._heartbeat.beat()
                 ended = self._look()
                 heard, away = time.monotonic(), False
             except StoreUnavailable as error:
                 if time.monotonic() - heard > AWAY:
                     raise
                 if not away:
-                    print(f"{error} The run trains on, and the step looks again.", flush=True)
+                    print(f"{error} The run waits for it, and the step looks again.", flush=True)
                 ended, away = None, True
             if isinstance(ended, FedriskError):
                 raise ended
             if ended is not None:
                 return ended
-            # While the store is away, the desk can neither see the request nor answer.
+            # While the store is away, the dispatcher can neither see the request nor answer.
             now = time.monotonic()
             answered, looked = answered + (0.0 if away else now - looked), now
-            if answered > START and not self._taken:
+            if answered > START and not self._accepted:
                 raise FederationError(
                     f"no standing federation took the run up within {START:g} s. Is the SuperLink "
                     f"up, and does it look at the same store ({self._store})?"
@@ -146,22 +143,22 @@ class _Waiting:
             time.sleep(POLL)
 
     def _look(self) -> Outcome | FedriskError | None:
-        if self._taken:  # until then, rounds may be those of other tables
-            self._told = self._tell_rounds(self._sink)
+        if self._accepted:  # until then, rounds may be those of other tables
+            self._reported = self._report_rounds(self._sink)
         outcome, failure = self._said(OUTCOME), self._said(FAILURE)
         if outcome is not None:
             found = Outcome.model_validate(outcome["outcome"])
             # The outcome is put last, so all the rest is there by now.
-            self._told = self._tell_rounds(self._sink)
+            self._reported = self._report_rounds(self._sink)
             self._context.run.refresh(self._context.run.relative(self._folder / MODEL))
             return found
         if failure is not None:
             # Returned: that the federation's store was away is not that this step's is.
             return failure_of(json.dumps(failure).encode(), "the SuperLink's log has the rest")
-        taken = get(self._store, f"{self._base}/{TAKEN}")
-        if self._taken and taken not in (None, self._asked.attempt.encode()):
+        taken = get(self._store, f"{self._base}/{ACCEPTED}")
+        if self._accepted and taken not in (None, self._request.attempt.encode()):
             raise FederationError("another attempt of this step has taken the run over.")
-        self._taken = self._taken or taken == self._asked.attempt.encode()
+        self._accepted = self._accepted or taken == self._request.attempt.encode()
         return None
 
     def _said(self, name: str) -> dict[str, Any] | None:
@@ -169,26 +166,26 @@ class _Waiting:
         if content is None:
             return None
         # What does not say whose it is came after the stale ones were removed, so it is ours.
-        if attempt_of(content) not in ("", self._asked.attempt):
+        if attempt_of(content) not in ("", self._request.attempt):
             return None
         found: dict[str, Any] = json.loads(content)
         return found
 
-    def _tell_rounds(self, sink: RoundSink | None) -> int:
+    def _report_rounds(self, sink: RoundSink | None) -> int:
         rounds = get(self._store, f"{self._base}/{ROUNDS}")
         if rounds is None:
-            return self._told
+            return self._reported
         write_atomically(self._folder / ROUNDS, rounds)
-        return tell_rounds(self._folder / ROUNDS, self._told, sink)
+        return report_rounds(self._folder / ROUNDS, self._reported, sink)
 
     def withdraw(self) -> None:
-        """Take the request back: without it the desk stops the run.
+        """Take the request back: without it the dispatcher stops the run.
 
         Nothing trains for a step that has ended, but a newer attempt's request is not this one's.
         """
         with contextlib.suppress(StoreUnavailable):
-            newest = attempt_of(get(self._store, self._request) or b"")
-            if newest in ("", self._asked.attempt):
-                remove(self._store, sign_of(self._asked.run))
-            if newest == self._asked.attempt:
-                remove(self._store, self._request)
+            newest = attempt_of(get(self._store, self._key) or b"")
+            if newest in ("", self._request.attempt):
+                remove(self._store, heartbeat_of(self._request.run))
+            if newest == self._request.attempt:
+                remove(self._store, self._key)

@@ -1,6 +1,6 @@
-"""Strategies: how the hospitals' updates become the next model. One file a strategy."""
+"""Strategies: how the hospitals' updates become the next model. A file a family."""
 
 from tasks.federation.strategies.choice import make_strategy
-from tasks.federation.strategies.strategy import Aggregate, Strategy
+from tasks.federation.strategies.strategy import LocalTraining, Strategy
 
-__all__ = ["Aggregate", "Strategy", "make_strategy"]
+__all__ = ["LocalTraining", "Strategy", "make_strategy"]

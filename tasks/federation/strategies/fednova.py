@@ -6,12 +6,10 @@ mean is multiplied by their weighted mean, so that the fixed point is that of th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-import numpy as np
-
-from tasks.federation.messages import Update
-from tasks.federation.strategies.strategy import Aggregate, Floats, Strategy, weighted_mean
+from tasks.federation.strategies.strategy import LocalTraining, Strategy, mean_update, moved
+from tasks.federation.update.stage import About, State, Total
+from tasks.federation.vector import Layout, Segment
+from tasks.federation.wire import Doubles, Floats
 
 
 class FedNova(Strategy):
@@ -25,26 +23,22 @@ class FedNova(Strategy):
         """
         self.momentum = momentum
 
-    def aggregate(
-        self,
-        model: Floats,
-        updates: Mapping[str, Update],
-        weights: Mapping[str, float],
-        *,
-        number: int,
-        learning_rate: float,
-    ) -> Aggregate:
-        """See ``Strategy.aggregate``."""
-        del number, learning_rate
-        start = model.astype(np.float64)
-        lengths = {name: self.length(each.steps) for name, each in updates.items()}
-        directions = {
-            name: (each.model.astype(np.float64) - start) / lengths[name]
-            for name, each in updates.items()
-        }
-        effective = sum(weights[name] * lengths[name] for name in sorted(updates))
-        moved = start + effective * weighted_mean(directions, weights)
-        return Aggregate(moved.astype(np.float32), dict(weights))
+    def segments(self, parameters: int) -> Layout:
+        """The sum of weights times lengths."""
+        del parameters
+        return {"length": Segment(1)}
+
+    def contribution(self, local: LocalTraining, own: State) -> dict[str, Doubles | float]:
+        """See ``Strategy.contribution``."""
+        del own
+        length = self.length(local.steps)
+        return {"update": local.weight * local.move / length, "length": local.weight * length}
+
+    def step(self, model: Floats, total: Total, about: About) -> Floats:
+        """See ``Strategy.step``."""
+        del about
+        effective = total.vector.number("length") / total.vector.number("weight")
+        return moved(model, effective * mean_update(total))
 
     def length(self, steps: int) -> float:
         """The 1-norm of the accumulation vector a_i: how often each gradient counts, summed.

@@ -1,84 +1,77 @@
 """SCAFFOLD: control variates correct the hospitals' drift (Karimireddy et al. 2020, option II).
 
-arXiv:1910.06378. The server keeps every hospital's control variate: option II computes it from the
-step, the sent model and the returned one, all of which the server has, so that it need not travel
-up, and a hospital's process may die or restart without losing it. What goes down is ``c - c_i``.
-Where only sums of updates shall be seen, the hospitals must keep their own instead.
+arXiv:1910.06378. Each hospital keeps its own control variate c_i and sends, beside its update, the
+change of it; the server keeps their weighted sum, sends its mean c to all, and sees no single one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
-from tasks.federation.messages import Update
-from tasks.federation.strategies.strategy import Aggregate, Floats, Strategy, weighted_mean
-
-Doubles = NDArray[np.float64]
+from tasks.federation.strategies.strategy import LocalTraining, Strategy, mean_update, moved
+from tasks.federation.update.stage import About, State, Total
+from tasks.federation.vector import Layout, Segment, Vector
+from tasks.federation.wire import Doubles, Floats
 
 
 class Scaffold(Strategy):
     """Stochastic controlled averaging."""
 
-    def __init__(self, shares: Mapping[str, float], server_learning_rate: float = 1.0) -> None:
+    lasting = frozenset({"variate"})
+
+    def __init__(self, server_learning_rate: float = 1.0) -> None:
         """Start with control variates of 0.
 
         Args:
-            shares: Weight of every hospital of the federation in the loss, seen or not; c is the
-                mean of the c_i in these weights (the paper's are equal).
             server_learning_rate: The global step size.
         """
-        self.shares = dict(shares)
         self.server_learning_rate = server_learning_rate
-        self._own: dict[str, Doubles] = {}
+        self._state: State = {}
 
-    def correction(self, hospital: str) -> Floats | None:
-        """``c - c_i``; None before the first round, when all are 0.
+    def segments(self, parameters: int) -> Layout:
+        """The weighted change of c_i."""
+        return {"variate": Segment(parameters, "float32")}
 
-        Args:
-            hospital: The hospital's name.
-        """
-        if not self._own:
+    def correction(self, common: Floats | None, own: State) -> Floats | None:
+        """``c - c_i``; None before the first round, when all are 0."""
+        if common is None:
             return None
-        mine = self._own.get(hospital)
-        common = self._common(sorted(self._own))
-        return (common if mine is None else common - mine).astype(np.float32)
+        mine = own.get("variate")
+        return common if mine is None else (common - mine).astype(np.float32)
 
-    def aggregate(
-        self,
-        model: Floats,
-        updates: Mapping[str, Update],
-        weights: Mapping[str, float],
-        *,
-        number: int,
-        learning_rate: float,
-    ) -> Aggregate:
-        """See ``Strategy.aggregate``."""
-        del number
-        start = model.astype(np.float64)
-        moves = {name: each.model.astype(np.float64) - start for name, each in updates.items()}
-        # c_i+ = c_i - c + (x - y_i) / (K_i eta), and what was sent is c - c_i in float32.
-        sent = {name: self.correction(name) for name in updates}
-        for name in sorted(updates):
-            used = sent[name]
-            drift = -moves[name] / (updates[name].steps * learning_rate)
-            self._own[name] = drift if used is None else drift - used.astype(np.float64)
-        moved = start + self.server_learning_rate * weighted_mean(moves, weights)
-        return Aggregate(moved.astype(np.float32), dict(weights))
+    def contribution(self, local: LocalTraining, own: State) -> dict[str, Doubles | float]:
+        """With c_i+ = c_i - c + (x - y_i) / (K_i eta)."""
+        after = -local.move / (local.steps * local.learning_rate)
+        if local.correction is not None:
+            after = after - local.correction
+        change = after - own.get("variate", 0.0)
+        return {"update": local.weight * local.move, "variate": local.weight * change}
 
-    def state(self) -> dict[str, NDArray[Any]]:
-        """The control variates by hospital."""
-        return dict(self._own)
+    def remembered(self, sent: Vector, own: State) -> State:
+        """The new c_i, by what was sent: the server's sum is of exactly these."""
+        change = sent["variate"] / sent.number("weight")
+        return {"variate": own.get("variate", 0.0) + change}
 
-    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+    def common(self, about: About) -> Floats | None:
+        """c: the mean of the c_i over all hospitals seen so far, in their weights.
+
+        The paper's weights are equal. A hospital whose c_i is still 0 counts too: its gradient
+        belongs to the objective.
+        """
+        if not self._state:
+            return None
+        return (self._state["variates"] / about.seen_weight).astype(np.float32)
+
+    def step(self, model: Floats, total: Total, about: About) -> Floats:
+        """See ``Strategy.step``."""
+        del about
+        self._state = {"variates": self._state.get("variates", 0.0) + total.vector["variate"]}
+        return moved(model, self.server_learning_rate * mean_update(total))
+
+    def state(self) -> State:
+        """The weighted sum of the control variates."""
+        return dict(self._state)
+
+    def restore(self, state: State) -> None:
         """See ``Strategy.restore``."""
-        self._own = {name: np.asarray(array, np.float64) for name, array in state.items()}
-
-    def _common(self, names: Sequence[str]) -> Doubles:
-        return weighted_mean(
-            {name: self._own[name] for name in names},
-            {name: self.shares.get(name, 0.0) for name in names},
-        )
+        self._state = dict(state)

@@ -7,6 +7,7 @@ import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 from deltalake import write_deltalake
 from small_federation import ROWS, gold_table, make_context
@@ -19,13 +20,18 @@ from tasks.federation.hospital.config import OWN, HospitalConfig, config_of
 from tasks.federation.hospital.joined_run import answer_of_run
 from tasks.federation.hospital.row_cache import forget_rows
 from tasks.federation.hospital.training_rows import TrainingRows
-from tasks.federation.messages import Refusal, Statistics
+from tasks.federation.messages import Refusal
 from tasks.federation.wire import Wire
 from tasks.launch.environment import settings_environment
 from tasks.objects import put
 from tasks.run.step import Context, run_step
 from tasks.run.stored_run import lake_store
 from tasks.settings import Settings
+
+
+def rows_of(wire: Wire) -> int:
+    """The training rows that a hospital's statistics are of."""
+    return int(np.frombuffer(wire["rows"])[0])
 
 
 class Site:
@@ -57,6 +63,7 @@ class Site:
             gold=table.uri,
             version=0,
             study=self.study,
+            state=f"{lake_store(self.settings, name)}/state/{run}-{changes.get('version', 0)}",
             ends=datetime.now(UTC) + timedelta(hours=1),
         ).model_copy(update=changes)
         key = f"runs/{run}/files/join.{name}/hospital.json"
@@ -67,7 +74,7 @@ class Site:
         return answer_of_run(run, question, {"features": len(self.study.features)})
 
     def rows(self, name: str) -> int:
-        return Statistics.decode(self.ask(name), len(self.study.features)).rows
+        return rows_of(self.ask(name))
 
     def refused(self, name: str, run: str = "r1") -> Refusal:
         found = Refusal.decode(self.ask(name, run))
@@ -132,22 +139,6 @@ def test_a_time_that_a_hospital_has_renewed_is_noticed_and_its_rows_are_kept(
     assert refusal is None or "until" not in refusal.reason
     assert site.rows("north") == 180
     assert read == [0]
-
-
-def test_a_round_is_answered_without_asking_the_hospitals_bucket(
-    site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    site.joins("north")
-    site.rows("north")
-
-    def away(*_: object) -> None:
-        raise StoreUnavailable("away")
-
-    monkeypatch.setattr("tasks.federation.hospital.config.get", away)
-    assert site.refused("north").later
-    refusal = Refusal.decode(site.ask("north", question="train"))
-    assert refusal is not None
-    assert "away" not in refusal.reason
 
 
 def test_what_was_kept_for_another_hospital_is_not_used(site: Site) -> None:
@@ -234,19 +225,27 @@ def test_rows_that_could_not_be_read_for_now_are_read_at_the_next_question(
 ) -> None:
     path = tmp_path / "hospital.json"
     table = site.context.run.read("features", "north").tables["gold"]
-    config = HospitalConfig(hospital="north", gold=table.uri, version=0, study=site.study)
+    config = HospitalConfig(
+        hospital="north",
+        gold=table.uri,
+        version=0,
+        study=site.study,
+        state=f"file://{tmp_path}/state",
+    )
     path.write_text(config.model_dump_json())
     monkeypatch.setattr(hospital, "_ready", {})
+
+    features = {"features": len(site.study.features)}
 
     def away(_: HospitalConfig) -> None:
         raise StoreUnavailable("the store does not answer")
 
     with monkeypatch.context() as patch:
-        patch.setattr(training_rows, "read_training_rows", away)
-        patch.setattr(hospital, "read_training_rows", away)
+        for module in (hospital, training_rows):
+            patch.setattr(module, "read_training_rows", away)
         executor._rows_without_threads(path)
-        said = Refusal.decode(hospital.answer(str(path), "statistics", {}))
+        said = Refusal.decode(hospital.answer(str(path), "statistics", features))
     assert said == Refusal("StoreUnavailable: the store does not answer", later=True)
-    found = hospital.answer(str(path), "statistics", {})
-    assert Statistics.decode(found, len(site.study.features)).rows == 180
+    found = hospital.answer(str(path), "statistics", features)
+    assert rows_of(found) == 180
     assert ROWS["north"] == 300

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 
+from tasks.federation.learning_rate import factor, factors
 from tasks.federation.server.early_stopping import stop_reason, waited
-from tasks.federation.server.learning_rate import factor
-from tasks.federation.server.selection import Seen, select
+from tasks.federation.server.selection import HospitalHistory, select
 from tasks.federation.server.weighting import weigh
 from tasks.study import Schedule, Selection, Weighting
 from tasks.study.learning import Stop
@@ -32,15 +30,24 @@ def test_capped_weights_add_up_and_keep_the_cap(cap: float) -> None:
 
 
 def test_all_are_selected_sorted() -> None:
-    assert select(Selection(), ["c", "a", "b"], Seen(), seed=1, number=1) == ["a", "b", "c"]
+    assert select(Selection(), ["c", "a", "b"], HospitalHistory(), ROWS, seed=1, number=1) == [
+        "a",
+        "b",
+        "c",
+    ]
 
 
 @pytest.mark.parametrize("kind", ["random", "rows", "longest_unseen", "loss"])
 def test_selection_is_decided_by_seed_and_round(kind: str) -> None:
     selection = Selection(kind=kind, count=2)  # type: ignore[arg-type]
-    seen = Seen(rows=ROWS)
-    draws = [select(selection, list(ROWS), seen, seed=3, number=n) for n in range(1, 40)]
-    assert draws == [select(selection, list(ROWS), seen, seed=3, number=n) for n in range(1, 40)]
+    draws, again = (
+        [
+            select(selection, list(ROWS), HospitalHistory(), ROWS, seed=3, number=n)
+            for n in range(1, 40)
+        ]
+        for _ in range(2)
+    )
+    assert draws == again
     assert len({tuple(draw) for draw in draws}) > 1
     assert all(len(draw) == 2 and draw == sorted(draw) for draw in draws)
 
@@ -48,26 +55,29 @@ def test_selection_is_decided_by_seed_and_round(kind: str) -> None:
 def test_selection_by_rows_prefers_large_hospitals() -> None:
     selection = Selection(kind="rows", count=1)
     draws = [
-        select(selection, list(ROWS), Seen(rows=ROWS), seed=0, number=n)[0] for n in range(2000)
+        select(selection, list(ROWS), HospitalHistory(), ROWS, seed=0, number=n)[0]
+        for n in range(2000)
     ]
     assert draws.count("a") / 2000 == pytest.approx(0.7, abs=0.04)
 
 
 def test_the_longest_unseen_and_the_highest_loss_come_first() -> None:
-    seen = Seen(last_round={"a": 5, "b": 2, "c": 4}, last_loss={"a": 0.9, "b": 0.1, "c": 0.5})
+    seen = HospitalHistory(
+        last_round={"a": 5, "b": 2, "c": 4}, last_loss={"a": 0.9, "b": 0.1, "c": 0.5}
+    )
     by_wait = Selection(kind="longest_unseen", count=2)
-    assert select(by_wait, list(ROWS), seen, seed=0, number=6) == ["b", "c"]
+    assert select(by_wait, list(ROWS), seen, ROWS, seed=0, number=6) == ["b", "c"]
     by_loss = Selection(kind="loss", count=2)
-    assert select(by_loss, list(ROWS), seen, seed=0, number=6) == ["a", "c"]
+    assert select(by_loss, list(ROWS), seen, ROWS, seed=0, number=6) == ["a", "c"]
     del seen.last_loss["b"]
-    assert "b" in select(by_loss, list(ROWS), seen, seed=0, number=6)
+    assert "b" in select(by_loss, list(ROWS), seen, ROWS, seed=0, number=6)
 
 
 def test_every_hospital_has_its_turn() -> None:
-    seen, selection = Seen(), Selection(kind="longest_unseen", count=1)
+    seen, selection = HospitalHistory(), Selection(kind="longest_unseen", count=1)
     order = []
     for number in range(1, 7):
-        [name] = select(selection, list(ROWS), seen, seed=2, number=number)
+        [name] = select(selection, list(ROWS), seen, ROWS, seed=2, number=number)
         seen.last_round[name] = number
         order.append(name)
     assert sorted(order[:3]) == sorted(order[3:]) == ["a", "b", "c"]
@@ -75,25 +85,36 @@ def test_every_hospital_has_its_turn() -> None:
 
 def test_step_and_cosine_follow_their_formula() -> None:
     step = Schedule(kind="step", every=3, factor=0.1)
-    assert [factor(step, n, 9, []) for n in (1, 3, 4, 7)] == pytest.approx([1, 1, 0.1, 0.01])
+    assert [factor(step, n, 9) for n in (1, 3, 4, 7)] == pytest.approx([1, 1, 0.1, 0.01])
     cosine = Schedule(kind="cosine", floor=0.2)
-    assert factor(cosine, 1, 11, []) == pytest.approx(1)
-    assert factor(cosine, 6, 11, []) == pytest.approx(0.6)
-    assert factor(cosine, 11, 11, []) == pytest.approx(0.2)
-    assert factor(Schedule(), 5, 9, []) == 1
+    assert factor(cosine, 1, 11) == pytest.approx(1)
+    assert factor(cosine, 6, 11) == pytest.approx(0.6)
+    assert factor(cosine, 11, 11) == pytest.approx(0.2)
+    assert factor(Schedule(), 5, 9) == 1
 
 
 def test_plateau_cuts_after_rounds_without_improvement_down_to_its_floor() -> None:
     plateau = Schedule(kind="plateau", every=2, factor=0.5, floor=0.3)
-    assert factor(plateau, 4, 9, [1.0, 0.9, 0.8]) == 1
-    assert factor(plateau, 4, 9, [0.8, 0.9, 0.9]) == 0.5
-    assert factor(plateau, 9, 9, [0.8, *[0.9] * 7]) == 0.3
+    assert factor(plateau, 4, 9, [True, True, True]) == 1
+    # A round that does not compare is no round without improvement.
+    assert factor(plateau, 4, 9, [True, False, None]) == 1
+    assert factor(plateau, 4, 9, [True, False, False]) == 0.5
+    assert factor(plateau, 9, 9, [True, *[False] * 7]) == 0.3
+
+
+@pytest.mark.parametrize("kind", ["constant", "step", "cosine", "plateau"])
+def test_every_factor_of_a_schedule_is_one_that_a_hospital_allows(kind: str) -> None:
+    schedule = Schedule(kind=kind, every=2, factor=0.5, floor=0.1)  # type: ignore[arg-type]
+    for number in range(1, 10):
+        low, high = factors(schedule, number, 9)
+        assert low <= factor(schedule, number, 9, [False] * (number - 1)) <= high
+        assert (low == high) == (kind != "plateau" or number < 3)
 
 
 def test_training_stops_on_patience_or_on_the_last_round() -> None:
-    stop = Stop(patience=2, min_delta=0.01)
-    assert stop_reason(stop, [1.0, 0.9, 0.8], 3, 9) is None
-    assert "no better for 2" in str(stop_reason(stop, [0.8, 0.795, 0.792], 3, 9))
-    assert "all 9" in str(stop_reason(Stop(), [0.8] * 9, 9, 9))
-    assert stop_reason(Stop(), [0.8] * 8, 8, 9) is None
-    assert waited([math.inf, 0.5], 0.0) == 0
+    stop = Stop(patience=2)
+    assert stop_reason(stop, [True, True, False], 3, 9) is None
+    assert "no better for 2" in str(stop_reason(stop, [True, False, None, False], 4, 9))
+    assert "all 9" in str(stop_reason(Stop(), [False] * 9, 9, 9))
+    assert stop_reason(Stop(), [False] * 8, 8, 9) is None
+    assert waited([None, True]) == waited([]) == 0

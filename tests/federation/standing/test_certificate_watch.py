@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tasks.federation.deployment.certificates import Certificates, make_certificates
-from tasks.federation.standing.certificate_watch import LOOK, Renewal
+from tasks.federation.standing.certificate_watch import LOOK, CertificateWatch
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def renewed(tmp_path: Path) -> Certificates:
 @pytest.fixture
 def look(mounted: Certificates) -> Callable[[], bool]:
     now = [0.0]
-    watcher = Renewal(mounted, lambda: now[0])
+    watcher = CertificateWatch(mounted, lambda: now[0])
 
     def later() -> bool:
         now[0] += LOOK
@@ -74,7 +74,7 @@ def test_a_half_written_file_is_none_yet(
 
 def test_it_looks_only_every_few_seconds(mounted: Certificates, renewed: Certificates) -> None:
     now = [0.0]
-    watcher = Renewal(mounted, lambda: now[0])
+    watcher = CertificateWatch(mounted, lambda: now[0])
     for name in ("authority", "certificate", "key"):
         shutil.copy(getattr(renewed, name), getattr(mounted, name))
     now[0] = LOOK / 2

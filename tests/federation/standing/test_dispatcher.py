@@ -1,4 +1,4 @@
-"""The desk and the step that hands a run over to it, with the real store between and no Flower."""
+"""The dispatcher and the step that submits a run, with the real store between and no Flower."""
 
 from __future__ import annotations
 
@@ -19,12 +19,10 @@ from tasks.errors import DataError, FederationError, StoreUnavailable
 from tasks.federation.deployment.certificates import make_node_key
 from tasks.federation.flower import control_cli as control
 from tasks.federation.server import checkpoint
-from tasks.federation.server.checkpoint import Progress
-from tasks.federation.server.training import ServerConfig
-from tasks.federation.standing import dispatcher as desk
-from tasks.federation.standing import heartbeat as signs
-from tasks.federation.standing import submission as handover
-from tasks.federation.standing.dispatcher import Desk
+from tasks.federation.server.run_state import ServerConfig
+from tasks.federation.server.state import ServerState
+from tasks.federation.standing import dispatcher, heartbeat, submission
+from tasks.federation.standing.dispatcher import Dispatcher
 from tasks.files import write_atomically
 from tasks.model.scaling import Scaler
 from tasks.objects import get, keys, put
@@ -50,13 +48,13 @@ OUTCOME = {
 NO_MORE = b'{"kind": "", "message": "the test is over"}'
 
 
-def progress(number: int) -> Progress:
+def state_after(number: int) -> ServerState:
     model = np.full(4, number, np.float32)
-    return Progress(number, model, Scaler(np.zeros(3), np.ones(3)), model)
+    return ServerState(number, model, Scaler(np.zeros(3), np.ones(3)), model)
 
 
-class Link:
-    """A desk whose SuperLink is played by the test: it says what a run's ServerApp leaves."""
+class Standing:
+    """A dispatcher whose SuperLink is played by the test: it says what a run's ServerApp leaves."""
 
     def __init__(self, root: Path, patch: pytest.MonkeyPatch) -> None:
         self.root, self.submitted, self.stopped = root, list[Path](), list[str]()
@@ -70,23 +68,23 @@ class Link:
         patch.setattr(control, "register", lambda name, path: len(name))
         patch.setattr(control, "submit", self.submit)
         patch.setattr(control, "flwr", self.flwr)
-        patch.setattr(handover, "POLL", 0.02)
+        patch.setattr(submission, "POLL", 0.02)
         self.settings = Settings(
             home=root / "superlink", store=f"file://{root}/store", registered=f"{root}/registered"
         )
-        patch.setattr(signs, "EVERY", 0.02)
+        patch.setattr(heartbeat, "EVERY", 0.02)
         self.now = 0.0
         self.start()
 
     def start(self) -> None:
         """Start the SuperLink (again), which remembers nothing."""
-        shutil.rmtree(self.root / "desk", ignore_errors=True)
-        self.desk = Desk(self.settings, self.root / "desk", lambda: self.now)
-        self.desk.look()
+        shutil.rmtree(self.root / "dispatcher", ignore_errors=True)
+        self.dispatcher = Dispatcher(self.settings, self.root / "dispatcher", lambda: self.now)
+        self.dispatcher.look()
 
     def requests(self) -> list[str]:
         """What lies where requests do."""
-        return sorted(keys(self.settings.store, handover.REQUESTS))
+        return sorted(keys(self.settings.store, submission.REQUESTS))
 
     def submit(self, app: Path, private: Path, run: str) -> str:
         assert app.is_dir()
@@ -113,7 +111,7 @@ class Link:
             round=number, rounds=3, seconds=1.0, selected=[], replied=[], learning_rate=0.1
         )
         append_event(folder / "rounds.jsonl", event)
-        checkpoint.save(folder / "checkpoint.npz", progress(number), config.fingerprint)
+        checkpoint.save(folder / "checkpoint.npz", state_after(number), config.fingerprint)
 
     def resumed(self) -> int | None:
         """After which round the newest run's ServerApp would go on; None for none."""
@@ -151,14 +149,14 @@ class Link:
         while not holds():
             assert time.monotonic() < end
             if look:
-                self.desk.look()
+                self.dispatcher.look()
             time.sleep(0.02)
 
 
 @pytest.fixture
-def link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Link:
+def link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Standing:
     monkeypatch.setattr("tasks.federation.federated.MlflowRounds", _NoRounds)
-    return Link(tmp_path, monkeypatch)
+    return Standing(tmp_path, monkeypatch)
 
 
 class _NoRounds:
@@ -171,7 +169,7 @@ class _NoRounds:
 
 
 @pytest.fixture
-def pool(link: Link) -> Iterator[ThreadPoolExecutor]:
+def pool(link: Standing) -> Iterator[ThreadPoolExecutor]:
     with ThreadPoolExecutor(4) as made:
         yield made
         for run in link.runs:  # so that no step of a test that failed waits for its deadline
@@ -182,8 +180,8 @@ def step(pool: ThreadPoolExecutor, context: Context) -> Future[Manifest]:
     return pool.submit(run_step, "federated", context.run.run, context.settings)
 
 
-def test_two_attempts_that_fail_leave_the_desks_newest_checkpoint(
-    link: Link, pool: ThreadPoolExecutor
+def test_two_attempts_that_fail_leave_the_dispatchers_newest_checkpoint(
+    link: Standing, pool: ThreadPoolExecutor
 ) -> None:
     context = link.context("r1")
     for number in (1, 2):
@@ -211,7 +209,7 @@ def test_two_attempts_that_fail_leave_the_desks_newest_checkpoint(
 
 
 def test_a_run_that_trains_is_kept_for_the_next_attempt_of_its_step(
-    link: Link, pool: ThreadPoolExecutor
+    link: Standing, pool: ThreadPoolExecutor
 ) -> None:
     context = link.context("r1")
     first = step(pool, context)
@@ -225,7 +223,7 @@ def test_a_run_that_trains_is_kept_for_the_next_attempt_of_its_step(
     with pytest.raises(FederationError, match="another attempt"):
         first.result()
     for _ in range(3):
-        link.desk.look()
+        link.dispatcher.look()
     assert not second.done()
     link.leave("model.safetensors", b"model")
     link.leave("rounds.jsonl", b"")
@@ -244,7 +242,7 @@ def other_table(context: Context) -> None:
 
 
 def test_a_run_that_trains_with_another_table_is_started_anew(
-    link: Link, pool: ThreadPoolExecutor
+    link: Standing, pool: ThreadPoolExecutor
 ) -> None:
     context = link.context("r1")
     first = step(pool, context)
@@ -265,8 +263,8 @@ def test_a_run_that_trains_with_another_table_is_started_anew(
     assert second.result().figures["rounds"] == 3
 
 
-def test_an_attempt_with_another_table_tells_its_own_rounds_and_no_earlier_ones(
-    link: Link, pool: ThreadPoolExecutor, capsys: pytest.CaptureFixture[str]
+def test_an_attempt_with_another_table_reports_its_own_rounds_and_no_earlier_ones(
+    link: Standing, pool: ThreadPoolExecutor, capsys: pytest.CaptureFixture[str]
 ) -> None:
     context = link.context("r1")
     running = step(pool, context)
@@ -292,7 +290,9 @@ def test_an_attempt_with_another_table_tells_its_own_rounds_and_no_earlier_ones(
     assert [json.loads(each)["round"] for each in events] == [1]
 
 
-def test_how_an_earlier_attempt_ended_is_not_believed(link: Link, pool: ThreadPoolExecutor) -> None:
+def test_how_an_earlier_attempt_ended_is_not_believed(
+    link: Standing, pool: ThreadPoolExecutor
+) -> None:
     context = link.context("r1")
     running = step(pool, context)
     link.until(lambda: link.submitted)
@@ -308,12 +308,12 @@ def test_how_an_earlier_attempt_ended_is_not_believed(link: Link, pool: ThreadPo
     assert running.result().figures["rounds"] == 3
 
 
-def test_without_its_request_a_run_is_stopped(link: Link, pool: ThreadPoolExecutor) -> None:
+def test_without_its_request_a_run_is_stopped(link: Standing, pool: ThreadPoolExecutor) -> None:
     context = link.context("r1")
     running = step(pool, context)
     link.until(lambda: link.submitted)
     (link.root / "store" / "consortium" / "requests" / "r1.json").unlink()
-    link.desk.look()
+    link.dispatcher.look()
     assert link.stopped == ["flower-1"]
     assert link.stored("r1", "failure.json") is None
     assert not running.done()
@@ -324,7 +324,7 @@ class Store:
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.away = threading.Event()
-        for module, name in ((handover, "get"), (handover, "remove"), (signs, "put")):
+        for module, name in ((submission, "get"), (submission, "remove"), (heartbeat, "put")):
             patch.setattr(module, name, self._or_away(getattr(module, name)))
 
     def _or_away(self, real: Callable[..., Any]) -> Callable[..., Any]:
@@ -342,7 +342,7 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Store:
 
 
 def test_the_step_bears_a_store_that_is_away_for_a_while(
-    link: Link, pool: ThreadPoolExecutor, store: Store, monkeypatch: pytest.MonkeyPatch
+    link: Standing, pool: ThreadPoolExecutor, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     running = step(pool, link.context("r1"))
     link.until(lambda: link.submitted)
@@ -351,31 +351,31 @@ def test_the_step_bears_a_store_that_is_away_for_a_while(
     assert not running.done()
     store.away.clear()
     time.sleep(0.1)
-    monkeypatch.setattr(handover, "AWAY", 0.1)
+    monkeypatch.setattr(submission, "AWAY", 0.1)
     store.away.set()
     with pytest.raises(StoreUnavailable):
         running.result(timeout=120)
 
 
 def test_a_superlink_that_takes_no_run_up_is_named(
-    link: Link, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+    link: Standing, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(handover, "START", 0.1)
+    monkeypatch.setattr(submission, "START", 0.1)
     with pytest.raises(FederationError, match="no standing federation took the run up"):
         step(pool, link.context("r1")).result(timeout=120)
     assert link.requests() == []
 
 
 def test_a_superlink_is_not_blamed_for_a_store_that_is_away_before_the_run_is_taken_up(
-    link: Link, pool: ThreadPoolExecutor, store: Store, monkeypatch: pytest.MonkeyPatch
+    link: Standing, pool: ThreadPoolExecutor, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(handover, "START", 3.0)
+    monkeypatch.setattr(submission, "START", 3.0)
     running = step(pool, link.context("r1"))
     link.until(lambda: "consortium/requests/r1.json" in link.requests(), look=False)
     store.away.set()
     time.sleep(3.5)
     assert not running.done()
-    monkeypatch.setattr(handover, "START", 90.0)
+    monkeypatch.setattr(submission, "START", 90.0)
     store.away.clear()
     link.until(lambda: link.submitted)
     link.end(kind="FederationError", message="the end")
@@ -387,7 +387,7 @@ def test_a_superlink_is_not_blamed_for_a_store_that_is_away_before_the_run_is_ta
 def dies(running: Future[Manifest], store: Store, patch: pytest.MonkeyPatch) -> None:
     """Let a step end with its request left: the store is away, but it might have been killed."""
     with patch.context() as impatient:
-        impatient.setattr(handover, "AWAY", 0.1)
+        impatient.setattr(submission, "AWAY", 0.1)
         store.away.set()
         with pytest.raises(StoreUnavailable):
             running.result(timeout=120)
@@ -395,23 +395,23 @@ def dies(running: Future[Manifest], store: Store, patch: pytest.MonkeyPatch) -> 
 
 
 def test_a_run_whose_step_has_died_is_stopped_and_its_next_attempt_goes_on(
-    link: Link, pool: ThreadPoolExecutor, store: Store, monkeypatch: pytest.MonkeyPatch
+    link: Standing, pool: ThreadPoolExecutor, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     context = link.context("r1")
     running = step(pool, context)
     link.until(lambda: link.submitted)
     link.leave_round(1)
     dies(running, store, monkeypatch)
-    link.desk.look()
-    link.now += desk.SILENT
-    link.desk.look()
+    link.dispatcher.look()
+    link.now += dispatcher.SILENT
+    link.dispatcher.look()
     assert link.stopped == []
     link.now += 1
-    link.desk.look()
+    link.dispatcher.look()
     assert link.stopped == ["flower-1"]
     assert link.requests() == []
-    assert b"no sign of the step" in (link.stored("r1", "failure.json") or b"")
-    link.desk.look()
+    assert b"no heartbeat of the step" in (link.stored("r1", "failure.json") or b"")
+    link.dispatcher.look()
     assert len(link.submitted) == 1
     running = step(pool, context)
     link.until(lambda: len(link.submitted) == 2)
@@ -421,16 +421,16 @@ def test_a_run_whose_step_has_died_is_stopped_and_its_next_attempt_goes_on(
 
 
 def test_the_request_of_a_run_that_has_ended_without_its_step_is_deleted(
-    link: Link, pool: ThreadPoolExecutor, store: Store, monkeypatch: pytest.MonkeyPatch
+    link: Standing, pool: ThreadPoolExecutor, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     running = step(pool, link.context("r1"))
     link.until(lambda: link.submitted)
     dies(running, store, monkeypatch)
     link.leave("model.safetensors", b"model")
     link.end()
-    link.desk.look()
-    link.now += desk.SILENT + 1
-    link.desk.look()
+    link.dispatcher.look()
+    link.now += dispatcher.SILENT + 1
+    link.dispatcher.look()
     assert link.requests() == []
     assert link.stored("r1", "outcome.json") is not None
     assert link.stored("r1", "failure.json") is None
@@ -438,29 +438,31 @@ def test_the_request_of_a_run_that_has_ended_without_its_step_is_deleted(
 
 
 def test_a_step_whose_store_was_away_for_as_long_as_it_bears_keeps_its_run(
-    link: Link, pool: ThreadPoolExecutor, store: Store
+    link: Standing, pool: ThreadPoolExecutor, store: Store
 ) -> None:
     running = step(pool, link.context("r1"))
     link.until(lambda: link.submitted)
     for _ in range(3):
         store.away.set()
         time.sleep(0.1)
-        before = get(link.settings.store, handover.sign_of("r1"))
-        link.desk.look()
-        link.now += handover.AWAY + handover.SPARE
-        link.desk.look()
+        before = get(link.settings.store, submission.heartbeat_of("r1"))
+        link.dispatcher.look()
+        link.now += submission.AWAY + submission.SPARE
+        link.dispatcher.look()
         store.away.clear()
-        link.until(lambda before=before: get(link.settings.store, handover.sign_of("r1")) != before)
+        link.until(
+            lambda before=before: get(link.settings.store, submission.heartbeat_of("r1")) != before
+        )
     assert link.stopped == []
     link.end(kind="FederationError", message="the end")
     link.until(running.done)
 
 
 @pytest.mark.parametrize("call", ["keys", "get"])
-def test_no_sign_is_missed_while_the_desks_store_is_away(
-    link: Link, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch, call: str
+def test_no_heartbeat_is_missed_while_the_dispatchers_store_is_away(
+    link: Standing, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
-    monkeypatch.setattr(signs, "EVERY", 60.0)
+    monkeypatch.setattr(heartbeat, "EVERY", 60.0)
     running = step(pool, link.context("r1"))
     link.until(lambda: link.submitted)
 
@@ -468,24 +470,24 @@ def test_no_sign_is_missed_while_the_desks_store_is_away(
         raise StoreUnavailable("away")
 
     with monkeypatch.context() as patch:
-        patch.setattr(desk, call, away)
+        patch.setattr(dispatcher, call, away)
         for _ in range(5):
-            link.now += desk.SILENT
-            link.desk.look()
-    link.now += desk.SILENT
-    link.desk.look()
+            link.now += dispatcher.SILENT
+            link.dispatcher.look()
+    link.now += dispatcher.SILENT
+    link.dispatcher.look()
     assert link.stopped == []
     link.end(kind="FederationError", message="the end")
     link.until(running.done)
 
 
 def test_a_superlink_that_starts_again_trains_for_a_step_that_waits(
-    link: Link, pool: ThreadPoolExecutor
+    link: Standing, pool: ThreadPoolExecutor
 ) -> None:
     running = step(pool, link.context("r1"))
     link.until(lambda: link.submitted)
     link.leave_round(1)
-    link.desk.look()
+    link.dispatcher.look()
     link.start()
     link.until(lambda: len(link.submitted) == 2)
     assert link.resumed() == 1
@@ -494,32 +496,32 @@ def test_a_superlink_that_starts_again_trains_for_a_step_that_waits(
 
 
 def test_a_superlink_that_starts_again_trains_for_no_step_that_has_died(
-    link: Link, pool: ThreadPoolExecutor, store: Store, monkeypatch: pytest.MonkeyPatch
+    link: Standing, pool: ThreadPoolExecutor, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     running = step(pool, link.context("r1"))
     link.until(lambda: link.submitted)
     dies(running, store, monkeypatch)
     link.start()
     for _ in range(3):
-        link.desk.look()
+        link.dispatcher.look()
     assert len(link.submitted) == 1
-    link.now += desk.SILENT + 1
-    link.desk.look()
+    link.now += dispatcher.SILENT + 1
+    link.dispatcher.look()
     assert link.requests() == []
     assert len(link.submitted) == 1
 
 
 def test_one_run_that_may_not_be_read_is_its_own_failure_and_no_other_runs(
-    link: Link, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+    link: Standing, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    contexts, real = {name: link.context(name) for name in ("r1", "r2")}, desk.put
+    contexts, real = {name: link.context(name) for name in ("r1", "r2")}, dispatcher.put
 
     def refusing(store: str, key: str, content: bytes) -> None:
         if key == "consortium/r1/files/federated/checkpoint.npz":
             raise DataError("this party's key may not write it")
         real(store, key, content)
 
-    monkeypatch.setattr(desk, "put", refusing)
+    monkeypatch.setattr(dispatcher, "put", refusing)
     running = {name: step(pool, context) for name, context in contexts.items()}
     link.until(lambda: len(link.submitted) == 2)
     numbers = {private.parent.name: n for n, private in enumerate(link.submitted)}
@@ -535,9 +537,9 @@ def test_one_run_that_may_not_be_read_is_its_own_failure_and_no_other_runs(
 
 
 def test_a_store_that_is_away_while_a_run_starts_is_asked_again(
-    link: Link, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+    link: Standing, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    context, real, calls = link.context("r1"), desk.get, list[str]()
+    context, real, calls = link.context("r1"), dispatcher.get, list[str]()
 
     def sometimes(store: str, key: str) -> bytes | None:
         calls.append(key)
@@ -545,7 +547,7 @@ def test_a_store_that_is_away_while_a_run_starts_is_asked_again(
             raise StoreUnavailable("away")
         return real(store, key)
 
-    monkeypatch.setattr(desk, "get", sometimes)
+    monkeypatch.setattr(dispatcher, "get", sometimes)
     running = step(pool, context)
     link.until(lambda: link.submitted)
     assert len(calls) >= 12
@@ -556,8 +558,8 @@ def test_a_store_that_is_away_while_a_run_starts_is_asked_again(
     assert error.value.exit_code == 4
 
 
-def test_files_that_come_and_go_while_the_desk_looks_do_no_harm(
-    link: Link, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+def test_files_that_come_and_go_while_the_dispatcher_looks_do_no_harm(
+    link: Standing, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     context = link.context("r1")
     running = step(pool, context)
@@ -567,7 +569,7 @@ def test_files_that_come_and_go_while_the_desk_looks_do_no_harm(
     (folder / ".checkpoint.npz.a1b2").symlink_to(folder / "gone")
     (folder / "checkpoint.npz").symlink_to(folder / "gone")
     for _ in range(3):
-        link.desk.look()
+        link.dispatcher.look()
     assert link.stored("r1", "failure.json") is None
     assert link.stopped == []
     link.end(kind="FederationError", message="the end")
@@ -575,9 +577,9 @@ def test_files_that_come_and_go_while_the_desk_looks_do_no_harm(
 
 
 def test_a_run_that_ends_while_its_status_is_asked_for_keeps_its_outcome(
-    link: Link, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+    link: Standing, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(desk, "STATUS_EVERY", 0.0)
+    monkeypatch.setattr(dispatcher, "STATUS_EVERY", 0.0)
     context = link.context("r1")
 
     def ends() -> None:
@@ -593,9 +595,9 @@ def test_a_run_that_ends_while_its_status_is_asked_for_keeps_its_outcome(
 
 
 def test_a_serverapp_that_ends_without_a_word_is_a_failure(
-    link: Link, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+    link: Standing, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(desk, "STATUS_EVERY", 0.0)
+    monkeypatch.setattr(dispatcher, "STATUS_EVERY", 0.0)
     link.status = "finished:failed"
     running = step(pool, link.context("r1"))
     link.until(running.done)
@@ -603,7 +605,9 @@ def test_a_serverapp_that_ends_without_a_word_is_a_failure(
         running.result()
 
 
-def test_a_run_may_be_called_as_a_folder_of_the_desk(link: Link, pool: ThreadPoolExecutor) -> None:
+def test_a_run_may_be_called_as_a_folder_of_the_dispatcher(
+    link: Standing, pool: ThreadPoolExecutor
+) -> None:
     for number, name in enumerate(("app", "keys", "runs"), 1):
         running = step(pool, link.context(name))
         link.until(lambda number=number: len(link.submitted) == number)
@@ -612,11 +616,11 @@ def test_a_run_may_be_called_as_a_folder_of_the_desk(link: Link, pool: ThreadPoo
 
 
 def test_a_request_that_cannot_be_read_is_refused_once(
-    link: Link, caplog: pytest.LogCaptureFixture
+    link: Standing, caplog: pytest.LogCaptureFixture
 ) -> None:
     put(link.settings.store, "consortium/requests/r9.json", b'{"attempt": "a1", "no": "request"}')
     for _ in range(3):
-        link.desk.look()
+        link.dispatcher.look()
     assert len([each for each in caplog.records if "is given up" in each.message]) == 1
     failure = json.loads(link.stored("r9", "failure.json") or b"{}")
     assert failure["attempt"] == "a1"

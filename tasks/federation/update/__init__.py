@@ -1,0 +1,1 @@
+"""The update pipeline: what happens to an answer's vector on its way (``pipeline.py``)."""
