@@ -32,14 +32,16 @@ MAY_IMPORT: dict[str, set[str]] = {
 """What each room may import beside itself; ``cli`` may import all and is imported nowhere."""
 FLOORS: dict[str, list[set[str]]] = {
     "federation": [
-        {"wire", "run_files"},
-        {"messages", "reporting", "server_status"},
+        {"wire", "run_files", "learning_rate", "reporting", "server_status"},
+        {"vector"},
+        {"messages"},
+        {"update"},
         {"strategies"},
         {"server", "hospital"},
-        {"flower"},
+        {"federation_run", "flower"},
         {"deployment"},
-        {"standing"},
-        {"join", "federated"},
+        {"join", "standing"},
+        {"federated"},
     ],
     "lake": [{"jvm", "identities", "s3"}, {"session"}, {"tables"}, {"setup", "class_archive_run"}],
 }
