@@ -152,7 +152,7 @@ def _compared(
     found = covariance(ours, theirs, correlations)
     interval: Interval | None = None
     if found is not None:
-        error = float(np.sqrt(max(slope @ found @ slope, 0.0)))
+        error = float(np.sqrt(max(float(slope @ found @ slope), 0.0)))
         reach = NormalDist().inv_cdf(0.5 + confidence / 2) * error
         interval = (value - reach, value + reach)
     unpaired = [name for name, one in ours.items() if one.rows and name not in correlations]
