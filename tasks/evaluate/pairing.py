@@ -9,7 +9,6 @@ the patients of the other label that the model puts on the right side of this on
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from statistics import NormalDist
 
@@ -153,7 +152,7 @@ def _compared(
     found = covariance(ours, theirs, correlations)
     interval: Interval | None = None
     if found is not None:
-        error = math.sqrt(max(float(slope @ found @ slope), 0.0))
+        error = float(np.sqrt(max(float(slope @ found @ slope), 0.0)))
         reach = NormalDist().inv_cdf(0.5 + confidence / 2) * error
         interval = (value - reach, value + reach)
     unpaired = [name for name, one in ours.items() if one.rows and name not in correlations]

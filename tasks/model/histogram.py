@@ -131,11 +131,9 @@ class ScoreHistogram:
             by: The number, to the nearest cell's width; the grid's last cells take what would
                 leave it.
         """
-        moved = np.zeros_like(self.counts)
         place = np.clip(np.arange(BINS) + round(by / WIDTH), 0, BINS - 1)
-        for label, counts in enumerate(self.counts):
-            np.add.at(moved[label], place, counts)
-        return ScoreHistogram(moved)
+        moved = [np.bincount(place, weights=own, minlength=BINS) for own in self.counts]
+        return ScoreHistogram(np.array(moved, dtype=np.int64))
 
     @property
     def rows(self) -> int:
