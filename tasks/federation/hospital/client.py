@@ -145,11 +145,11 @@ class Hospital:
         y, least = self.rows.y, self._least
         rows, positives = len(y), int(y.sum())
         # Fewer than the least count is a mark, and no 0: these rows stay out of the quotient.
-        told = min(positives, rows - positives) >= least
+        known = min(positives, rows - positives) >= least
         values = {
             "rows": rows,
-            "labelled": rows if told else 0,
-            "positives": positives if told else 0,
+            "labelled": rows if known else 0,
+            "positives": positives if known else 0,
             "moments": _suppressed(Moments.of(self.rows.x), self._study, least).to_array(),
         }
         return values, own

@@ -4,7 +4,7 @@ The step ``join`` leaves a configuration there: which version of which table the
 server says no more than the run's id. Rows are read for the first message of a run and kept for the
 next, because each message is answered by a new process: below the SuperNode's own folder, which no
 other user may enter and no other hospital's SuperNode shares, until the SuperNode ends. One that
-was killed has them deleted when it is started again. Whether the hospital has joined anew is asked
+was killed has them deleted when it is started again. Whether the hospital has joined again is asked
 when a run begins, which may be again, and once its time is over.
 """
 
@@ -36,7 +36,7 @@ from tasks.files import write_atomically
 from tasks.settings import Settings
 
 BEGINS = "statistics"
-"""The question with which a run begins, and one that is started anew with other tables."""
+"""The question with which a run begins, and one that is started again with other tables."""
 
 
 def answer_of_run(run: str, question: str, wire: Mapping[str, Any]) -> Wire:
@@ -60,7 +60,7 @@ def answer_of_run(run: str, question: str, wire: Mapping[str, Any]) -> Wire:
             check_approved(config)
             rows = _load(folder / ROWS)
         else:
-            # First what says that rows are there: until they are read anew, none are.
+            # First the file that says that rows are there: until they are read again, none are.
             (folder / CONFIG).unlink(missing_ok=True)
             rows = read_training_rows(config)
             _save(folder / ROWS, rows)

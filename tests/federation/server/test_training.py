@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,7 @@ from tasks.federation.server.outcome import Outcome
 from tasks.federation.server.training import train_federated
 from tasks.federation.server.transport import Replies
 from tasks.federation.wire import Wire
+from tasks.files import write_atomically
 from tasks.study import Study
 from tasks.study.learning import StrategyName
 from tasks.telemetry.round_event import RoundEvent, read_events
@@ -343,3 +345,52 @@ def test_a_run_that_its_deadline_ends_keeps_its_best_model(tmp_path: Path) -> No
     assert 1 <= outcome.rounds < 5000
     assert outcome.stopped == "the run's deadline of 2 s"
     assert (tmp_path / "model.safetensors").exists()
+
+
+class Stored(DirectTransport):
+    """Looks, whenever hospitals are asked, whether the newest checkpoint is in the store."""
+
+    def __init__(self, study: Study, folder: Path) -> None:
+        super().__init__(study)
+        self.folder, self.found = folder, list[bool]()
+
+    def ask(self, question: Question, tasks: Any, **options: Any) -> Replies:
+        if question is not Question.STATISTICS:
+            kept, stored = self.folder / "checkpoint.npz", self.folder / "store.npz"
+            self.found.append(kept.read_bytes() == stored.read_bytes())
+        return super().ask(question, tasks, **options)
+
+
+def test_a_checkpoint_is_in_the_store_before_the_next_question_is_asked(tmp_path: Path) -> None:
+    study = small_study(rounds=3)
+    config = config_of(study).model_copy(update={"shared": True})
+    transport, over = Stored(study, tmp_path), threading.Event()
+
+    def launcher() -> None:
+        """Puts each new checkpoint into the store, a moment later."""
+        kept, known = tmp_path / "checkpoint.npz", 0
+        while not over.wait(0.05):
+            if kept.exists() and kept.stat().st_mtime_ns != known:
+                known = kept.stat().st_mtime_ns
+                (tmp_path / "store.npz").write_bytes(kept.read_bytes())
+                write_atomically(tmp_path / "private" / "stored", str(known).encode())
+
+    thread = threading.Thread(target=launcher)
+    thread.start()
+    try:
+        train_federated(config, transport, tmp_path)
+    finally:
+        over.set()
+        thread.join()
+    # Three rounds, and the two questions after them.
+    assert transport.found == [True] * 5
+
+
+def test_a_store_that_stays_away_ends_the_run_with_its_checkpoint_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint, "STORE_AWAY", 0.1)
+    config = config_of(small_study(rounds=1)).model_copy(update={"shared": True})
+    with pytest.raises(FederationError, match="not put into the store"):
+        train_federated(config, DirectTransport(config.study), tmp_path)
+    assert (tmp_path / "checkpoint.npz").exists()
