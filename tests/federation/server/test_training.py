@@ -96,15 +96,17 @@ class Dies(DirectTransport):
 def test_a_resumed_run_gives_the_bytes_of_an_unbroken_one(
     strategy: str, question: Question, number: int, tmp_path: Path
 ) -> None:
-    """With a lost answer in round 2, and hospitals that were restarted meanwhile."""
-    study = small_study(strategy=strategy, rounds=4, learning_rate=0.1)
-    whole = train(tmp_path / "whole", study, DirectTransport(study, LOST))
-    broken = Dies(study, question, number)
+    """With a lost answer, a hospital that missed the statistics, and restarted hospitals."""
+    deadlines = {"ready": 0.001}
+    study = small_study(strategy=strategy, rounds=4, learning_rate=0.1, deadlines=deadlines)
+    unbroken, broken = DirectTransport(study, LOST), Dies(study, question, number)
+    unbroken.joins_late, broken.joins_late = {"south": 2}, {"south": 2}
+    whole = train(tmp_path / "whole", study, unbroken)
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "broken", study, broken)
     resumed = train(tmp_path / "broken", study, broken.again(study))
     assert model(tmp_path / "whole") == model(tmp_path / "broken")
-    assert resumed.lost == whole.lost == {"west": [2]}
+    assert resumed.lost == whole.lost == {"south": [1], "west": [2]}
     assert [event.round for event in events_of(tmp_path / "broken")] == [1, 2, 3, 4]
 
 

@@ -13,7 +13,7 @@ from small_federation import small_study
 from tasks.errors import FederationError, StudyError
 from tasks.federation.hospital import client
 from tasks.federation.messages import Question
-from tasks.federation.server import training
+from tasks.federation.server import checkpoint, training
 from tasks.federation.update.pipeline import Pipeline
 from tasks.federation.update.stage import About, Stage, State, Total
 from tasks.federation.vector import Segment, Vector
@@ -123,13 +123,18 @@ def test_a_run_whose_vectors_are_hidden_trains_and_tells_of_no_single_hospital(
     tmp_path: Path, hidden: None
 ) -> None:
     study = small_study(rounds=3, learning_rate=0.1)
-    outcome = training.train_federated(config_of(study), DirectTransport(study), tmp_path)
+    transport = DirectTransport(study, silent={2: ["west"]})
+    outcome = training.train_federated(config_of(study), transport, tmp_path)
     events = read_events(tmp_path / "rounds.jsonl")
     losses = [event.validation_loss or 9.0 for event in events]
     assert losses[2] < losses[0]
     assert all("summed" in event.note for event in events)
     assert not any(event.weights or event.hospital_loss for event in events)
     assert outcome.intercepts == {}
+    # Only rounds with the same hospitals compare.
+    state = checkpoint.load(tmp_path / "checkpoint.npz", "f")
+    assert state is not None
+    assert state.better == [True, None, True]
 
 
 def test_an_opened_sum_beyond_the_bound_is_discarded_as_a_whole(
