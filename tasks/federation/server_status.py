@@ -1,8 +1,8 @@
 """The mark that a run's server will not come back, so that hospitals need not wait for it.
 
-The server itself leaves it when another try is of no use. Whoever starts the steps leaves it too,
-for a server that was killed, never started or has used its last try says nothing. Each new try of
-the step ``federated`` takes it away. Light: Airflow imports it.
+The server itself leaves it when another attempt is of no use. The launcher of the steps leaves it
+too, for a server that was killed, never started or has used its last attempt. Each new attempt of
+the step ``federated`` removes it. Light: Airflow imports it.
 """
 
 from __future__ import annotations

@@ -79,4 +79,4 @@ def fit_intercept(y: NDArray[np.float32], logits: NDArray[np.float64], variance:
         shift += step
         if abs(step) < 1e-10:
             break
-    return round(shift, DIGITS)
+    return round(shift, DIGITS) + 0.0

@@ -8,7 +8,6 @@ from sklearn.linear_model import LogisticRegression
 from tasks.model import metrics
 from tasks.model.counted import Counted, Metric
 from tasks.model.forward import sigmoid
-from tasks.model.intercept import fit_intercept
 
 
 @pytest.fixture(params=[False, True], ids=["distinct", "ties"])
@@ -97,13 +96,3 @@ def test_the_threshold_maximises_what_it_says(rows) -> None:
     chosen = metrics.choose_threshold(Counted.of(y, logit), "f1")
     best = max(sk.f1_score(y, p >= t) for t in np.unique(p))
     assert metrics.Decisions.of(y, p, chosen).f1 == pytest.approx(best)
-
-
-def test_an_intercept_repairs_the_mean_risk_and_distrusts_few_rows() -> None:
-    generator = np.random.default_rng(2)
-    logit = generator.normal(-2, 1, 5000)
-    y = (generator.random(5000) < sigmoid(logit - 0.8)).astype(np.float32)
-    assert fit_intercept(y, logit) == pytest.approx(-0.8, abs=0.1)
-    assert abs(fit_intercept(np.ones(2, np.float32), np.full(2, -3.0))) < 0.6
-    assert np.isfinite(fit_intercept(np.zeros(300, np.float32), np.full(300, 2.0)))
-    assert fit_intercept(np.zeros(0, np.float32), np.zeros(0)) == 0

@@ -124,7 +124,7 @@ def supernode_command(
         *("--superlink", files.superlink, "--root-certificates", str(files.authority)),
         *("--auth-supernode-private-key", str(files.key)),
         *("--node-config", f'hospital="{files.hospital}" config="{files.config}"'),
-        # A SuperNode whose SuperLink is gone must not try for ever.
+        # A SuperNode whose SuperLink is gone must not try without end.
         *("--max-retries", "20", "--max-wait-time", "60"),
     ]
     if not warm:

@@ -1,8 +1,8 @@
 """One hospital's SuperNode as a child process: started, and started again while it should run.
 
 Flower's SuperNode ends when the SuperLink is gone for a minute or does not know its key (yet). The
-SuperLink may come back, on another machine and with no memory of its nodes, so whoever supervises
-the SuperNode starts it again, more and more slowly.
+SuperLink may come back, on another machine and with no memory of its nodes, so the
+SuperNode is started again, more and more slowly.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class SuperNode:
         """End it and all that it started.
 
         It is asked first: then it takes leave of the SuperLink, which otherwise takes it for alive
-        for a minute and lets in nobody with its key, not even the hospital's next SuperNode.
+        for a minute and refuses its key, to the hospital's next SuperNode too.
         """
         self._processes.ask("supernode", LEAVE)
         self._processes.end()

@@ -20,7 +20,7 @@ def interruptible() -> Iterator[None]:
     _asked.clear()
     try:
         before = signal.signal(signal.SIGTERM, leave)
-    except ValueError:  # not in the main thread: whoever started the thread sees to signals
+    except ValueError:  # not in the main thread: the thread's starter handles signals
         yield
         return
     try:

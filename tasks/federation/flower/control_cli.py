@@ -25,7 +25,7 @@ class ControlRequest(BaseModel):
         port: The SuperLink's port.
         keys: Public key file by hospital.
         app: Folder of the Flower app.
-        folder: The federation's private folder, which the ServerApp is told.
+        folder: The federation's private folder, for the ServerApp.
         run: Our own id of the run.
         server: The server's configuration, to be completed with the node ids.
         registered: File that is written once all keys are registered.
@@ -74,7 +74,7 @@ def flwr(*arguments: str) -> dict[str, Any]:
 
 
 def connect(home: Path, address: str, authority: Path) -> None:
-    """Tell Flower's command line where the SuperLink is.
+    """Configure Flower's command line with the SuperLink's address.
 
     Args:
         home: Flower's home folder.
@@ -116,8 +116,8 @@ def submit(app: Path, folder: Path, run: str) -> str:
 
     Args:
         app: Folder of the Flower app.
-        folder: The federation's private folder, which the ServerApp is told.
-        run: Our own id of the run, which the hospitals are told.
+        folder: The federation's private folder, for the ServerApp.
+        run: Our own id of the run, which the hospitals get.
     """
     overrides = f'folder="{folder}" run="{run}"'
     return str(flwr("run", str(app), CONNECTION, "--run-config", overrides)["run-id"])

@@ -15,7 +15,7 @@ OPEN_TO_HOSPITALS = ("/v1/fleet", "/health")
 class _ControlFromHereOnly:
     """ASGI middleware: no run is started and no key registered from another machine.
 
-    Flower serves its control API at the port that hospitals reach, and asks nobody who they are.
+    Flower serves its control API at the port that hospitals reach, without authentication.
     """
 
     def __init__(self, app: Any) -> None:
@@ -43,8 +43,8 @@ def close_control() -> None:
 def forget_unregistered_keys() -> None:
     """Let a key that was unregistered be registered again, as a new node.
 
-    Flower keeps the key of an unregistered node in use for ever, so a hospital that was removed
-    could not come back before the SuperLink was started anew. Without its key the old node stays
+    Flower keeps the key of an unregistered node in use without end, so a hospital that was removed
+    could not come back before the SuperLink was started again. Without its key the old node stays
     shut out: Flower looks every request's key up here.
     """
     from flwr.server.superlink.linkstate.in_memory_linkstate import InMemoryLinkState

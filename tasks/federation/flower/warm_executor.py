@@ -153,7 +153,7 @@ def _run_server(spec: Any) -> None:
 
 
 def _end_group(status: int) -> None:
-    """Without its ServerApp the SuperLink would wait for ever: it ends too, which is seen."""
+    """Without its ServerApp the SuperLink would wait without end: so it ends too."""
     print(f"the ServerApp ended with wait status {status}", flush=True)
     os.killpg(0, signal.SIGKILL)
 
@@ -165,7 +165,7 @@ def _superexec(
     authority: str | None,
     failed: Callable[[int], None] | None = None,
 ) -> None:
-    """Ask the process beside this one for tasks, for ever."""
+    """Ask the process beside this one for tasks, until it is ended."""
     from flwr.supercore.superexec import run_superexec as module
 
     # Its AcquireTask poll is Flower's own setting.
@@ -195,10 +195,10 @@ def wait_for_port(port: int, deadline: float = START) -> None:
 
 
 def _fork(work: Callable[[], None], what: str) -> None:
-    """Fork, and end with the fork: whoever keeps this process starts both anew.
+    """Fork a child and exit when it exits, so that the supervisor restarts both.
 
     Args:
-        work: What the fork does, for ever.
+        work: What the child does, until it is ended.
         what: What it is called.
     """
     child = os.fork()
@@ -255,6 +255,7 @@ def _rows_without_threads(path: Path) -> None:
 
 
 def _supernode(given: argparse.Namespace, rest: list[str]) -> None:
+    import obstore
     import torch
     from flwr.supernode import start_client_internal
     from flwr.supernode.cli.flower_supernode import flower_supernode
@@ -263,7 +264,7 @@ def _supernode(given: argparse.Namespace, rest: list[str]) -> None:
     from tasks.federation.flower import client_app as client
     from tasks.model import training
 
-    del run_clientapp, client, training
+    del obstore, run_clientapp, client, training
     # A thread of torch would not survive the fork, but its locks would.
     torch.set_num_threads(1)
     _shorten_back_off()
@@ -282,7 +283,7 @@ def _supernode(given: argparse.Namespace, rest: list[str]) -> None:
     ]
     flower_supernode()
     # The connection is lost, and Flower will not try again; but the thread of its server would keep
-    # the process, and whoever is to start it anew would see it run.
+    # the process, and its supervisor would see it run.
     print("the connection to the SuperLink is lost", flush=True)
     os._exit(1)
 

@@ -105,7 +105,8 @@ class Hospital:
             )
 
     def _new_answer(self, question: Question, task: Any, digest: str) -> Wire:
-        newest = self._state.newest()
+        rounds = self._state.rounds()
+        newest = self._state.find(Question.TRAIN, rounds[-1]) if rounds else None
         scaler = newest.scaler if newest else ""
         if not isinstance(task, StatisticsTask):
             if not scaler:
@@ -115,8 +116,11 @@ class Hospital:
             scaler = scaler_digest(task.scaler)
         state: State = {}
         if isinstance(task, TrainTask):
-            check_round(task, self._study, self._state.rounds())
-            state = self._state.after(task.counted)
+            check_round(task, self._study, rounds)
+            if newest and task.counted == rounds[-1]:
+                state = newest.state
+            else:
+                state = self._state.after(task.counted)
         self._pipeline.restore(_below("stage/", state))
         answers: dict[Question, Callable[[Any, State], tuple[dict[str, Any], State]]] = {
             Question.STATISTICS: self._statistics,
@@ -133,7 +137,10 @@ class Hospital:
         state = {f"strategy/{name}": array for name, array in own.items()}
         state |= {f"stage/{name}": array for name, array in self._pipeline.state().items()}
         kept = Remembered(digest, scaler, answer, state)
-        self._state.keep(question, task.round, kept, getattr(task, "counted", 0))
+        self._state.keep(question, task.round, kept)
+        if isinstance(task, TrainTask):
+            # No server goes back behind an answer that counted.
+            self._state.forget([number for number in rounds if number < task.counted])
         return answer
 
     def _statistics(self, task: StatisticsTask, own: State) -> tuple[dict[str, Any], State]:
@@ -145,11 +152,11 @@ class Hospital:
         y, least = self.rows.y, self._least
         rows, positives = len(y), int(y.sum())
         # Fewer than the least count is a mark, and no 0: these rows stay out of the quotient.
-        told = min(positives, rows - positives) >= least
+        known = min(positives, rows - positives) >= least
         values = {
             "rows": rows,
-            "labelled": rows if told else 0,
-            "positives": positives if told else 0,
+            "labelled": rows if known else 0,
+            "positives": positives if known else 0,
             "moments": _suppressed(Moments.of(self.rows.x), self._study, least).to_array(),
         }
         return values, own

@@ -28,7 +28,7 @@ FOLDER = "state"
 
 
 class HospitalConfig(BaseModel):
-    """All that a hospital's process is told.
+    """All that a hospital's process is configured with.
 
     Attributes:
         hospital: Its name.
@@ -106,7 +106,7 @@ def own_hospital() -> str:
     """
     name = os.environ.get(OWN, "")
     if not name:
-        raise DataError("this SuperNode was not told its hospital (--hospital).")
+        raise DataError("this SuperNode was not given its hospital (--hospital).")
     return name
 
 
@@ -137,8 +137,8 @@ def config_of(settings: Settings, run: str, hospital: str) -> HospitalConfig:
     config = HospitalConfig.model_validate_json(content)
     if config.ends is None:
         raise DataError(
-            f"hospital {hospital} has joined run {run} for ever, as an earlier fedrisk did. Start "
-            "a new run."
+            f"hospital {hospital} has joined run {run} without an end, as an earlier fedrisk "
+            "did. Start a new run."
         )
     # What this SuperNode's own file says counts, not a path on the machine of the step.
     return config.model_copy(update={"approved": settings.approved})

@@ -4,7 +4,7 @@ The step ``join`` leaves a configuration there: which version of which table the
 server says no more than the run's id. Rows are read for the first message of a run and kept for the
 next, because each message is answered by a new process: below the SuperNode's own folder, which no
 other user may enter and no other hospital's SuperNode shares, until the SuperNode ends. One that
-was killed has them deleted when it is started again. Whether the hospital has joined anew is asked
+was killed has them deleted when it is started again. Whether the hospital has joined again is asked
 when a run begins, which may be again, and once its time is over.
 """
 
@@ -31,12 +31,10 @@ from tasks.federation.hospital.row_cache import (
     _save,
 )
 from tasks.federation.hospital.training_rows import read_training_rows
+from tasks.federation.messages import Question
 from tasks.federation.wire import Wire
 from tasks.files import write_atomically
 from tasks.settings import Settings
-
-BEGINS = "statistics"
-"""The question with which a run begins, and one that is started anew with other tables."""
 
 
 def answer_of_run(run: str, question: str, wire: Mapping[str, Any]) -> Wire:
@@ -44,7 +42,7 @@ def answer_of_run(run: str, question: str, wire: Mapping[str, Any]) -> Wire:
 
     Args:
         run: The run's id, as the server says.
-        question: ``statistics``, ``train`` or ``close``.
+        question: A ``Question``'s value.
         wire: The question's fields.
     """
 
@@ -52,7 +50,8 @@ def answer_of_run(run: str, question: str, wire: Mapping[str, Any]) -> Wire:
         settings, hospital = Settings.from_environment(), own_hospital()
         folder = _folder(settings, hospital, run)
         kept = _kept(folder, hospital, run)
-        if kept is not None and question != BEGINS and not _has_ended(kept):
+        # A run begins with statistics, and so does one that is started again with other tables.
+        if kept is not None and question != Question.STATISTICS and not _has_ended(kept):
             config = kept
         else:
             config = config_of(settings, run, hospital)
@@ -60,7 +59,7 @@ def answer_of_run(run: str, question: str, wire: Mapping[str, Any]) -> Wire:
             check_approved(config)
             rows = _load(folder / ROWS)
         else:
-            # First what says that rows are there: until they are read anew, none are.
+            # First the file that says that rows are there: until they are read again, none are.
             (folder / CONFIG).unlink(missing_ok=True)
             rows = read_training_rows(config)
             _save(folder / ROWS, rows)

@@ -96,11 +96,6 @@ class HospitalState:
         found = keys(self._folder, Question.TRAIN.value)
         return sorted(int(key.rpartition("/")[2].split(".")[0]) for key in found)
 
-    def newest(self) -> Remembered | None:
-        """The answer of the last round that was answered."""
-        rounds = self.rounds()
-        return self.find(Question.TRAIN, rounds[-1]) if rounds else None
-
     def after(self, number: int) -> State:
         """What the hospital goes on from after a round.
 
@@ -117,19 +112,20 @@ class HospitalState:
             raise DataError(f"the server counts an answer to round {number}, which was not given.")
         return found.state
 
-    def keep(self, question: Question, number: int, answer: Remembered, counted: int = 0) -> None:
+    def keep(self, question: Question, number: int, answer: Remembered) -> None:
         """Remember an answer, before it is sent.
 
         Args:
             question: The question.
             number: The round; 0 outside of rounds.
             answer: The answer.
-            counted: Rounds before this one are of no more use: no server goes on from them.
         """
         put(self._folder, _key(question, number), answer.to_bytes())
-        for old in self.rounds() if question is Question.TRAIN else ():
-            if old < counted:
-                remove(self._folder, _key(question, old))
+
+    def forget(self, rounds: list[int]) -> None:
+        """Delete the answers to rounds that are of no more use."""
+        for number in rounds:
+            remove(self._folder, _key(Question.TRAIN, number))
 
 
 def _key(question: Question, number: int) -> str:

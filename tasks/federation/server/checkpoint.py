@@ -55,7 +55,7 @@ def save(path: Path, state: ServerState, fingerprint: str) -> None:
 
 
 def wait_until_stored(path: Path, stored: Path) -> None:
-    """Wait until a checkpoint is in the store, where whoever has the store's key puts it.
+    """Wait until a checkpoint is in the store; the process with the store's key puts it there.
 
     Args:
         path: The checkpoint.

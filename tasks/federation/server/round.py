@@ -1,4 +1,4 @@
-"""One federated round, told in order; the numbers stand in ``run_round`` too.
+"""One federated round in eleven steps; their numbers stand in ``run_round`` too.
 
 1. Choose the hospitals; one that has not given its statistics is asked for them first.
 2. Ask each: the model, and what the strategy sends to all.

@@ -49,7 +49,7 @@ def train_federated(config: ServerConfig, transport: Transport, folder: Path) ->
     plan = config.study.federation
     began = time.monotonic()
     end = began + plan.deadlines.run
-    # A hospital without a registered key cannot come, so nobody waits for it.
+    # A hospital without a registered key cannot come, so it is not waited for.
     able = [name for name in config.hospitals if name in config.nodes]
     there = wait_until_ready(transport, able, plan.min_hospitals, plan.deadlines.ready)
     if len(there) < plan.min_hospitals:

@@ -75,7 +75,7 @@ class Replies:
     ) -> dict[str, Vector]:
         """The sound answers, sorted by hospital; the others fail with the reason.
 
-        Whatever is wrong with an answer costs its sender this question, and nobody else anything.
+        Whatever is wrong with an answer costs its sender this question and no one else anything.
 
         Args:
             question: What was asked.

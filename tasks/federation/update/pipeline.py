@@ -61,8 +61,8 @@ class Pipeline:
     def receive(self, answers: Mapping[str, Vector], about: About) -> Total:
         """Add the answers up and open the sum, at the server: all stages backward.
 
-        Sums are taken in float64 in the order of the hospitals' names: the same bits whoever
-        replied first.
+        Sums are taken in float64 in the order of the hospitals' names: the same bits in
+        whatever order they came.
 
         Args:
             answers: By hospital, at least one.
@@ -85,7 +85,7 @@ class Pipeline:
         """Take up what ``state`` gave.
 
         Args:
-            state: By the stage's place and the array's name; empty to start anew.
+            state: By the stage's place and the array's name; empty to start from nothing.
         """
         for place, stage in enumerate(self._stages):
             own = f"{place}/"

@@ -56,7 +56,7 @@ class Stage:
     """Both ends of one thing that happens to a vector; this one changes nothing."""
 
     protects = False
-    """Whether nobody can see a single hospital's vector behind this stage."""
+    """Whether the stage hides single hospitals' vectors from the server."""
 
     def send(self, vector: Vector, about: About) -> Vector:
         """The hospital's end.
@@ -86,6 +86,6 @@ class Stage:
         """Take up what ``state`` gave.
 
         Args:
-            state: By name; empty to start anew.
+            state: By name; empty to start from nothing.
         """
         del state

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
@@ -20,6 +21,7 @@ from tasks.federation.server.outcome import Outcome
 from tasks.federation.server.training import train_federated
 from tasks.federation.server.transport import Replies
 from tasks.federation.wire import Wire
+from tasks.files import write_atomically
 from tasks.study import Study
 from tasks.study.learning import StrategyName
 from tasks.telemetry.round_event import RoundEvent, read_events
@@ -93,15 +95,17 @@ class Dies(DirectTransport):
 def test_a_resumed_run_gives_the_bytes_of_an_unbroken_one(
     strategy: str, question: Question, number: int, tmp_path: Path
 ) -> None:
-    """With a lost answer in round 2, and hospitals that were restarted meanwhile."""
-    study = small_study(strategy=strategy, rounds=4, learning_rate=0.1)
-    whole = train(tmp_path / "whole", study, DirectTransport(study, LOST))
-    broken = Dies(study, question, number)
+    """With a lost answer, a hospital that missed the statistics, and restarted hospitals."""
+    deadlines = {"ready": 0.001}
+    study = small_study(strategy=strategy, rounds=4, learning_rate=0.1, deadlines=deadlines)
+    unbroken, broken = DirectTransport(study, LOST), Dies(study, question, number)
+    unbroken.joins_late, broken.joins_late = {"south": 2}, {"south": 2}
+    whole = train(tmp_path / "whole", study, unbroken)
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "broken", study, broken)
     resumed = train(tmp_path / "broken", study, broken.again(study))
     assert model(tmp_path / "whole") == model(tmp_path / "broken")
-    assert resumed.lost == whole.lost == {"west": [2]}
+    assert resumed.lost == whole.lost == {"south": [1], "west": [2]}
     assert [event.round for event in events_of(tmp_path / "broken")] == [1, 2, 3, 4]
 
 
@@ -341,3 +345,52 @@ def test_a_run_that_its_deadline_ends_keeps_its_best_model(tmp_path: Path) -> No
     assert 1 <= outcome.rounds < 5000
     assert outcome.stopped == "the run's deadline of 2 s"
     assert (tmp_path / "model.safetensors").exists()
+
+
+class Stored(DirectTransport):
+    """Looks, whenever hospitals are asked, whether the newest checkpoint is in the store."""
+
+    def __init__(self, study: Study, folder: Path) -> None:
+        super().__init__(study)
+        self.folder, self.found = folder, list[bool]()
+
+    def ask(self, question: Question, tasks: Any, **options: Any) -> Replies:
+        if question is not Question.STATISTICS:
+            kept, stored = self.folder / "checkpoint.npz", self.folder / "store.npz"
+            self.found.append(kept.read_bytes() == stored.read_bytes())
+        return super().ask(question, tasks, **options)
+
+
+def test_a_checkpoint_is_in_the_store_before_the_next_question_is_asked(tmp_path: Path) -> None:
+    study = small_study(rounds=3)
+    config = config_of(study).model_copy(update={"shared": True})
+    transport, over = Stored(study, tmp_path), threading.Event()
+
+    def launcher() -> None:
+        """Puts each new checkpoint into the store, a moment later."""
+        kept, known = tmp_path / "checkpoint.npz", 0
+        while not over.wait(0.05):
+            if kept.exists() and kept.stat().st_mtime_ns != known:
+                known = kept.stat().st_mtime_ns
+                (tmp_path / "store.npz").write_bytes(kept.read_bytes())
+                write_atomically(tmp_path / "private" / "stored", str(known).encode())
+
+    thread = threading.Thread(target=launcher)
+    thread.start()
+    try:
+        train_federated(config, transport, tmp_path)
+    finally:
+        over.set()
+        thread.join()
+    # Three rounds, and the two questions after them.
+    assert transport.found == [True] * 5
+
+
+def test_a_store_that_stays_away_ends_the_run_with_its_checkpoint_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint, "STORE_AWAY", 0.1)
+    config = config_of(small_study(rounds=1)).model_copy(update={"shared": True})
+    with pytest.raises(FederationError, match="not put into the store"):
+        train_federated(config, DirectTransport(config.study), tmp_path)
+    assert (tmp_path / "checkpoint.npz").exists()

@@ -216,6 +216,11 @@ def test_a_run_that_trains_is_kept_for_the_next_attempt_of_its_step(
     link.until(lambda: link.submitted)
     # It writes what the rounds tell once it knows that its run is taken up.
     link.leave_round(1)
+    kept = link.submitted[-1].parent / "checkpoint.npz"
+    link.dispatcher.pass_on_checkpoints()
+    assert link.stored("r1", "checkpoint.npz") == kept.read_bytes()
+    # Its ServerApp waits for that before it asks the hospitals anything more.
+    assert int((link.submitted[-1] / "stored").read_bytes()) == kept.stat().st_mtime_ns
     link.until((context.run.path / "files/federated/rounds.jsonl").exists)
     # The first attempt is lost without a word (its machine died), and Airflow starts another.
     second = step(pool, context)
