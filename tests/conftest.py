@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,15 @@ def shared_data() -> Path:
 def stroke_csv(shared_data: Path) -> Path:
     """The real stroke table."""
     return shared_data / "stroke" / "healthcare-dataset-stroke-data.csv"
+
+
+@pytest.fixture(autouse=True)
+def no_thread_goes_on() -> Iterator[None]:
+    """Let a thread that logs rounds end with its test: it imports MLflow while others patch."""
+    yield
+    for thread in threading.enumerate():
+        if thread.name == "mlflow-rounds":
+            thread.join(300)
 
 
 def pytest_configure() -> None:

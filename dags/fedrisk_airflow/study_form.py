@@ -143,8 +143,8 @@ The target is **{study.target.title or study.target.column}**. {pooled} Federate
 {gates}
 
 ## When a task fails
-Its log ends with the step's own message. Exit code 2 (bad input or study) and 3 (a gate failed, a
-budget is exhausted) are not retried; 4 (a hospital or service was away) and faults are, twice.
+Its log ends with the step's own message. Exit code 2 (bad input or study) and 3 (a gate failed, or
+a study is not approved) are not retried; 4 (a hospital or service was away) and faults are, twice.
 Clearing a failed task goes on from there: finished steps keep their manifests, and federated
 training resumes at the round after its checkpoint.
 """
