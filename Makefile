@@ -12,7 +12,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 # Test tools must not ask the network for their own news.
 export UV_NO_PROGRESS ?= 1
 
-.PHONY: help setup run up test test-fast lint bench images lock clean cluster-smoke compose-files compose-up compose-down compose-password compose-smoke
+.PHONY: help setup run up test test-fast test-slow test-stack test-platform lint bench images lock clean cluster-smoke compose-files compose-up compose-down compose-password compose-smoke
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -30,7 +30,16 @@ test: setup  ## all tests
 	@$(VENV)/bin/pytest $(PYTEST_ARGS)
 
 test-fast: $(READY)  ## the tests that start neither Spark nor Flower nor Airflow
-	@$(VENV)/bin/pytest -m "not slow and not end_to_end" $(PYTEST_ARGS)
+	@$(VENV)/bin/pytest -m "not (slow or end_to_end or stack or platform)" $(PYTEST_ARGS)
+
+test-slow: $(READY)  ## those that do, without a stack or cluster
+	@$(VENV)/bin/pytest -m "(slow or end_to_end) and not (stack or platform)" $(PYTEST_ARGS)
+
+test-stack: $(READY)  ## those of images, compose stack and cluster that run every time
+	@$(VENV)/bin/pytest -m "stack and not platform" $(PYTEST_ARGS)
+
+test-platform: $(READY)  ## the long ones of compose stack and cluster
+	@$(VENV)/bin/pytest -m platform $(PYTEST_ARGS)
 
 lint: $(READY)  ## ruff and mypy
 	@$(VENV)/bin/ruff format --check . && $(VENV)/bin/ruff check . && $(VENV)/bin/mypy

@@ -13,9 +13,10 @@ import time
 from statistics import median
 
 from bench.figures import figure
-from smoke.cluster.__main__ import FIRST, LIMIT, smoke_on, the_cluster
+from smoke.cluster.__main__ import the_cluster
 from smoke.cluster.lab import Lab, lab_of
 from smoke.cluster.site import mark_node
+from smoke.cluster.stages import FIRST, LIMIT, smoke_on
 from smoke.compare import ProcessRun
 from smoke.table import Table
 from tasks.run.folder import RunFolder
@@ -79,7 +80,7 @@ def _measured(run: RunFolder, whole: float) -> dict[str, float]:
         if manifest is not None and (step, None) in endings:
             launches.append(endings[step, None] - manifest.seconds)
     federated = run.read("federated")
-    events = read_events(run.have(federated.files["rounds"]))
+    events = read_events(run.fetch(federated.files["rounds"]))
     return {
         "launch": median(launches),
         "round": median(event.seconds for event in events[1:]),

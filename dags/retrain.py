@@ -6,16 +6,19 @@ The tasks are the steps of ``docs/steps.md``. A study whose file has a fault mak
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
 from airflow.sdk import DAG, TriggerRule, get_parsing_context, task_group
+from upcoming_timetable import upcoming
 
 from fedrisk_airflow.step_task import step_task
 from fedrisk_airflow.study_form import form, page, plan_options
 from tasks.run.known_studies import sound_studies
 from tasks.run.limits import federation_limit, run_limit
+from tasks.run.steps import STEPS
 from tasks.settings import Settings
 from tasks.study import Study
 
@@ -29,12 +32,18 @@ def pooling_forbidden(study: Study) -> str | None:
     return None
 
 
+def set_order(dag: DAG, names: Iterable[str]) -> None:
+    """Let tasks wait for those that the table of steps names."""
+    for name in names:
+        dag.get_task(name).set_upstream([dag.get_task(each) for each in STEPS[name].after])
+
+
 def retrain(file: Path, study: Study) -> DAG:
     """Make the DAG of one study.
 
     Args:
         file: The study's file.
-        study: What it says.
+        study: The study.
     """
     federation = federation_limit(study, SETTINGS)
     step = partial(step_task, study=study, settings=SETTINGS)
@@ -43,9 +52,9 @@ def retrain(file: Path, study: Study) -> DAG:
         dag_display_name=f"Retrain: {study.title}",
         description=" ".join(study.description.split())[:200] or study.title,
         doc_md=page(study),
-        schedule=study.schedule,
-        # Without a start date a DAG that is switched on waits for its next hour instead of making
-        # up for the last one at once.
+        # A DAG that is switched on waits for its next scheduled time instead of making up for the
+        # last one at once.
+        schedule=upcoming(study.schedule),
         catchup=False,
         max_active_runs=1,
         dagrun_timeout=timedelta(seconds=run_limit(study, SETTINGS)),
@@ -55,35 +64,30 @@ def retrain(file: Path, study: Study) -> DAG:
         default_args={"owner": study.owner},
     ) as dag:
         plan = step("plan", file=str(file), options=partial(plan_options, study))
-        champion = step("champion")
-        deal = step("deal")
+        step("champion")
+        step("deal")
+
+        at_hospital = ("collect", "validate", "features", "local", "join")
 
         @task_group(group_id="hospital", prefix_group_id=False)
         def hospital(name: str) -> None:
-            collect, validate, features, local = (
-                step(each, hospital=name) for each in ("collect", "validate", "features", "local")
-            )
+            for each in at_hospital[:-1]:
+                step(each, hospital=name)
             # Beside ``federated``: with a federation of the run's own in pods this is the
-            # hospital's SuperNode. A hospital that is lost for good is skipped, for whether enough
-            # are left is for ``federated`` to say.
-            join = step("join", hospital=name, soft=True, deadline=2 * federation + 300)
-            collect >> validate >> features >> [local, join]
+            # hospital's SuperNode. A hospital that is lost for good is skipped: ``federated``
+            # decides whether enough are left.
+            step("join", hospital=name, soft=True, deadline=2 * federation + 300)
+            set_order(dag, at_hospital)
 
-        at_hospitals = hospital.expand(name=plan.output)
-        features, local, join = (dag.get_task(each) for each in ("features", "local", "join"))
-        reference = step("reference")
-        central = step("central", skip_if=pooling_forbidden)
+        hospital.expand(name=plan.output)
+        step("reference")
+        step("central", skip_if=pooling_forbidden)
         # The longest step first where cores are few.
-        federated = step("federated", deadline=federation, priority_weight=100)
-        score = step("score", each=True, trigger_rule=TriggerRule.NONE_FAILED).expand(
-            hospital=plan.output
-        )
-        evaluate, promote = step("evaluate"), step("promote")
-
-        plan >> [champion, deal]
-        deal >> at_hospitals
-        features >> [reference, central, federated]
-        [champion, reference, central, local, federated, join] >> score >> evaluate >> promote
+        step("federated", deadline=federation, priority_weight=100)
+        step("score", each=True, trigger_rule=TriggerRule.NONE_FAILED).expand(hospital=plan.output)
+        step("evaluate")
+        step("promote")
+        set_order(dag, (name for name in STEPS if name not in at_hospital))
     return dag
 
 

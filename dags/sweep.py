@@ -1,9 +1,9 @@
-"""The DAG ``fedrisk_sweep``: ends pods that have outlived what they worked for.
+"""The DAG ``fedrisk_sweep``: deletes pods whose run or task has ended.
 
-Airflow ends a task's pod whenever it can. What it cannot: a run that was deleted while a task was
-deferred (nobody knows any more whether the pod may go), a task that was marked while no triggerer
-ran, a pod without a node, whose own deadline only starts with it, a pod on a node that is lost.
-It also tells hospitals' pods when the server that they wait for will not come.
+Airflow deletes a task's pod whenever it can. It cannot where a run was deleted while a task was
+deferred, where a task was marked while no triggerer ran, for a pod without a node, whose own
+deadline starts with the node, and for a pod on a lost node. The sweep also releases hospitals'
+pods whose server will not come.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from tasks.settings import Settings
 
 SETTINGS = Settings.from_environment()
 YOUNG = 60.0
-"""Seconds that a pod is left alone: its task may be about to be told."""
+"""Age in seconds below which a pod is left alone: Airflow may not know its task's state yet."""
 ALIVE = ["queued", "running"]
 """States of a run whose tasks may have pods."""
 ENDED = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
 
 
-def outlived(pods: Iterable[Any], ti: Any) -> dict[Any, str]:
+def orphaned_pods(pods: Iterable[Any], ti: Any) -> dict[Any, str]:
     """Which pods are of no use, and why.
 
     Args:
@@ -48,8 +48,8 @@ def outlived(pods: Iterable[Any], ti: Any) -> dict[Any, str]:
     return found
 
 
-def deserted(pods: Iterable[Any], ti: Any) -> list[str]:
-    """Runs whose hospitals wait for a server that will not come: a marked task says nothing.
+def runs_without_server(pods: Iterable[Any], ti: Any) -> list[str]:
+    """Runs whose hospitals wait for a server that will not come: a marked task writes no ending.
 
     Args:
         pods: This Airflow's pods (``tasks.launch.pods.Pod``).
@@ -67,8 +67,8 @@ def deserted(pods: Iterable[Any], ti: Any) -> list[str]:
     return found
 
 
-def swept(settings: Settings, ti: Any) -> int:
-    """End the pods that are of no use, and tell hospitals whose server will not come.
+def sweep_pods(settings: Settings, ti: Any) -> int:
+    """Delete orphaned pods, and release hospitals whose server will not come.
 
     Args:
         settings: Where the pods and the store are.
@@ -83,17 +83,17 @@ def swept(settings: Settings, ti: Any) -> int:
 
     space, airflow = settings.namespace, this_airflow()
     pods = pods_of(space, airflow)
-    found = outlived(pods, ti)
+    found = orphaned_pods(pods, ti)
     for pod, why in found.items():
         print(f"{pod.name} of {pod.dag}, run {pod.run}, task {pod.task}: {why}")
     end_pods(space, found)
-    for run in deserted([pod for pod in pods if pod not in found], ti):
-        print(f"run {run}: its server will not come, which its hospitals are told")
+    for run in runs_without_server([pod for pod in pods if pod not in found], ti):
+        print(f"run {run}: its server will not come; its hospitals are released")
         mark_ended(settings, run)
     lost = pods_of(space, airflow, lost=True)
     for pod in lost:
         print(f"{pod.name} of {pod.dag}, run {pod.run}, task {pod.task}: its node is lost")
-    # Kubernetes forgets them only if nobody is waited for.
+    # Kubernetes forgets them only with a grace of 0.
     end_pods(space, lost, grace=0)
     print(f"{len(found) + len(lost)} pods ended")
     return len(found) + len(lost)
@@ -103,7 +103,7 @@ if SETTINGS.launcher == "kubernetes":
 
     @dag(
         "fedrisk_sweep",
-        dag_display_name="Sweep: pods that nobody waits for",
+        dag_display_name="Sweep: orphaned pods",
         description="Ends pods whose run or task has ended or is gone",
         schedule="*/5 * * * *",
         catchup=False,
@@ -118,8 +118,8 @@ if SETTINGS.launcher == "kubernetes":
 
         @task(execution_timeout=timedelta(minutes=3), retries=0)
         def sweep(ti: Any = None) -> int:
-            """End what has outlived its task, and say what and why."""
-            return swept(SETTINGS, ti)
+            """Delete orphaned pods and log the reason of each."""
+            return sweep_pods(SETTINGS, ti)
 
         sweep()
 

@@ -157,6 +157,7 @@ def check_same(table: Table, by_process: dict[str, Any], run: RunFolder) -> None
     found = list(differences(by_process, mine))
     worst = max((size for _, size in found), default=0.0)
     table.check(
+        "same-figures",
         f"figures equal those of the launcher process, within {TOLERANCE:g}",
         worst <= TOLERANCE and numbers(mine) > 1000,
         f"{numbers(mine)} numbers, {len(found)} differ, at most by {worst:g} "

@@ -9,18 +9,19 @@ from collections.abc import Callable, Iterator
 from smoke.table import Table
 
 
-def attempt(table: Table, what: str, work: Callable[[], object]) -> None:
+def attempt(table: Table, name: str, what: str, work: Callable[[], object]) -> None:
     """Do something on which nothing else depends: if it fails, that is a check that did not hold.
 
     Args:
         table: Gets the check, if it fails.
+        name: Its id in the stage.
         what: What shall hold, in words.
         work: What to do.
     """
     try:
         work()
     except Exception as error:  # noqa: BLE001  (whatever it is, what comes after must be done)
-        table.check(what, False, f"{type(error).__name__}: {error}")
+        table.check(name, what, False, f"{type(error).__name__}: {error}")
 
 
 @contextlib.contextmanager

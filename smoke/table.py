@@ -24,12 +24,14 @@ class Check:
 
     Attributes:
         stage: The part of the command that looked.
+        id: Short name of the check in its stage, by which tests refer to it.
         what: What shall hold, in words.
         held: Whether it did.
         seen: What was seen: a figure, or why it did not hold.
     """
 
     stage: str
+    id: str
     what: str
     held: bool
     seen: str = ""
@@ -41,11 +43,13 @@ class Unseen:
 
     Attributes:
         stage: The part of the command that would have looked.
+        id: Short name of the check in its stage.
         what: What it would have looked at, in words.
         why: Why it could not.
     """
 
     stage: str
+    id: str
     what: str
     why: str
 
@@ -76,7 +80,7 @@ class Table:
             yield
         except Exception as error:
             said = str(error).strip() or type(error).__name__
-            self.check("goes through", False, said)
+            self.check("goes-through", "goes through", False, said)
             raise
         finally:
             took = time.monotonic() - began
@@ -84,10 +88,11 @@ class Table:
             self._stage = before
             self._say(f"== {name}: {took:.0f} s")
 
-    def check(self, what: str, held: bool, seen: object = "") -> bool:
+    def check(self, name: str, what: str, held: bool, seen: object = "") -> bool:
         """Note one check; nothing is raised if it does not hold.
 
         Args:
+            name: Its id in the stage.
             what: What shall hold, in words.
             held: Whether it does.
             seen: What was seen.
@@ -96,19 +101,20 @@ class Table:
             Whether it holds.
         """
         words = COLOUR.sub("", str(seen)).split()
-        made = Check(self._stage, what, bool(held), " ".join(words))
+        made = Check(self._stage, name, what, bool(held), " ".join(words))
         self.checks.append(made)
         self._say(f"{'ok ' if held else 'NOT'} {what}" + (f": {made.seen}" if made.seen else ""))
         return made.held
 
-    def leave(self, what: str, why: str) -> None:
+    def leave(self, name: str, what: str, why: str) -> None:
         """Note what is not looked at.
 
         Args:
+            name: Its id in the stage.
             what: What would have been looked at, in words.
             why: Why it is not.
         """
-        self.unseen.append(Unseen(self._stage, what, why))
+        self.unseen.append(Unseen(self._stage, name, what, why))
         self._say(f"--- not looked at: {what}: {why}")
 
     @property
@@ -125,17 +131,20 @@ class Table:
         Returns:
             The command's exit code: 0 only if all checks held.
         """
-        heads = ("stage", "what", "held", "seen")
+        heads = ("stage", "check", "what", "held", "seen")
         rows = [
-            (each.stage, each.what, "yes" if each.held else "NO", _short(each.seen))
+            (each.stage, each.id, each.what, "yes" if each.held else "NO", _short(each.seen))
             for each in self.checks
         ]
-        rows += [(each.stage, each.what, "-", f"not looked at: {each.why}") for each in self.unseen]
-        widths = [max(len(row[i]) for row in [heads, *rows]) for i in range(3)]
+        rows += [
+            (each.stage, each.id, each.what, "-", f"not looked at: {each.why}")
+            for each in self.unseen
+        ]
+        widths = [max(len(row[i]) for row in [heads, *rows]) for i in range(4)]
         self._say("")
         for row in [heads, *rows]:
             cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
-            self._say("  ".join([*cells, row[3]]).rstrip())
+            self._say("  ".join([*cells, row[4]]).rstrip())
         times = ", ".join(f"{name} {took:.0f} s" for name, took in self.seconds.items())
         missed = sum(not each.held for each in self.checks)
         self._say(f"\n{times}" if times else "")

@@ -7,11 +7,11 @@ import signal
 from pathlib import Path
 
 import pytest
-from whole_runs import default_run, resumed_run, runs_home
+from whole_runs import default_run
 
 from tasks.lake.session import close_session
 
-__all__ = ["default_run", "resumed_run", "runs_home"]
+__all__ = ["default_run"]
 CHECKOUT = Path(__file__).parent.parent
 
 

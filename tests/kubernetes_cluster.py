@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cluster_images import write_images
 
 from smoke.waits import until
 
@@ -161,9 +162,10 @@ def helm_program() -> str:
             pytest.fail(f"this must not be skipped here: {reason}")
         pytest.skip(reason)
     with _alone():
-        environment = {**os.environ, "GOBIN": str(own.parent), "CGO_ENABLED": "0"}
-        package = f"helm.sh/helm/v3/cmd/helm@{HELM}"
-        _run(["nice", "go", "install", "-ldflags=-s -w", package], timeout=1200, env=environment)
+        if not own.exists():
+            environment = {**os.environ, "GOBIN": str(own.parent), "CGO_ENABLED": "0"}
+            package = f"helm.sh/helm/v3/cmd/helm@{HELM}"
+            _run(["go", "install", "-ldflags=-s -w", package], timeout=1200, env=environment)
     return str(own)
 
 
@@ -185,7 +187,7 @@ def helm(*arguments: str, text: str | None = None, timeout: float = 120) -> str:
 
 
 def load_images(*names: str) -> None:
-    """Make images of this machine's Docker known to the cluster; those it has are left out.
+    """Make images of this machine's Docker known to the cluster, which gets the layers it lacks.
 
     Args:
         names: ``name:tag``, each of Docker's.
@@ -193,18 +195,28 @@ def load_images(*names: str) -> None:
     Raises:
         RuntimeError: Docker does not have one, or the cluster does not take it.
     """
-    stamps = Path(places()["K8S_DATA"]) / "loaded"
-    stamps.mkdir(parents=True, exist_ok=True)
-    for name in names:
-        identity = _run(["docker", "image", "inspect", "-f", "{{.Id}}", name], timeout=60)
-        stamp = stamps / name.replace("/", "_").replace(":", "_")
-        with _alone():
-            if stamp.exists() and stamp.read_text() == identity:
-                continue
-            script = f'set -o pipefail; docker save "$1" | "{CLUSTER}/load-image" -'
-            _run(["bash", "-c", script, "load", name], timeout=900)
-            stamp.write_text(identity)
-            _forget_replaced()
+    with _alone():
+        listed = f'. "{CLUSTER}/cluster.env"; ctrk content ls -q'
+        known = set(_run(["bash", "-c", listed], timeout=60).split())
+        load = subprocess.Popen(
+            [CLUSTER / "load-image", "-"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        limit = threading.Timer(900, load.kill)
+        limit.start()
+        try:
+            # It may end before it has read all, and says why.
+            with contextlib.suppress(BrokenPipeError):
+                write_images(names, known, load.stdin)
+            told = load.communicate()[0].decode()
+        finally:
+            limit.cancel()
+            load.kill()
+        if load.returncode:
+            raise RuntimeError(f"load-image {' '.join(names)}: {told[-4000:]}")
+        _forget_replaced()
 
 
 def _forget_replaced() -> None:
@@ -270,7 +282,7 @@ def cluster() -> Iterator[Path]:
 
 def main() -> None:
     """Start the cluster, which stays, and give it the images of the tests."""
-    from smoke.cluster.__main__ import IMAGES, S3_IMAGE
+    from smoke.cluster.stages import IMAGES, S3_IMAGE
 
     # A shell ignores it for what it starts in the background, and the pods would inherit that.
     signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -3,35 +3,49 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-LIGHT = {"errors", "settings", "manifest", "study", "objects", "store", "plan"}
-LIGHT |= {"telemetry", "launch"}
+LIGHT = {"errors", "files", "settings", "study", "objects", "run", "telemetry", "launch"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
+    "files": set(),
     "study": {"errors"},
     "settings": {"errors"},
-    "manifest": {"errors", "settings"},
     "objects": {"errors"},
-    "store": {"errors", "settings", "manifest", "objects"},
-    "plan": {"errors", "settings", "manifest", "study", "store"},
-    "telemetry": {"errors", "settings", "manifest", "study", "plan"},
-    "launch": {"errors", "settings", "manifest", "store"},
-    "step": LIGHT,
-    "lake": LIGHT | {"step"},
-    "data": LIGHT | {"step", "lake"},
+    "run": {"errors", "files", "settings", "study", "objects"},
+    "telemetry": {"errors", "files", "settings", "study", "run"},
+    "launch": {"errors", "files", "settings", "run"},
+    "lake": LIGHT,
+    "data": LIGHT | {"lake"},
     "model": LIGHT,
-    "federation": LIGHT | {"step", "model"},
-    "evaluate": LIGHT | {"step", "model", "data"},
-    "registry": LIGHT | {"step", "model", "evaluate"},
+    "federation": LIGHT | {"model"},
+    "evaluate": LIGHT | {"model", "data"},
+    "registry": LIGHT | {"model", "evaluate"},
     "onboarding": LIGHT | {"federation", "data", "lake"},
-    "embedded": LIGHT,
+    "local_airflow": LIGHT,
 }
-"""What each room may import beside itself; ``cli`` may import everything, and nobody imports it."""
+"""What each room may import beside itself; ``cli`` may import all and is imported nowhere."""
+FLOORS: dict[str, list[set[str]]] = {
+    "federation": [
+        {"wire", "run_files"},
+        {"vector"},
+        {"messages", "learning_rate", "reporting", "server_status"},
+        {"update"},
+        {"strategies"},
+        {"server", "hospital"},
+        {"federation_run", "flower"},
+        {"deployment"},
+        {"standing"},
+        {"join", "federated"},
+    ],
+    "lake": [{"jvm", "identities", "s3"}, {"session"}, {"tables"}, {"setup", "class_archive_run"}],
+}
+"""Modules and sub-rooms of a room, in order: one imports only itself and what stands before it."""
 
 
 def imports(path: Path) -> set[str]:
@@ -66,6 +80,43 @@ def test_a_room_imports_only_rooms_before_it(checkout: Path) -> None:
             for other in sorted(used - MAY_IMPORT[room] - {room}):
                 faults.append(f"{path.relative_to(checkout)} imports tasks.{other}")
     assert not faults, "\n".join(faults)
+
+
+def modules(checkout: Path) -> dict[str, Path]:
+    """Every module of the package and of the DAGs, by the name that it is imported by."""
+    found = {}
+    for root in (checkout / "tasks", checkout / "dags" / "fedrisk_airflow"):
+        for path in sorted(root.rglob("*.py")):
+            parts = path.relative_to(root.parent).with_suffix("").parts
+            found[".".join(parts).removesuffix(".__init__")] = path
+    return found
+
+
+def test_within_a_room_modules_import_only_what_stands_before_them(checkout: Path) -> None:
+    faults = []
+    known = modules(checkout)
+    for room, floors in FLOORS.items():
+        place = {name: floor for floor, names in enumerate(floors) for name in names}
+        prefix = f"tasks.{room}."
+        for name, path in known.items():
+            if not name.startswith(prefix):
+                continue
+            own = name.removeprefix(prefix).split(".")[0]
+            assert own in place, f"give {name} its place in the order of {room}"
+            used = {m.removeprefix(prefix).split(".")[0] for m in imports(path) & set(known)
+                    if m.startswith(prefix)}  # fmt: skip
+            wrong = sorted(n for n in used - {own} if place[n] >= place[own])
+            faults += [f"{name} imports {prefix}{other}" for other in wrong]
+    assert not faults, "\n".join(faults)
+
+
+def test_no_modules_import_each_other_in_a_circle(checkout: Path) -> None:
+    known = modules(checkout)
+    graph = {name: imports(path) & set(known) - {name} for name, path in known.items()}
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        pytest.fail(" <- ".join(error.args[1]))
 
 
 def test_no_step_imports_airflow(checkout: Path) -> None:

@@ -8,119 +8,129 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from made_once import made_once
 from tests_processes import processes_of
 
-from smoke.compose.__main__ import OVERRIDES
+from smoke.compare import EarlierRun
+from tasks.run.folder import RunFolder
 
-RUN_DEADLINE = 900
-INTERRUPT_DEADLINE = 600
-RESUMED = "interrupted"
+RUN = "default"
+STEP_DEADLINE, RUN_DEADLINE = 600.0, 900.0
+"""Seconds until the first hospital's table is collected, and for the rest of the run."""
 
 
 @dataclass(frozen=True)
-class FinishedRun:
-    """One `fedrisk run` as a user sees it."""
+class Command:
+    """One `fedrisk` command as a user sees it.
+
+    Attributes:
+        code: Its exit code.
+        output: What it has printed.
+        errors: What it has printed to standard error.
+        left_over: Command lines of processes that it has left.
+    """
 
     code: int
     output: str
     errors: str
-    result: dict[str, Any]
-    home: Path
     left_over: list[str]
 
 
 @dataclass(frozen=True)
-class ResumedRun:
-    """One `fedrisk run` that Ctrl-C has ended on its way, and then went on.
+class WholeRun:
+    """`fedrisk run` as `make run` calls it, ended by Ctrl-C at its first step, and continued.
 
     Attributes:
-        code: Exit code of the interrupted command.
-        left_over: Processes that it left.
-        done: Manifests that it left, with the time of each.
-        half_written: Files beside them that are none.
+        home: FEDRISK_HOME.
+        interrupted: The command that Ctrl-C has ended.
+        done: Its manifests, with the time of each in ns.
+        half_written: Files beside the manifests that are none.
         finished: The same command again.
     """
 
-    code: int
-    left_over: list[str]
+    home: Path
+    interrupted: Command
     done: dict[str, int]
     half_written: list[str]
-    finished: FinishedRun
+    finished: Command
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """The JSON line that ends the output; empty where there is none."""
+        lines = self.finished.output.strip().splitlines()
+        return json.loads(lines[-1]) if lines and lines[-1].startswith("{") else {}
+
+    @property
+    def folder(self) -> RunFolder:
+        """The run's folder."""
+        return RunFolder(self.home / "runs", RUN)
+
+    @property
+    def manifests(self) -> Path:
+        """The folder of its manifests."""
+        return self.folder.path / "manifests"
+
+    def to_compare(self, *overrides: str) -> EarlierRun:
+        """The run whose figures another launcher must give, with what that is told beside."""
+        assert self.finished.code == 0, self.finished.errors[-900:]
+        return EarlierRun(self.folder, list(overrides))
 
 
-def fedrisk(home: Path, *arguments: str, deadline: float = RUN_DEADLINE) -> FinishedRun:
-    """Run the command fedrisk to its end."""
-    process = subprocess.run(
-        [sys.executable, "-m", "tasks.cli", *arguments],
-        env={**os.environ, "FEDRISK_HOME": str(home)},
-        capture_output=True,
-        text=True,
-        timeout=deadline,
-        check=False,
-    )
-    lines = process.stdout.strip().splitlines()
-    result = json.loads(lines[-1]) if lines and lines[-1].startswith("{") else {}
-    return FinishedRun(
-        code=process.returncode,
-        output=process.stdout,
-        errors=process.stderr,
-        result=result,
-        home=home,
-        left_over=processes_of(home),
-    )
+def make_run(home: Path) -> WholeRun:
+    """Make the default run in a new home."""
+    arguments = [sys.executable, "-m", "tasks.cli", "run", "--run", RUN, "--json"]
+    environment = {**os.environ, "FEDRISK_HOME": str(home)}
+    manifests = home / "runs" / RUN / "manifests"
 
+    def collected() -> bool:
+        return bool(list(manifests.glob("collect.*.json")))
 
-def _interrupted(home: Path, *arguments: str) -> tuple[int, Path]:
-    """Run the command until the first hospital's table is collected, then press Ctrl-C."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tasks.cli", *arguments],
-        env={**os.environ, "FEDRISK_HOME": str(home)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
-    manifests = home / "runs" / RESUMED / "manifests"
-    try:
-        deadline = time.monotonic() + INTERRUPT_DEADLINE
-        while not list(manifests.glob("collect.*.json")):
-            if process.poll() is not None or time.monotonic() > deadline:
-                process.kill()
-                told, _ = process.communicate()
-                raise AssertionError(f"no hospital's table was collected: {told.decode()[-2000:]}")
-            time.sleep(0.5)
-        # A terminal's Ctrl-C reaches the whole foreground group.
-        os.killpg(process.pid, signal.SIGINT)
-        process.communicate(timeout=180)
-    finally:
-        process.kill()
-    return process.returncode, manifests
+    def command(interrupt: bool) -> Command:
+        process = subprocess.Popen(
+            arguments,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        try:
+            deadline = time.monotonic() + STEP_DEADLINE
+            while interrupt and not collected():
+                if process.poll() is not None or time.monotonic() > deadline:
+                    process.kill()
+                    told = "".join(process.communicate())[-2000:]
+                    raise AssertionError(f"no hospital's table was collected: {told}")
+                time.sleep(0.5)
+            if interrupt:
+                # A terminal's Ctrl-C reaches the whole foreground group.
+                os.killpg(process.pid, signal.SIGINT)
+            output, errors = process.communicate(timeout=RUN_DEADLINE)
+        finally:
+            process.kill()
+        return Command(process.returncode, output, errors, processes_of(home))
 
-
-@pytest.fixture(scope="session")
-def resumed_run(tmp_path_factory: pytest.TempPathFactory) -> ResumedRun:
-    """The run of the compose stack, by processes: interrupted, and then taken to its end."""
-    home = tmp_path_factory.mktemp("resumed")
-    settings = [word for each in OVERRIDES for word in ("--set", each)]
-    command = ["run", "--run", RESUMED, "--json", *settings]
-    code, manifests = _interrupted(home, *command)
-    left_over = processes_of(home)
+    interrupted = command(interrupt=True)
     done = {path.name: path.stat().st_mtime_ns for path in manifests.glob("*.json")}
     half = [path.name for path in manifests.glob(".*")]
-    return ResumedRun(code, left_over, done, half, fedrisk(home, *command))
+    return WholeRun(home, interrupted, done, half, command(interrupt=False))
 
 
 @pytest.fixture(scope="session")
-def runs_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One home for all runs, so that databases are made once."""
-    return tmp_path_factory.mktemp("home")
+def default_run(tmp_path_factory: pytest.TempPathFactory) -> WholeRun:
+    """The stroke study on its synthetic cohort."""
 
+    def make(folder: Path) -> None:
+        run = make_run(folder / "home")
+        (folder / "run.json").write_text(json.dumps(asdict(run), default=str), encoding="utf-8")
 
-@pytest.fixture(scope="session")
-def default_run(runs_home: Path) -> FinishedRun:
-    """`fedrisk run` as `make run` calls it: the stroke study on its synthetic cohort."""
-    return fedrisk(runs_home, "run", "--json")
+    folder = made_once("default-run", make, tmp_path_factory)
+    found = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    for name in ("interrupted", "finished"):
+        found[name] = Command(**found[name])
+    return WholeRun(**{**found, "home": Path(found["home"])})

@@ -26,7 +26,7 @@ def this_airflow() -> str:
     return airflow_id(conf.get("core", "fernet_key", fallback=""))
 
 
-def tell_assets(task: Any, folder: RunFolder, context: Any) -> None:
+def emit_assets(task: Any, folder: RunFolder, context: Any) -> None:
     """Emit the table or model that a step has made, with its version and counts only.
 
     Args:
@@ -65,7 +65,7 @@ def raise_for(ending: Ending, soft: Any = None) -> None:
         soft: The task instance of a step that the run can do without.
 
     Raises:
-        AirflowFailException: The code says that a retry is of no use.
+        AirflowFailException: The exit code means that a retry is useless.
         AirflowException: The step failed otherwise and is tried again.
         AirflowSkipException: It will not be tried again, and the run goes on without it.
     """

@@ -1,4 +1,4 @@
-"""One step of a run as an Airflow task, whatever launches it.
+"""One step of a run as an Airflow task, for every launcher.
 
 ``step_task`` is the one place where a launcher becomes an operator: the DAGs name steps, hospitals
 and rules only, so that another launcher changes no DAG.
@@ -41,7 +41,7 @@ def step_task(
     Args:
         name: The step's name, which is the task's id.
         study: The study.
-        settings: Says which launcher runs steps.
+        settings: Name the launcher.
         each: Whether to return a partial operator, to be expanded over ``hospital``.
         deadline: Seconds after which the step is ended; the settings' by default.
         arguments: Further arguments of the operator.
@@ -63,8 +63,8 @@ def step_task(
         given["map_index_template"] = "{{ task.hospital }}"
     if what and what.asset:
         given["outlets"] = [AssetAlias(name=what.asset.format(study=study.name))]
-    # The plan is light, it reads the study's file where Airflow has it, and it alone hands
-    # something on by XCom.
+    # The plan is light, it reads the study's file where Airflow has it, and it alone
+    # returns something by XCom.
     if settings.launcher == "kubernetes" and name != "plan":
         from fedrisk_airflow.kubernetes.operator import PodStep
 

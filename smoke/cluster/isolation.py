@@ -8,67 +8,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from smoke.cluster.lab import PodSeen
+from smoke.cluster.probes import PROBE, STRANGER
 from smoke.cluster.site import TOLERATION, Site
 from smoke.cluster.tools import CALL
 from smoke.table import Table
 from smoke.waits import NotReached, until
 from tasks.objects import put
-
-PROBE = """
-import json, os, pathlib, ssl, urllib.request, urllib.error
-from tasks.objects import get, keys, put
-from tasks.errors import FedriskError
-def tried(work):
-    try:
-        return ["done", str(work())[:80]]
-    except FedriskError as error:
-        return ["refused", str(error)]
-def asked(path):
-    trust = ssl.create_default_context(cafile="/etc/fedrisk/identity/ca.crt")
-    request = urllib.request.Request("https://fedrisk-superlink:9092/v1/" + path, b"")
-    try:
-        with urllib.request.urlopen(request, timeout=20, context=trust) as answer:
-            return answer.status
-    except urllib.error.HTTPError as error:
-        return error.code
-lake = "s3://fl-demo-data-"
-print("PROBE" + json.dumps({
-    "own bucket": tried(lambda: put(lake + OWN, "probe", b"x") or get(lake + OWN, "probe")),
-    "own prefix": tried(lambda: put("s3://fedrisk-runs", OWN + "/probe", b"x")),
-    "list other": tried(lambda: list(keys(lake + OTHER, "stroke"))),
-    "read other": tried(lambda: get(lake + OTHER, "theirs")),
-    "write other": tried(lambda: put(lake + OTHER, "probe", b"x")),
-    "write prefix": tried(lambda: put("s3://fedrisk-runs", OTHER + "/probe", b"x")),
-    "write consortium": tried(lambda: put("s3://fedrisk-runs", "consortium/probe", b"x")),
-    "token": [str(p) for p in pathlib.Path("/var/run/secrets").glob("**/token")],
-    "other key": [k for k in os.environ if "SECRET" in k and k != "AWS_SECRET_ACCESS_KEY"],
-    "control": {path: asked(path) for path in ("control/list-nodes", "runtime/x", "fleet/x")},
-}))
-"""
-STRANGER = """
-import os, pathlib, shutil, subprocess, sys, time
-from tasks.federation.certificates import make_node_key
-own = pathlib.Path("/tmp/own"); own.mkdir(mode=0o700)
-key, _ = make_node_key(own)
-if key.name != "node.key":
-    shutil.move(key, own / "node.key")
-shutil.copy("/etc/fedrisk/identity/ca.crt", own / "ca.crt")
-os.environ["FEDRISK_IDENTITY"] = str(own)
-node = subprocess.Popen([sys.executable, "-m", "tasks.federation.standing", "supernode",
-                         "--hospital", sys.argv[1]])
-log = pathlib.Path("/var/lib/fedrisk/federation") / sys.argv[1] / "supernode.log"
-end, tries = time.monotonic() + 90, 0
-while time.monotonic() < end and tries < 2:
-    time.sleep(1)
-    if pathlib.Path("/tmp/ready").exists():
-        print("STRANGER joined", flush=True); break
-    text = log.read_text(errors="replace") if log.exists() else ""
-    tries = text.count("Failed to activate SuperNode")
-else:
-    told = [line for line in text.splitlines() if "Failed to activate" in line]
-    print("STRANGER " + ("refused:" if tries else "heard nothing:"), told[:1], flush=True)
-node.terminate(); node.wait(30)
-"""
 
 
 def check_pods(seen: dict[str, PodSeen], node: str, table: Table) -> None:
@@ -97,11 +42,13 @@ def check_pods(seen: dict[str, PodSeen], node: str, table: Table) -> None:
             if ("fl-training", "true") not in pod.tolerates:
                 wrong.append(f"{pod.name}: its template puts up with no taint")
     table.check(
+        "own-account",
         "each pod has its owner's account and secret, no token and nobody's volume",
         not wrong and len(hospitals) > 3,
         "; ".join(wrong) or f"{len(seen)} pods of {len(hospitals) - 1} hospitals",
     )
     table.check(
+        "training-node",
         "training pods ran on the labelled and tainted node",
         bool(placed) and set(placed.values()) == {node},
         f"{len(placed)} on {', '.join(sorted(set(placed.values())))}",
@@ -118,39 +65,48 @@ def check_access(site: Site, table: Table) -> None:
     own, other = "hospital-1", "hospital-2"
     with site.acting_for(other):
         put(f"s3://fl-demo-data-{other}", "theirs", b"x")
-    code = f"OWN, OTHER = {own!r}, {other!r}\n{PROBE}"
-    text = _run_pod(site, "fedrisk-smoke-probe", own, ["python", "-c", code], 120)
+    pod = site.cluster.core.read_namespaced_pod(
+        "fedrisk-s3-0", site.cluster.namespace, _request_timeout=CALL
+    )
+    code = f"OWN, OTHER, STORE = {own!r}, {other!r}, {pod.status.pod_ip!r}\n{PROBE}"
+    text = _run_pod(site, "fedrisk-smoke-probe", own, ["python", "-c", code], 280)
     line = next((x for x in text.splitlines() if x.startswith("PROBE")), "")
-    if not table.check("a pod of hospital-1 can ask", bool(line), text[-500:] if not line else ""):
+    if not table.check(
+        "asks", "a pod of hospital-1 can ask", bool(line), text[-500:] if not line else ""
+    ):
         return
     found: dict[str, Any] = json.loads(line.removeprefix("PROBE"))
     for what, words in (
-        ("own bucket", "its own bucket is open to it"),
-        ("own prefix", "its own part of the runs is open to it"),
+        ("own-bucket", "its own bucket is open to it"),
+        ("own-prefix", "its own part of the runs is open to it"),
     ):
-        table.check(words, found[what][0] == "done", found[what])
+        table.check(what, words, found[what][0] == "done", found[what])
     for what, words in (
-        ("list other", "another hospital's bucket cannot be listed"),
-        ("read other", "another hospital's object cannot be read"),
-        ("write other", "nothing can be written to another hospital's bucket"),
-        ("write prefix", "nothing can be written to another hospital's part of the runs"),
-        ("write consortium", "nothing can be written to the consortium's part of the runs"),
+        ("list-other", "another hospital's bucket cannot be listed"),
+        ("read-other", "another hospital's object cannot be read"),
+        ("write-other", "nothing can be written to another hospital's bucket"),
+        ("write-prefix", "nothing can be written to another hospital's part of the runs"),
+        ("write-consortium", "nothing can be written to the consortium's part of the runs"),
     ):
         refused = found[what][0] == "refused" and "key may not" in found[what][1]
-        table.check(words, refused, found[what][1])
+        table.check(what, words, refused, found[what][1])
     table.check(
+        "no-other-secret",
         "no token and no other secret is in its pod",
         not found["token"] and not found["other key"],
         f"{found['token']} {found['other key']}",
     )
+    table.check("ports", "the store's inner ports are closed", not found["ports"], found["ports"])
     closed = found["control"]
     table.check(
+        "control-closed",
         "the SuperLink's control API is closed to it, its fleet API is not",
         closed["control/list-nodes"] == closed["runtime/x"] == 403 != closed["fleet/x"],
         closed,
     )
     status = _as_account(site, own, f"fedrisk-hospital-{other}")
     table.check(
+        "own-token",
         "its service account's own token is refused another hospital's secret",
         status == 403,
         f"HTTP {status}",
@@ -178,6 +134,35 @@ def _as_account(site: Site, hospital: str, secret: str) -> int:
     return 200
 
 
+def check_rights(site: Site, table: Table) -> None:
+    """See what the release's service accounts may ask of the API server.
+
+    Args:
+        site: Where.
+        table: Gets the check.
+    """
+    may = site.cluster.may
+    wrong = [
+        f"{account} may get {what}"
+        for account in ("fedrisk-hospital-hospital-1", "fedrisk-consortium", "fedrisk-pool")
+        for what in ("secrets", "pods")
+        if may(account, "get", what)
+    ]
+    wrong += [
+        f"fedrisk-airflow may not {verb} pods"
+        for verb in ("create", "delete", "watch")
+        if not may("fedrisk-airflow", verb, "pods")
+    ]
+    wrong += ["fedrisk-airflow may get secrets"] * may("fedrisk-airflow", "get", "secrets")
+    wrong += ["fedrisk-airflow may enter pods"] * may("fedrisk-airflow", "create", "pods", "exec")
+    table.check(
+        "rights",
+        "Airflow's account starts and ends pods, the others ask for nothing",
+        not wrong,
+        ", ".join(wrong),
+    )
+
+
 def check_taint(site: Site, table: Table) -> None:
     """See that the node for training takes no pod that does not put up with its taint.
 
@@ -196,9 +181,12 @@ def check_taint(site: Site, table: Table) -> None:
 
     told = ""
     with contextlib.suppress(NotReached), _pod(site, name, "hospital-1", command, ()):
-        told = until(f"pod {name} is refused", refused, 30)
+        told = until(f"pod {name} is refused", refused, 180)
     table.check(
-        "a pod that does not put up with the taint gets no room", "untolerated taint" in told, told
+        "taint",
+        "a pod that does not put up with the taint gets no room",
+        "untolerated taint" in told,
+        told,
     )
 
 
@@ -210,9 +198,10 @@ def check_stranger(site: Site, table: Table) -> None:
         table: Gets the checks.
     """
     command = ["python", "-c", STRANGER, "hospital-1"]
-    text = _run_pod(site, "fedrisk-smoke-stranger", "hospital-1", command, 150)
+    text = _run_pod(site, "fedrisk-smoke-stranger", "hospital-1", command, 280)
     line = next((x for x in text.splitlines() if x.startswith("STRANGER")), "")
     table.check(
+        "stranger",
         "a pod without a registered key cannot join",
         line.startswith("STRANGER refused"),
         line or text[-500:],
@@ -291,7 +280,7 @@ def _pod(
     body["metadata"] = {"name": name, "labels": labels}
     core, space = site.cluster.core, site.cluster.namespace
     site.cluster.delete_pod(name, 0)
-    until(f"no pod {name} is left", lambda: not _there(site, name), 60)
+    until(f"no pod {name} is left", lambda: not _there(site, name), 180)
     core.create_namespaced_pod(space, body, _request_timeout=CALL)
     try:
         yield

@@ -140,7 +140,16 @@ class Site:
         yaml.dump(values, path)
         return path
 
-    def helm(self, action: str, values: Path, limit: float = 300, chart: Path = CHART) -> None:
+    def helm(
+        self,
+        action: str,
+        values: Path,
+        limit: float = 300,
+        chart: Path = CHART,
+        *,
+        wait: bool = True,
+        options: Sequence[str] = (),
+    ) -> None:
         """Install or upgrade the release, and wait until its pods are ready.
 
         Args:
@@ -148,10 +157,13 @@ class Site:
             values: What ``values`` wrote.
             limit: Seconds.
             chart: Which chart; this checkout's by default.
+            wait: False not to wait for the pods.
+            options: More of Helm's options.
         """
         self.cluster.helm(
             *(action, RELEASE, str(chart), "-f", str(chart / "values-kind.yaml")),
-            *("-f", str(values), "--wait", "--timeout", f"{limit:.0f}s"),
+            *("-f", str(values), "--timeout", f"{limit:.0f}s", *(("--wait",) if wait else ())),
+            *options,
             limit=limit + 30,
         )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import urllib.request
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from smoke.cluster.faults import UNJUDGED
 from smoke.cluster.lab import Lab, Run, lab_of
 from smoke.cluster.site import Site
 from smoke.cluster.tools import CALL, ready
+from smoke.http import page_of
 from smoke.table import Table
 from smoke.waits import remaining, until
 from tasks.errors import DataError
@@ -49,9 +49,10 @@ def grow_and_train(site: Site, table: Table, home: Path, limit: float) -> None:
         site.put_secrets()
         site.helm("upgrade", site.values(supernodes=True), 900)
         found = site.pods_ready("supernode", count, 600)
-        told = until("all keys are registered", partial(_registered, site, count), 120)
+        told = until("all keys are registered", partial(_registered, site, count), 300)
         same = _goes_on(site, before)
         table.check(
+            f"supernodes-{count}",
             f"{count} hospitals by values alone: all SuperNodes are connected",
             len(found) == count and same,
             f"{len(found)} ready, {told} keys registered, SuperLink restarted: {not same}",
@@ -59,6 +60,8 @@ def grow_and_train(site: Site, table: Table, home: Path, limit: float) -> None:
         if count == COUNTS[0]:
             with lab_of(site, home, federation="standing") as lab:
                 _train(lab, site, table, limit)
+            _mend(site, table)
+            _come_back(site, table, count)
 
 
 def version_of(site: Site, alias: str) -> dict[str, Any]:
@@ -69,14 +72,9 @@ def version_of(site: Site, alias: str) -> dict[str, Any]:
         alias: Such as ``champion``.
     """
     path = f"/api/2.0/mlflow/registered-models/alias?name=fedrisk-stroke&alias={alias}"
-    request = urllib.request.Request(
-        f"http://{site.cluster.address('fedrisk-mlflow')}{path}",
-        headers={"Host": "fedrisk-mlflow:5000"},
-    )
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(request, timeout=30) as answer:
-        found: dict[str, Any] = json.load(answer)["model_version"]
-    return found
+    url = f"http://{site.cluster.address('fedrisk-mlflow')}{path}"
+    found: dict[str, Any] = json.loads(page_of(url, {"Host": "fedrisk-mlflow:5000"}))
+    return dict(found["model_version"])
 
 
 def _train(lab: Lab, site: Site, table: Table, limit: float) -> None:
@@ -85,14 +83,17 @@ def _train(lab: Lab, site: Site, table: Table, limit: float) -> None:
     # Kubernetes brings the secret of identities at another time than the map of keys.
     refused = remaining(partial(_refused, site), 180)
     if not table.check(
-        "the store opens each hospital's bucket to it and to the pool", not refused, refused
+        "store-opens",
+        "the store opens each hospital's bucket to it and to the pool",
+        not refused,
+        refused,
     ):
         return
     run = lab.start("standing", *STUDY, promote=False)
     state = run.wait(limit)
     why = "; ".join(f"{e.step}: {e.message}" for e in run.endings() if e.code)
     if not table.check(
-        "a run in pods is trained by the standing federation", state == "success", why
+        "trained", "a run in pods is trained by the standing federation", state == "success", why
     ):
         return
     federated = run.manifest("federated").figures
@@ -101,6 +102,7 @@ def _train(lab: Lab, site: Site, table: Table, limit: float) -> None:
     same = _goes_on(site, before)
     rounds = dict.fromkeys(TRAINED, federated["rounds"])
     table.check(
+        "took-part",
         "its hospitals took part in all its rounds, by the release's own processes",
         federated["participation"] == rounds
         and not federated["lost"]
@@ -113,11 +115,60 @@ def _train(lab: Lab, site: Site, table: Table, limit: float) -> None:
     _registered_model(run, site, table)
 
 
+def _mend(site: Site, table: Table) -> None:
+    """Upgrade to an image that is nowhere, and back."""
+    before, nowhere = _superlink(site), f"images.digests.mlflow=sha256:{'0' * 64}"
+    site.helm("upgrade", site.values(supernodes=True), wait=False, options=("--set", nowhere))
+    until("MLflow waits for its image", partial(_waits_for_an_image, site, "mlflow"), 300)
+    site.helm("upgrade", site.values(supernodes=True), 600)
+    same = _goes_on(site, before)
+    table.check(
+        "mended",
+        "an upgrade replaces a pod that could not start",
+        same,
+        f"the SuperLink restarted: {not same}",
+    )
+
+
+def _waits_for_an_image(site: Site, component: str) -> bool:
+    found = [
+        each.state.waiting.reason
+        for pod in site.cluster.pods(f"app.kubernetes.io/component={component}")
+        for each in pod.status.container_statuses or ()
+        if each.state.waiting
+    ]
+    return any("Image" in (reason or "") for reason in found)
+
+
+def _come_back(site: Site, table: Table, count: int) -> None:
+    """Delete the SuperLink's pod: the next one has all keys, and lets the hospitals in."""
+    before = _superlink(site)
+    site.cluster.delete_pod(SUPERLINK)
+    # The name is another pod's then, which has said nothing of the pod before it.
+    until("the SuperLink is back", lambda: _back(site, before), 300)
+    told = until("all keys are registered again", partial(_registered, site, count), 300)
+    found = site.pods_ready("supernode", count, 300)
+    table.check(
+        "superlink-back",
+        "the SuperLink's pod is deleted: all SuperNodes are connected again",
+        len(found) == count,
+        f"{told} keys registered, {len(found)} ready",
+    )
+
+
+def _back(site: Site, before: set[str]) -> bool:
+    found = [
+        pod for pod in site.cluster.pods("app.kubernetes.io/component=superlink") if ready(pod)
+    ]
+    return bool(found) and not _superlink(site) & before
+
+
 def _registered_model(run: Run, site: Site, table: Table) -> None:
     """See that MLflow has the run's model."""
     figures, found = run.manifest("promote").figures, version_of(site, CHALLENGER)
     tags = {tag["key"]: tag["value"] for tag in found.get("tags", ())}
     table.check(
+        "model",
         "the model that it trained is in the cluster's MLflow",
         tags.get(RUN_TAG) == run.id and str(found["version"]) == str(figures["model_version"]),
         f"alias {CHALLENGER} is version {found['version']} of run {tags.get(RUN_TAG)}, the run's "

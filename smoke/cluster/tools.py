@@ -235,12 +235,51 @@ class Cluster:
         )
         return list(found.items)
 
-    def address(self, service: str) -> str:
-        """``host:port`` of a service from this machine, which must route to cluster addresses."""
+    def run_in(self, pod: str, *command: str) -> str:
+        """Run a command in a pod's container, and return what it prints."""
+        from kubernetes import client, config
+        from kubernetes.stream import stream
+
+        # A client of its own: for as long as it streams, it does nothing else.
+        core = client.CoreV1Api(config.new_client_from_config(self.kubeconfig))
+        options = {"stdin": False, "stdout": True, "stderr": True, "tty": False}
+        call = core.connect_get_namespaced_pod_exec
+        given = {"command": list(command), "_request_timeout": CALL, **options}
+        return str(stream(call, pod, self.namespace, **given))
+
+    def may(self, account: str, verb: str, resource: str, subresource: str = "") -> bool:
+        """Whether a service account has a right in the namespace.
+
+        Args:
+            account: Its name.
+            verb: Such as ``get``.
+            resource: Such as ``pods``.
+            subresource: Such as ``exec``.
+        """
+        from kubernetes import client
+
+        wanted = client.V1ResourceAttributes(
+            namespace=self.namespace, verb=verb, resource=resource, subresource=subresource
+        )
+        user = f"system:serviceaccount:{self.namespace}:{account}"
+        review = client.V1SubjectAccessReview(
+            spec=client.V1SubjectAccessReviewSpec(user=user, resource_attributes=wanted)
+        )
+        return bool(
+            self.rights.create_subject_access_review(review, _request_timeout=CALL).status.allowed
+        )
+
+    def address(self, service: str, port: int = 0) -> str:
+        """``host:port`` of a service from this machine, which must route to cluster addresses.
+
+        Args:
+            service: Its name.
+            port: Which; its first by default.
+        """
         found = self.core.read_namespaced_service(
             service, self.namespace, _request_timeout=CALL
         ).spec
-        return f"{found.cluster_ip}:{found.ports[0].port}"
+        return f"{found.cluster_ip}:{port or found.ports[0].port}"
 
 
 def _base64(text: str) -> str:

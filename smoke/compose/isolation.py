@@ -75,7 +75,8 @@ tried("runs-write", lambda: put("s3://fedrisk-runs", "consortium/requests/x.json
 STRANGER = """
 set -u
 mkdir /tmp/own; cp /run/identity/ca.crt /tmp/own
-python -c 'from pathlib import Path; from tasks.federation.deployment.certificates import make_node_key
+python -c 'from pathlib import Path
+from tasks.federation.deployment.certificates import make_node_key
 make_node_key(Path("/tmp/own"))'
 export FEDRISK_IDENTITY=/tmp/own FEDRISK_HOME=/tmp/home
 python -m tasks.federation.standing supernode --hospital stranger >/tmp/said 2>&1 &
@@ -115,6 +116,7 @@ def _reach(stack: Project, service: str, *targets: str) -> dict[str, str]:
 def _network(table: Table, stack: Project) -> None:
     own = _reach(stack, ONE, "fedrisk-superlink:9092", "s3:8333")
     table.check(
+        "own-gate",
         "a hospital reaches the SuperLink and the store",
         set(own.values()) == {"reached"},
         ", ".join(own.values()),
@@ -124,6 +126,7 @@ def _network(table: Table, stack: Project) -> None:
         reached = _reach(stack, service, *targets, *_by_address(found, targets, service))
         missed = [target for target, said in reached.items() if said != "reached"]
         table.check(
+            service,
             f"{service} reaches what a hospital must not",
             not missed,
             missed or f"{len(reached)} tried",
@@ -135,6 +138,7 @@ def _network(table: Table, stack: Project) -> None:
     tried += [f"s3:{port}" for port in PORTS["s3"] if port != PASSED]
     other = _reach(stack, ONE, *tried, *_by_address(found, tried), "192.0.2.1:443")
     table.check(
+        "nothing-else",
         "and nothing else, by name or by address, nor another port, nor what lies outside",
         not [name for name, said in other.items() if said == "reached"],
         [name for name, said in other.items() if said == "reached"] or f"{len(other)} tried",
@@ -146,9 +150,10 @@ def _network(table: Table, stack: Project) -> None:
         return _reach(stack, "gate-hospital-2", address)[address] == "reached"
 
     # It was only just told to listen.
-    until("the gate reaches its hospital", near, 60)
+    until("the gate reaches its hospital", near, 300)
     far = _reach(stack, ONE, address)[address]
     table.check(
+        "other-container",
         "a hospital cannot reach another's container by its address (its own gate can)",
         far != "reached",
         f"gate: reached; hospital-1: {far}",
@@ -199,6 +204,7 @@ def _superlink(table: Table, stack: Project) -> None:
     codes = dict(line.split() for line in done.stdout.splitlines())
     closed = codes.get("control/list-nodes") == codes.get("runtime/x") == "403"
     table.check(
+        "control-closed",
         "the SuperLink's control API is closed to a hospital, its fleet API is not",
         closed and codes.get("fleet/x") not in ("403", None),
         codes or done.stderr[-200:],
@@ -209,10 +215,14 @@ def _store(table: Table, stack: Project) -> None:
     done = stack.python(ONE, STORE)
     told = dict(line.split(" ", 1) for line in done.stdout.splitlines() if " " in line)
     table.check(
-        "a hospital's key opens its own bucket", told.get("own-write") == "allowed", done.stderr
+        "own-bucket",
+        "a hospital's key opens its own bucket",
+        told.get("own-write") == "allowed",
+        done.stderr,
     )
     refused = [name for name in told if told[name].startswith("refused")]
     table.check(
+        "other-bucket",
         "and is refused at another's, and where runs are handed over",
         sorted(refused) == ["other-list", "other-read", "other-write", "runs-write"],
         ", ".join(refused),
@@ -223,10 +233,16 @@ def _container(table: Table, stack: Project) -> None:
     found = stack.containers()
     mine = {each["Name"] for each in found[ONE]["Mounts"] if each["Type"] == "volume"}
     expected = {f"{stack.name}_hospital-1", f"{stack.name}_hospital-1-identity"}
-    table.check("a hospital has its own volumes alone", mine == expected, ", ".join(sorted(mine)))
+    table.check(
+        "own-volumes",
+        "a hospital has its own volumes alone",
+        mine == expected,
+        ", ".join(sorted(mine)),
+    )
     script = "grep -E '^(Uid|CapEff|NoNewPrivs)' /proc/self/status; touch /opt/x 2>&1; true"
     told = " ".join(stack.inside(ONE, "sh", "-c", script).stdout.split())
     table.check(
+        "user",
         "it runs as user 1000, without capabilities, on a read-only root",
         "Uid: 1000" in told
         and "CapEff: 0000000000000000" in told
@@ -249,6 +265,7 @@ def stranger(table: Table, stack: Project) -> None:
         call("docker", "rm", "--force", "--volumes", name, check=False)
     told = done.stdout + done.stderr
     table.check(
+        "stranger",
         "a SuperNode without a registered key is turned away, each time it tries",
         told.count("it is started again") >= 2 and "has joined" not in told,
         told.strip()[-200:],

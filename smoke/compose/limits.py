@@ -40,6 +40,7 @@ class Peak:
             f"{name.partition('/')[2]} {size} MB" for name, size in sorted(self.sizes.items())
         )
         table.check(
+            "memory",
             "each service stays within its memory, and none was killed or restarted",
             bool(states) and not faults,
             "; ".join(faults) or seen,

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from smoke.command import StackError
-from smoke.compare import check_same
 from smoke.compose.limits import Peak
-from smoke.compose.stack import Project, page_of
+from smoke.compose.stack import Project
+from smoke.http import page_of
 from smoke.table import Table
 from tasks.local_airflow.api_client import Airflow, AirflowError
 from tasks.run.folder import RunFolder
@@ -22,26 +23,30 @@ RUNS = "/var/lib/fedrisk/runs"
 DEADLINE = 1500.0
 
 
-def over_rest(table: Table, airflow: Airflow, run: str, params: dict[str, Any]) -> None:
+def over_rest(table: Table, airflow: Airflow, run: str) -> None:
     """Trigger a run over REST, which waits while its DAG is paused, and take it back.
 
     Args:
         table: Gets the checks.
         airflow: The stack's Airflow, whose DAG is paused.
         run: The run's id.
-        params: The run's.
     """
-    airflow.trigger(DAG, run, params)
+    airflow.trigger(DAG, run, {})
     state = airflow.state(DAG, run)
     airflow.fail(DAG, run)
-    table.check("a run is triggered over REST, and taken back", state == "queued", state)
+    table.check(
+        "over-rest", "a run is triggered over REST, and taken back", state == "queued", state
+    )
     try:
-        airflow.trigger(DAG, f"{run}-unfit", {**params, "rounds": 0})
+        airflow.trigger(DAG, f"{run}-unfit", {"rounds": 0})
         refused = "taken"
     except AirflowError as error:
         refused = str(error)
     table.check(
-        "a value that the form does not take is refused over REST", "rounds" in refused, refused
+        "unfit",
+        "a value that the form does not take is refused over REST",
+        "rounds" in refused,
+        refused,
     )
 
 
@@ -65,12 +70,11 @@ class Trained:
     mlflow: str
     run: str
 
-    def look(self, copy: Path, by_process: dict[str, Any]) -> None:
+    def look(self, hospitals: Collection[str]) -> None:
         """Wait for its end, and check all of it.
 
         Args:
-            copy: Where its folder is copied to.
-            by_process: The same run's figures by the launcher ``process``.
+            hospitals: Who shall have trained it.
 
         Raises:
             StackError: It did not end well; nothing else is looked at.
@@ -83,20 +87,32 @@ class Trained:
         }
         bad = {name: found for name, found in tasks.items() if found != "success"}
         # Airflow's id has signs that a path should not have; the folder is the only one.
-        folders = self.stack.inside("scheduler", "ls", RUNS).stdout.split()
+        folders = self._folders()
         if not self.table.check(
+            "ended",
             "the run ends well, every task of it",
             state == "success" and not bad and len(folders) == 1,
             bad or f"{len(tasks)} tasks, run {', '.join(folders)}",
         ):
             raise StackError(f"the run is {state}: {bad}; {folders}; {self._endings()}")
         folder = folders[0]
-        self._trained(folder)
+        self._trained(folder, hospitals)
         self._crowned(folder)
         peak.check(self.table, [self.stack, self.guest])
-        copy.mkdir()
-        self.stack.compose("cp", f"scheduler:{RUNS}/{folder}", str(copy))
-        check_same(self.table, by_process, RunFolder(copy, folder))
+
+    def copy(self, target: Path) -> RunFolder:
+        """Copy its folder out of the stack.
+
+        Args:
+            target: Where to; it is made.
+        """
+        (folder,) = self._folders()
+        target.mkdir()
+        self.stack.compose("cp", f"scheduler:{RUNS}/{folder}", str(target))
+        return RunFolder(target, folder)
+
+    def _folders(self) -> list[str]:
+        return self.stack.inside("scheduler", "ls", RUNS).stdout.split()
 
     def _wait(self, peak: Peak) -> str:
         began, state = time.monotonic(), "queued"
@@ -107,12 +123,13 @@ class Trained:
             state = self.airflow.state(DAG, self.run)
         return state
 
-    def _trained(self, folder: str) -> None:
+    def _trained(self, folder: str, hospitals: Collection[str]) -> None:
         figures = self._manifest(folder, "federated")
-        expected = {f"hospital-{number}": figures["rounds"] for number in (1, 2, 3, 4)}
+        expected = dict.fromkeys(hospitals, figures["rounds"])
         started = f"run {folder}: started" in self.stack.log("superlink")
         self.table.check(
-            "all four hospitals took part in all rounds, on the standing federation",
+            "took-part",
+            "all hospitals took part in all rounds, on the standing federation",
             figures["participation"] == expected and not figures["lost"] and started,
             {
                 "rounds": figures["participation"],
@@ -130,6 +147,7 @@ class Trained:
         tags = {tag["key"]: tag["value"] for tag in found.get("tags", ())}
         figures = self._manifest(folder, "promote")
         self.table.check(
+            "champion",
             "MLflow has the champion, and it is this run's model",
             tags.get(RUN_TAG) == folder
             and figures["champion"] is True

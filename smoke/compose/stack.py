@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -102,20 +101,6 @@ class Project:
     def down(self) -> None:
         """Remove it with all that is of it, by its name alone: its files need not be readable."""
         call(sys.executable, "compose/down.py", self.name, deadline=400)
-
-
-def page_of(url: str) -> bytes:
-    """What a page of this machine says.
-
-    Raises:
-        StackError: It does not answer, or not with a page.
-    """
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with opener.open(url, timeout=30) as answer:
-            return bytes(answer.read())
-    except OSError as error:
-        raise StackError(f"{url}: {error}") from None
 
 
 def megabytes(text: str) -> int:

@@ -69,7 +69,7 @@ class Progress:
                 self._line(name, "skipped")
 
     def _show_rounds(self) -> None:
-        path = self.run.newest("files/federated/rounds.jsonl")
+        path = self.run.refresh("files/federated/rounds.jsonl")
         events = read_events(path)
         for event in events[self._rounds :]:
             self._line("round", _round(event))

@@ -26,7 +26,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     from tasks.run.stored_run import open_run
 
     folder = open_run(settings, args.run_id)
-    if not folder.have("plan.json").exists():
+    if not folder.fetch("plan.json").exists():
         raise SettingsError(
             f"no run {args.run_id} in {settings.runs}; `fedrisk runs` lists what there is."
         )

@@ -53,7 +53,7 @@ def outcome_of(plan: Plan, run: RunFolder, state: str, start: float, total: floa
         seconds[each.step] = max(seconds.get(each.step, 0.0), each.seconds)
     seconds["total"] = round(total, 3)
     promotion: dict[str, Any] = dict(promoted.figures) if promoted else {"champion": False}
-    gates = run.have("files/promote/gates.json")
+    gates = run.fetch("files/promote/gates.json")
     if "gates" not in promotion and gates.exists():
         found = json.loads(gates.read_text(encoding="utf-8"))
         promotion |= {"gates": found["gates"]} if isinstance(found, dict) else {"gates": found}

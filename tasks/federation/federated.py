@@ -47,7 +47,7 @@ def federated(context: Context) -> Result:
     standing = context.settings.federation == "standing"
     if not standing:
         # What a standing federation has left is its dispatcher's to go on from, not this step's.
-        context.run.fetch("federated")
+        context.run.fetch_step("federated")
     folder = context.run.folder("federated")
     sink = MlflowRounds(context.plan, context.settings)
     # An earlier attempt's, which may have been fetched with its checkpoint.
@@ -141,7 +141,7 @@ def _sharing(context: Context, deployment: Deployment) -> Callable[[], None]:
         if not context.settings.store or not path.exists() or path.stat().st_mtime_ns == known:
             return
         known = path.stat().st_mtime_ns
-        context.run.share("federated")
+        context.run.upload_step("federated")
         write_atomically(deployment.stored, str(known).encode())
 
     return share

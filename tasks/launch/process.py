@@ -24,9 +24,9 @@ from tasks.launch.environment import (
 from tasks.launch.process_tree import (
     process_tree,
 )
-from tasks.run.ending import Ending, StepRecord, error_text
+from tasks.run.ending import Ending, StepRecord, error_message
 from tasks.run.folder import RunFolder
-from tasks.run.steps import owner_of
+from tasks.run.steps import owner_of, step_arguments
 from tasks.settings import Settings
 
 SIGNALLED = 128
@@ -63,8 +63,7 @@ def launch_step(
     record = StepRecord(RunFolder(settings.runs, run), name, hospital)
     key = record.key
     record.log.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "tasks.cli", "step", name, "--study", study, "--run", run]
-    command += ["--hospital", hospital] if hospital is not None else []
+    command = [sys.executable, "-m", "tasks.cli", *step_arguments(name, study, run, hospital)]
     started, lines = time.monotonic(), list[str]()
     with record.log.open("w", encoding="utf-8") as file, process_tree() as start:
         own = step_environment(settings, hospital, owner=owner_of(name, hospital))
@@ -86,7 +85,7 @@ def launch_step(
         message = f"step {key} was ended by signal {signal.Signals(number).name}"
         code = ExitCode.FAILED
     else:
-        message = error_text(lines) if code else ""
+        message = error_message(lines) if code else ""
     return record.write(code, message, round(time.monotonic() - started, 3))
 
 

@@ -26,6 +26,7 @@ from tasks.launch.pods import airflow_id
 from tasks.settings import Settings
 
 CHECKOUT = Path(tasks.__file__).parent.parent
+PLUGINS = CHECKOUT / "plugins"
 USER = "admin"
 EXECUTOR = "ordered_executor.OrderedLocalExecutor"
 PARALLELISM = 4
@@ -99,7 +100,7 @@ class AirflowHome:
         sections = {
             "core": {
                 "dags_folder": str(self.dags),
-                "plugins_folder": str(CHECKOUT / "plugins"),
+                "plugins_folder": str(PLUGINS),
                 "load_examples": "False",
                 "executor": EXECUTOR,
                 # Each of these is a waiting process of 130 MB, and two cores feed no more.
@@ -173,7 +174,7 @@ class AirflowHome:
         digest = hashlib.sha256(importlib.metadata.version("apache-airflow").encode())
         digest.update(tasks.__version__.encode() + str(self.dags).encode())
         digest.update(json.dumps(settings_environment(self.settings)).encode())
-        folders = [self.dags, self.settings.studies, self.settings.home / "studies"]
+        folders = [self.dags, PLUGINS, self.settings.studies, self.settings.home / "studies"]
         files = {path for folder in folders for path in folder.rglob("*.*")}
         # The whole package, for what DAG files import of it imports more.
         files |= set(Path(tasks.__file__).parent.rglob("*.py"))

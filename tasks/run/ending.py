@@ -110,7 +110,7 @@ def read_endings(run: RunFolder) -> list[Ending]:
     return found
 
 
-def error_text(lines: Sequence[str]) -> str:
+def error_message(lines: Sequence[str]) -> str:
     """A failed step's error in words.
 
     Args:
@@ -118,13 +118,13 @@ def error_text(lines: Sequence[str]) -> str:
 
     Returns:
         What stands from the last ``error:`` line on; else the first line of the exception that a
-        traceback ends with, for what some libraries add to it (a statement, a link) says less;
+        traceback ends with, without what some libraries add to it (a statement, a link);
         else the last line.
     """
     for index in range(len(lines) - 1, -1, -1):
         if lines[index].startswith(ERROR):
             return "\n".join(lines[index:]).removeprefix(ERROR).strip()
         if lines[index].startswith(TRACEBACK):
-            told = (each for each in lines[index + 1 :] if each.strip() and not each[0].isspace())
-            return next(told, "no message")
+            rest = (each for each in lines[index + 1 :] if each.strip() and not each[0].isspace())
+            return next(rest, "no message")
     return next((line for line in reversed(lines) if line.strip()), "no message")

@@ -51,7 +51,7 @@ class RunFolder:
         """Name a file as manifests do: relative to the run's folder."""
         return str(path.relative_to(self.path))
 
-    def have(self, relative: str, owner: str = "consortium") -> Path:
+    def fetch(self, relative: str, owner: str = "consortium") -> Path:
         """The path of a file of this run, which is fetched first where the run is shared.
 
         Args:
@@ -61,40 +61,40 @@ class RunFolder:
         del owner
         return self.path / relative
 
-    def newest(self, relative: str, owner: str = "consortium") -> Path:
-        """The path of a file that still grows, after fetching it anew where the run is shared.
+    def refresh(self, relative: str, owner: str = "consortium") -> Path:
+        """The path of a file that still grows, after fetching it again where the run is shared.
 
         Args:
             relative: The file, relative to the run's folder; it may not exist.
             owner: Who leaves it.
         """
-        return self.have(relative, owner)
+        return self.fetch(relative, owner)
 
-    def put(self, relative: str) -> None:
-        """Give one file to the other machines, where the run is shared.
+    def upload(self, relative: str) -> None:
+        """Upload one file, where the run is shared.
 
         Args:
             relative: The file, relative to the run's folder.
         """
 
-    def fetch(self, step: str, hospital: str | None = None) -> None:
-        """Fetch what an earlier attempt of a step has left, where the run is shared.
+    def fetch_step(self, step: str, hospital: str | None = None) -> None:
+        """Fetch the files of an earlier attempt of a step, where the run is shared.
 
         Args:
             step: The step's name.
             hospital: The hospital, for a step that runs once a hospital.
         """
 
-    def share(self, step: str, hospital: str | None = None) -> None:
-        """Give a step's files to the other machines, where the run is shared.
+    def upload_step(self, step: str, hospital: str | None = None) -> None:
+        """Upload a step's files, where the run is shared.
 
         Args:
             step: The step's name.
             hospital: The hospital, for a step that runs once a hospital.
         """
 
-    def kept_elsewhere(self, step: str) -> None:
-        """Say that another process keeps a step's files for the other machines: share none.
+    def skip_upload(self, step: str) -> None:
+        """Do not upload a step's files: another process does.
 
         Args:
             step: The step's name.
@@ -113,9 +113,9 @@ class RunFolder:
         return self._load(path) if path.exists() else None
 
     def _load(self, path: Path) -> Manifest:
-        """Read a manifest, which says nothing of any step but its own.
+        """Read a manifest and check that it is the step's own.
 
-        Whoever may write one step's manifest could otherwise speak for another hospital's, or have
+        Otherwise the writer of one step's manifest could answer for another hospital, or have
         other files read than the step's.
 
         Raises:

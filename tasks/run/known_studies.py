@@ -48,7 +48,7 @@ def sound_studies(settings: Settings, only: str | None = None) -> Iterator[tuple
 
 
 def study_faults(settings: Settings) -> list[str]:
-    """Say why a study file makes no DAG, one text a file."""
+    """Why study files make no DAG, one text a file."""
     faults, seen = list[str](), dict[str, Path]()
     for file in study_files(settings):
         try:

@@ -34,7 +34,7 @@ def run_limit(study: Study, settings: Settings) -> float:
 
     Args:
         study: The study as its file has it.
-        settings: Say which launcher runs steps, and how long a step may work.
+        settings: Name the launcher, and how long a step may work.
     """
     limit = 3 * settings.step_deadline + federation_limit(study, settings)
     if settings.launcher == "kubernetes":
@@ -54,7 +54,7 @@ def check_limits(study: Study, file: Path, overrides: Sequence[str], settings: S
     try:
         written = read_study(file) if overrides else study
     except StudyError:
-        return  # Sound with its overrides only: it has no DAG, so nobody ends its steps.
+        return  # Sound with its overrides only: it has no DAG that would end its steps.
     waits = ("federation.deadlines.ready", "federation.deadlines.run")
     limits = [(waits, _training_time(study), federation_limit(written, settings))]
     if settings.launcher == "kubernetes":

@@ -116,7 +116,7 @@ def make_plan(request: Request, run: str, settings: Settings) -> Plan:
         DataError: The source does not exist, or the study has none.
     """
     folder = open_run(settings, run)
-    path = folder.have(PLAN)
+    path = folder.fetch(PLAN)
     if path.exists():
         return _same_study(Plan.model_validate_json(path.read_bytes()), request, settings)
     file = find_study(request.study, settings.studies)
@@ -143,7 +143,7 @@ def make_plan(request: Request, run: str, settings: Settings) -> Plan:
     )
     text = json.dumps(plan.model_dump(mode="json"), indent=2)
     write_atomically(path, text.encode() + b"\n")
-    folder.put(PLAN)
+    folder.upload(PLAN)
     return plan
 
 
@@ -153,7 +153,7 @@ def read_plan(run: RunFolder) -> Plan:
     Raises:
         DataError: The run has no plan.
     """
-    path = run.have(PLAN)
+    path = run.fetch(PLAN)
     if not path.exists():
         raise DataError(
             f"run {run.run}: no plan at {path}. Start with `fedrisk step plan --study S --run "
@@ -165,15 +165,15 @@ def read_plan(run: RunFolder) -> Plan:
 def check_executor(study: Study) -> None:
     """Refuse Flower's own SuperLink where other machines reach it.
 
-    It serves the calls that register keys and start runs at the port that hospitals use, and asks
-    nobody who they are. The warm executor closes them; Flower's own command does not.
+    It serves the calls that register keys and start runs at the port that hospitals use, without
+    authentication. The warm executor closes them; Flower's own command does not.
 
     Raises:
         StudyError: The study asks for it.
     """
     if study.federation.executor == "stock":
         raise StudyError(
-            "federation.executor: stock: Flower's own SuperLink lets whoever reaches its port "
+            "federation.executor: stock: Flower's own SuperLink lets anyone who reaches its port "
             "register keys and start runs, so it is for a federation on one machine only. Set "
             "federation.executor: warm where hospitals come from other machines or pods."
         )
@@ -186,7 +186,7 @@ def _same_study(plan: Plan, request: Request, settings: Settings) -> Plan:
     try:
         name = read_study(find_study(request.study, settings.studies)).name
     except StudyError:
-        # A file that was moved or spoiled since then says nothing; the plan does not need it.
+        # The file was moved or broken since; the plan does not need it.
         return plan
     if name != plan.study.name:
         raise StudyError(

@@ -10,7 +10,7 @@ _AIRFLOWS_OWN = re.compile(r"(backfill|scheduled|manual|asset_triggered|asset_ma
 def run_of(airflow_run: str, study: str) -> str:
     """The id of a run, which is its folder's name, from the id that Airflow knows it by.
 
-    Two studies of one schedule have runs of one id in Airflow, where the DAG tells them apart; a
+    Two studies of one schedule have runs of the same id in Airflow, which also knows the DAG; a
     folder has only its name. What a user has named keeps its name.
 
     Args:

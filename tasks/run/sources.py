@@ -30,7 +30,7 @@ def resolve_source(
         file: The study's file; relative paths in it start at its folder.
         given: What the run names in place of the study's ``source.path``.
         hospitals: The run's.
-        settings: Say whether steps are pods, which see no file of this machine.
+        settings: Name the launcher: pods see no file of this machine.
 
     Returns:
         A path or URL; None for a synthetic cohort.

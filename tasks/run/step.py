@@ -1,8 +1,8 @@
-"""One step: the contract that all of them keep, whatever launches them.
+"""One step: the contract that all of them keep, under every launcher.
 
-A step is idempotent (done before: its manifest says so, and nothing is done again), reads only
-what it is given, writes atomically, leaves a manifest last, and ends with an exit code that tells
-the caller what to do (``tasks.errors.ExitCode``).
+A step is idempotent (one with a manifest is not run again), reads only
+what it is given, writes atomically, leaves a manifest last, and ends with an exit code that says
+what the caller should do (``tasks.errors.ExitCode``).
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Context:
 
 
 class Result(BaseModel):
-    """What a step hands to its manifest."""
+    """What a step adds to its manifest."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -73,7 +73,7 @@ def run_step(name: str, run: str, settings: Settings, hospital: str | None = Non
         hospital: The hospital, for a step that runs once a hospital.
 
     Raises:
-        FedriskError: Whatever the step raises.
+        FedriskError: The step's own errors.
         SettingsError: There is no such step, or the hospital is missing, unknown or too much.
     """
     step = STEPS.get(name)
@@ -98,11 +98,11 @@ def run_step(name: str, run: str, settings: Settings, hospital: str | None = Non
     try:
         result = work(Context(plan=plan, run=folder, settings=settings, hospital=hospital))
     except BaseException:
-        # A checkpoint, or the gates that were not met: whoever comes next should find it.
+        # A checkpoint, or the gates that were not met, for the next attempt.
         with contextlib.suppress(FedriskError):
-            folder.share(name, hospital)
+            folder.upload_step(name, hospital)
         raise
-    folder.share(name, hospital)
+    folder.upload_step(name, hospital)
     manifest = Manifest(
         step=name,
         study=plan.study.name,

@@ -23,6 +23,7 @@ class Step:
         after: The steps whose manifests it reads, all but those that come before them anyway.
         image: The image that has what it imports.
         role: Which of a study's compute figures its pod gets.
+        training_nodes: Whether its pod is for the nodes that are kept for training.
         each_hospital: Whether it runs once a hospital, as the hospital.
         pooled: Whether it reads or writes more than one hospital's rows, with the pool's key.
         private: Whether its files hold a hospital's rows or describe them, so that they stay in
@@ -39,6 +40,7 @@ class Step:
     after: tuple[str, ...]
     image: Literal["spark", "federation", "mlflow"]
     role: Literal["data", "training", "registry"]
+    training_nodes: bool = False
     each_hospital: bool = False
     pooled: bool = False
     private: bool = False
@@ -108,6 +110,7 @@ STEPS: dict[str, Step] = {
         after=("features",),
         image="federation",
         role="training",
+        training_nodes=True,
         pooled=True,
     ),
     "local": Step(
@@ -116,6 +119,7 @@ STEPS: dict[str, Step] = {
         after=("features",),
         image="federation",
         role="training",
+        training_nodes=True,
         each_hospital=True,
         local_model=True,
     ),
@@ -125,6 +129,7 @@ STEPS: dict[str, Step] = {
         after=("features",),
         image="federation",
         role="training",
+        training_nodes=True,
         each_hospital=True,
         private=True,
     ),
@@ -134,6 +139,7 @@ STEPS: dict[str, Step] = {
         after=("features",),
         image="federation",
         role="training",
+        training_nodes=True,
     ),
     "score": Step(
         function="tasks.evaluate.score:score",
@@ -141,6 +147,7 @@ STEPS: dict[str, Step] = {
         after=("champion", "reference", "central", "local", "federated", "join"),
         image="federation",
         role="training",
+        training_nodes=True,
         each_hospital=True,
     ),
     "evaluate": Step(
@@ -172,6 +179,19 @@ def longest_chain(steps: Mapping[str, Step] = STEPS) -> int:
     for name, step in steps.items():
         depth[name] = 1 + max(depth[before] for before in step.after)
     return max(depth.values())
+
+
+def step_arguments(name: str, study: str, run: str, hospital: str | None) -> list[str]:
+    """Arguments of the command ``fedrisk`` that run a step.
+
+    Args:
+        name: The step's name.
+        study: The study's name or file.
+        run: The run's id.
+        hospital: The hospital, for a step that runs once a hospital.
+    """
+    found = ["step", name, "--study", study, "--run", run]
+    return found if hospital is None else [*found, "--hospital", hospital]
 
 
 def owner_of(step: str, hospital: str | None) -> str:

@@ -54,10 +54,10 @@ class StoredRun(RunFolder):
         super().__init__(settings.runs, run)
         self.owner, self._settings = owner, settings
         self._fetched: set[str] = set()
-        self._elsewhere: set[str] = set()
+        self._not_uploaded: set[str] = set()
 
-    def have(self, relative: str, owner: str = CONSORTIUM) -> Path:
-        """See ``RunFolder.have``."""
+    def fetch(self, relative: str, owner: str = CONSORTIUM) -> Path:
+        """See ``RunFolder.fetch``."""
         path = self.path / relative
         if not path.exists():
             content = get(self._settings.store, f"{owner}/{self.run}/{relative}")
@@ -65,29 +65,29 @@ class StoredRun(RunFolder):
                 write_atomically(path, content)
         return path
 
-    def newest(self, relative: str, owner: str = CONSORTIUM) -> Path:
-        """See ``RunFolder.newest``."""
+    def refresh(self, relative: str, owner: str = CONSORTIUM) -> Path:
+        """See ``RunFolder.refresh``."""
         content = get(self._settings.store, f"{owner}/{self.run}/{relative}")
         if content is not None:
             write_atomically(self.path / relative, content)
         return self.path / relative
 
-    def put(self, relative: str) -> None:
-        """See ``RunFolder.put``."""
+    def upload(self, relative: str) -> None:
+        """See ``RunFolder.upload``."""
         content = (self.path / relative).read_bytes()
         put(self._settings.store, f"{self.owner}/{self.run}/{relative}", content)
 
     def write(self, manifest: Manifest) -> Path:
         """Write a manifest, here and then in the store."""
         path = super().write(manifest)
-        self.put(self.relative(path))
+        self.upload(self.relative(path))
         return path
 
     def find(self, step: str, hospital: str | None = None) -> Manifest | None:
         """Read a manifest, and fetch the files that it names and this owner may read."""
         owner = owner_of(step, hospital)
         name = self.relative(self._manifest(step, hospital))
-        self.have(name, owner)
+        self.fetch(name, owner)
         manifest = super().find(step, hospital)
         if manifest is not None and name not in self._fetched:
             self._fetch_files(manifest, owner)
@@ -98,30 +98,30 @@ class StoredRun(RunFolder):
         for purpose, relative in manifest.files.items():
             own = manifest.hospital if STEPS[manifest.step].local_model else purpose
             if not self._is_private(manifest.step):
-                self.have(relative, owner)
+                self.fetch(relative, owner)
             elif own == self.owner and not (self.path / relative).exists():
                 lake = lake_store(self._settings, self.owner)
                 content = get(lake, f"runs/{self.run}/{relative}")
                 if content is not None:
                     write_atomically(self.path / relative, content)
 
-    def fetch(self, step: str, hospital: str | None = None) -> None:
-        """See ``RunFolder.fetch``."""
+    def fetch_step(self, step: str, hospital: str | None = None) -> None:
+        """See ``RunFolder.fetch_step``."""
         prefix = f"{owner_of(step, hospital)}/{self.run}/"
         folder = self.relative(self.folder(step, hospital))
         for key in keys(self._settings.store, f"{prefix}{folder}"):
-            # By its name and not by the key's own path, whatever the store lists.
+            # By its name and not by the key's own path: the store's listing is not trusted.
             relative = key.removeprefix(prefix)
             if relative.startswith(f"{folder}/") and ".." not in relative.split("/"):
-                self.have(relative, owner_of(step, hospital))
+                self.fetch(relative, owner_of(step, hospital))
 
-    def kept_elsewhere(self, step: str) -> None:
-        """See ``RunFolder.kept_elsewhere``."""
-        self._elsewhere.add(step)
+    def skip_upload(self, step: str) -> None:
+        """See ``RunFolder.skip_upload``."""
+        self._not_uploaded.add(step)
 
-    def share(self, step: str, hospital: str | None = None) -> None:
-        """See ``RunFolder.share``."""
-        if step in self._elsewhere:
+    def upload_step(self, step: str, hospital: str | None = None) -> None:
+        """See ``RunFolder.upload_step``."""
+        if step in self._not_uploaded:
             return
         folder = self.folder(step, hospital)
         for path in sorted(folder.rglob("*")):
@@ -130,7 +130,7 @@ class StoredRun(RunFolder):
             if not path.is_file() or "/private/" in relative or path.name.startswith("."):
                 continue
             if not self._is_private(step):
-                self.put(relative)
+                self.upload(relative)
                 continue
             of = hospital or path.stem
             if of in self._hospitals():
@@ -151,7 +151,7 @@ class StoredRun(RunFolder):
 
     def _planned(self) -> dict[str, Any]:
         """The run's plan, unchecked; empty where there is none yet."""
-        plan = self.have(PLAN)
+        plan = self.fetch(PLAN)
         found: dict[str, Any] = json.loads(plan.read_bytes()) if plan.exists() else {}
         return found
 
@@ -166,7 +166,7 @@ class StoredRun(RunFolder):
                 relative = key.removeprefix(prefix)
                 found = MANIFEST.fullmatch(relative)
                 if found and owner_of(found["step"], found["hospital"]) == owner:
-                    self.have(relative, owner)
+                    self.fetch(relative, owner)
         return super().manifests()
 
 

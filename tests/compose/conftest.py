@@ -1,4 +1,4 @@
-"""The stages of ``make compose-smoke``, gone through once for all tests here."""
+"""The stages of ``make compose-smoke``, in two parts."""
 
 from __future__ import annotations
 
@@ -11,16 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from smoke_checks import need_images
+from whole_runs import WholeRun
 
 from smoke.compare import EarlierRun
-from smoke.compose.__main__ import IMAGES, OVERRIDES, smoke
 from smoke.compose.browser import find_browser
+from smoke.compose.stages import IMAGES, smoke
 from smoke.table import Table
-from tasks.run.folder import RunFolder
-
-
-def _answers(*command: str) -> bool:
-    return subprocess.run(command, capture_output=True, timeout=60, check=False).returncode == 0
 
 
 @pytest.fixture(scope="session")
@@ -29,22 +26,14 @@ def ctrl_c() -> Any:
     return signal.getsignal(signal.SIGINT)
 
 
-@pytest.fixture(scope="session")
-def table(
-    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest, ctrl_c: Any
-) -> Table:
-    """What the stages have checked on the stack."""
-    if shutil.which("docker") is None or not _answers("docker", "compose", "ls"):
-        reason = "no Docker engine with compose answers"
-        if os.environ.get("REQUIRE_SHARED_DATA") == "1":
-            pytest.fail(f"this must not be skipped here: {reason}")
-        pytest.skip(reason)
-    missing = [n for n in IMAGES if not _answers("docker", "image", "inspect", f"fedrisk-{n}:dev")]
-    if missing:
-        pytest.fail(f"there is no image fedrisk-{missing[0]}:dev: run `make images` first")
-    by_process = request.getfixturevalue("resumed_run").finished
-    assert by_process.code == 0, by_process.errors[-900:]
-    folder: Path = tmp_path_factory.mktemp("compose")
+def gone_through(folder: Path, wanted: list[str], beside: EarlierRun | None = None) -> Table:
+    """Go through the stages, and print the table however they end.
+
+    Args:
+        folder: For the table and pictures of pages.
+        wanted: Those of the stages that a run can do without.
+        beside: The run by processes to compare with.
+    """
     found = Table()
     options = argparse.Namespace(
         project="fedrisk-test",
@@ -54,9 +43,33 @@ def table(
         browser=os.environ.get("REQUIRE_SHARED_DATA") == "1",
         keep=False,
     )
-    smoke(
-        options,
-        found,
-        EarlierRun(RunFolder(by_process.home / "runs", by_process.result["run"]), OVERRIDES),
-    )
+    smoke(options, found, wanted, beside)
     return found
+
+
+@pytest.fixture(scope="session")
+def ready(ctrl_c: Any) -> None:
+    """There are an engine with compose and the images."""
+    asked = ["docker", "compose", "ls"]
+    if (
+        shutil.which("docker") is None
+        or subprocess.run(asked, capture_output=True, timeout=60, check=False).returncode
+    ):
+        reason = "no Docker engine with compose answers"
+        if os.environ.get("REQUIRE_SHARED_DATA") == "1":
+            pytest.fail(f"this must not be skipped here: {reason}")
+        pytest.skip(reason)
+    need_images(IMAGES)
+
+
+@pytest.fixture(scope="session")
+def table(ready: None, default_run: WholeRun, tmp_path_factory: pytest.TempPathFactory) -> Table:
+    """What is checked every time: the default run, and what a hospital cannot do."""
+    wanted = ["isolation", "figures"]
+    return gone_through(tmp_path_factory.mktemp("compose"), wanted, default_run.to_compare())
+
+
+@pytest.fixture(scope="session")
+def platform_table(ready: None, tmp_path_factory: pytest.TempPathFactory) -> Table:
+    """What is checked in the platform stage: a hospital joins, both sides restart, the pages."""
+    return gone_through(tmp_path_factory.mktemp("compose"), ["join", "restart", "pages"])

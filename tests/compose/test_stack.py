@@ -6,80 +6,57 @@ import signal
 from typing import Any
 
 import pytest
+from smoke_checks import assert_held, assert_nothing_else, each_check
 
 from smoke.table import Table
 
-pytestmark = [
-    pytest.mark.stack,
-    pytest.mark.slow,
-    pytest.mark.end_to_end,
-    pytest.mark.timeout(2400),
-]
+# The first of each part goes through all of its stages.
+pytestmark = [pytest.mark.slow, pytest.mark.end_to_end, pytest.mark.timeout(2400)]
 
-HOLDS = {
-    "alone": ["nothing is left of an earlier stack"],
-    "up": ["all services are healthy or have done their work"],
-    "sign-in": ["a wrong password is refused", "the generated password lets in"],
-    "isolation": [
-        "a hospital reaches the SuperLink and the store",
-        "api-server reaches what a hospital must not",
-        "gate-hospital-1 reaches what a hospital must not",
-        "and nothing else, by name or by address",
-        "a hospital cannot reach another's container by its address",
-        "the SuperLink's control API is closed to a hospital",
-        "a hospital's key opens its own bucket",
-        "and is refused at another's, and where runs are handed over",
-        "a hospital has its own volumes alone",
-        "it runs as user 1000, without capabilities, on a read-only root",
-        "a SuperNode without a registered key is turned away",
-    ],
-    "join": [
-        "its kit's own check, before it starts, finds nothing missing",
-        "a new hospital joins with its kit",
-        "nothing was restarted for it",
-    ],
-    "trigger": [
-        "a run is triggered over REST, and taken back",
-        "a value that the form does not take is refused over REST",
-        "one run is triggered",
-        "its DAG is paused no more",
-    ],
-    "restart": [
-        "a restarted SuperNode joins again",
-        "all hospitals join a restarted SuperLink again",
-    ],
-    "run": [
-        "the run ends well, every task of it",
-        "all four hospitals took part in all rounds, on the standing federation",
-        "MLflow has the champion, and it is this run's model",
-        "each service stays within its memory, and none was killed or restarted",
-        "figures equal those of the launcher process, within 1e-06",
-    ],
-    "pages": [
-        "Airflow's page answers",
-        "MLflow's page answers",
-        "the page in a browser: run",
-        "the page in a browser: champion",
-    ],
-    "down": ["nothing is left"],
+BOTH = {
+    "alone": "alone",
+    "images": "one-revision",
+    "up": "healthy",
+    "sign-in": "wrong-password dags",
+    "trigger": "over-rest unfit form page-trigger-form one-run unpaused",
+    "run": "ended took-part champion memory",
+    "down": "nothing-left",
 }
-"""What each stage must have looked at: a check that was left out is none that held."""
-BY_HAND = [
-    ("trigger", "the page in a browser: trigger-form"),
-    ("trigger", "the form will let a paused DAG run"),
-    ("trigger", "one run is triggered in Airflow's form"),
-]
+STACK = BOTH | {
+    "isolation": "own-gate api-server gate-hospital-1 nothing-else other-container control-closed"
+    " own-bucket other-bucket own-volumes user stranger",
+    "figures": "same-figures",
+}
+PLATFORM = BOTH | {
+    "join": "kit-check joined no-restart",
+    "restart": "supernode superlink",
+    "pages": "airflow mlflow page-run page-champion",
+}
 
 
-@pytest.mark.parametrize(
-    ("stage", "what"), [(stage, what) for stage, all_ in HOLDS.items() for what in all_] + BY_HAND
-)
-def test_it_holds_of_the_stack(table: Table, stage: str, what: str) -> None:
-    made = [c for c in table.checks if c.stage == stage and c.what.startswith(what)]
-    assert made, f"stage {stage} never came to it"
-    assert [c for c in made if not c.held] == []
+@pytest.mark.stack
+@each_check(STACK)
+def test_it_holds_of_the_stack(table: Table, stage: str, name: str) -> None:
+    assert_held(table, stage, name)
 
 
+@pytest.mark.stack
+def test_nothing_else_was_looked_at(table: Table) -> None:
+    assert_nothing_else(table, STACK)
+
+
+@pytest.mark.stack
 def test_ctrl_c_works_again_once_the_stack_is_down(table: Table, ctrl_c: Any) -> None:
     assert table.checks
     assert signal.getsignal(signal.SIGINT) is ctrl_c
+
+
+@pytest.mark.platform
+@each_check(PLATFORM)
+def test_it_holds_of_a_stack_that_grows(platform_table: Table, stage: str, name: str) -> None:
+    assert_held(platform_table, stage, name)
+
+
+@pytest.mark.platform
+def test_nothing_else_was_looked_at_while_it_grew(platform_table: Table) -> None:
+    assert_nothing_else(platform_table, PLATFORM)

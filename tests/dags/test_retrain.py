@@ -122,6 +122,14 @@ def test_a_dag_says_whose_it_is_and_what_it_does(answer: Any) -> None:
     assert dag["timeout"] > 0
 
 
+def test_a_dag_that_is_switched_on_waits_for_its_next_time(answer: Any) -> None:
+    found = {name: dag["next"] for name, dag in answer["dags"].items()}
+    assert found == {
+        "retrain_stroke": "2026-11-08T03:00:00+00:00",
+        "retrain_heart": "2026-12-01T04:00:00+00:00",
+    }
+
+
 def test_the_trigger_form_is_typed(answer: Any) -> None:
     params = answer["dags"]["retrain_heart"]["params"]
     assert set(params) == {

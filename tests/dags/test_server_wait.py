@@ -11,7 +11,7 @@ import pytest
 
 from fedrisk_airflow.kubernetes import server_wait
 from fedrisk_airflow.kubernetes.pod_spec import PodOf
-from fedrisk_airflow.kubernetes.server_wait import why_no_server
+from fedrisk_airflow.kubernetes.server_wait import no_server_reason
 from tasks.federation.server_status import is_ended, mark_ended
 from tasks.settings import Settings
 
@@ -56,7 +56,7 @@ def test_a_hospital_does_not_wait_for_a_server_that_another_hospitals_loss_keeps
     if marked:
         mark_ended(settings, RUN)
     asked = Asked(federated=server, features_0="success", features_2=state)
-    why = why_no_server(JOIN, settings, RUN, asked)
+    why = no_server_reason(JOIN, settings, RUN, asked)
     assert f"the task features_2, without which federated does not start, is {state}" in str(why)
     assert is_ended(settings, RUN) is marked
 
@@ -65,7 +65,7 @@ def test_the_step_that_failed_is_named_and_not_those_that_failed_with_it(
     settings: Settings,
 ) -> None:
     states = {"features_2": "upstream_failed", "validate_2": "failed", "collect_2": "success"}
-    why = why_no_server(JOIN, settings, RUN, Asked(federated=None, **states))
+    why = no_server_reason(JOIN, settings, RUN, Asked(federated=None, **states))
     assert "validate_2" in str(why)
 
 
@@ -76,7 +76,7 @@ def test_a_hospital_waits_for_a_server_that_still_may_come(
     mark_ended(settings, RUN)
     # A hospital that is lost later, or that its own baseline fails, costs the others nothing.
     asked = Asked(federated=None, collect_2=state, local_1="failed", join_1="skipped")
-    assert why_no_server(JOIN, settings, RUN, asked) is None
+    assert no_server_reason(JOIN, settings, RUN, asked) is None
     assert not is_ended(settings, RUN)
 
 
@@ -86,7 +86,7 @@ def test_a_server_that_has_been_let_in_needs_no_step_any_more(
 ) -> None:
     mark_ended(settings, RUN)
     asked = Asked(federated=server, collect_2="failed")
-    assert why_no_server(JOIN, settings, RUN, asked) is None
+    assert no_server_reason(JOIN, settings, RUN, asked) is None
     assert not is_ended(settings, RUN)
 
 

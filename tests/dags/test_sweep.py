@@ -10,7 +10,7 @@ import pytest
 from pod_api import NAMESPACE, PodApi
 
 from fedrisk_airflow.step_outcome import this_airflow
-from sweep import swept
+from sweep import sweep_pods
 from tasks.federation.server_status import is_ended
 from tasks.launch.pods import AIRFLOW, DAG, FOLDER, INDEX, LOST_AFTER, MARKS, RUN, TASK
 from tasks.settings import Settings
@@ -67,7 +67,7 @@ def test_pods_of_runs_and_tasks_that_have_ended_are_ended(api: PodApi, settings:
     put(api, "no-run", "gone", "champion")
     put(api, "no-task", "here", "deal")
     put(api, "at-work", "here", "champion")
-    assert swept(settings, Asked(here={"champion": "deferred", "deal": "failed"})) == 2
+    assert sweep_pods(settings, Asked(here={"champion": "deferred", "deal": "failed"})) == 2
     assert set(api.pods) == {"at-work"}
 
 
@@ -80,7 +80,7 @@ def test_hospitals_are_told_that_their_server_was_marked_or_cannot_start(
 ) -> None:
     put(api, "waits", "scheduled__1", "join", "stroke-scheduled__1")
     asked = Asked(scheduled__1={"join": "deferred", "federated": state})
-    assert swept(settings, asked) == 0
+    assert sweep_pods(settings, asked) == 0
     assert is_ended(settings, "stroke-scheduled__1") is told
     assert set(api.pods) == {"waits"}
 
@@ -90,5 +90,5 @@ def test_a_pod_on_a_lost_node_is_forgotten_so_that_its_task_goes_on(
 ) -> None:
     api.lose(put(api, "lost", "here", "champion"), LOST_AFTER + 5)
     api.lose(put(api, "ending", "here", "champion"), LOST_AFTER - 30)
-    assert swept(settings, Asked(here={"champion": "deferred"})) == 1
+    assert sweep_pods(settings, Asked(here={"champion": "deferred"})) == 1
     assert set(api.pods) == {"ending"}

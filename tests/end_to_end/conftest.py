@@ -1,4 +1,4 @@
-"""Whole runs, each made once and asserted many times."""
+"""The steps of a run in this process, without Airflow."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from whole_runs import FinishedRun, fedrisk
 
 from tasks.run.folder import RunFolder
 from tasks.run.plan import Plan, Request, make_plan
@@ -15,31 +14,12 @@ from tasks.run.step import run_step
 from tasks.run.steps import STEPS
 from tasks.settings import Settings
 
-
-@pytest.fixture(scope="session")
-def home(runs_home: Path) -> Path:
-    """The home of all runs."""
-    return runs_home
-
-
-@pytest.fixture(scope="session")
-def heart_run(home: Path, default_run: FinishedRun) -> FinishedRun:
-    """The heart study at its four hospitals."""
-    return fedrisk(home, "run", "--study", "heart", "--json")
-
-
-@pytest.fixture(scope="session")
-def real_run(home: Path, default_run: FinishedRun, stroke_csv: Path) -> FinishedRun:
-    """The stroke study on the real table."""
-    return fedrisk(home, "run", "--source", str(stroke_csv), "--seed", "1", "--json")
-
-
 Steps = Callable[..., tuple[Plan, RunFolder]]
 
 
 @pytest.fixture(scope="session")
 def run_steps(tmp_path_factory: pytest.TempPathFactory, checkout: Path) -> Steps:
-    """All steps of a run in this process, one after the other, without Airflow."""
+    """Do all steps of a run, one after the other."""
     folder = tmp_path_factory.mktemp("steps")
     settings = Settings.from_environment(
         {"FEDRISK_HOME": str(folder), "FEDRISK_STUDIES": str(checkout / "dags" / "studies")}

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.end_to_end, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.slow, pytest.mark.end_to_end, pytest.mark.timeout(2700)]
 
 SEEDS = (1, 2, 3, 4, 5)
 
@@ -25,6 +25,11 @@ def five_seeds(run_steps: Any, stroke_csv: Path) -> list[dict[str, Any]]:
 
 def mean(results: list[dict[str, Any]], model: str, key: str) -> float:
     return float(np.mean([result[model][key] for result in results]))
+
+
+def test_every_row_of_the_table_has_its_hospital(five_seeds: Any) -> None:
+    for result in five_seeds:
+        assert sum(each["rows"] for each in result["hospitals"]) >= 5100
 
 
 def test_the_centralized_model_is_strong(five_seeds: Any) -> None:
@@ -57,39 +62,28 @@ def test_ninety_nine_percent_are_reached_within_eight_rounds(five_seeds: Any) ->
     assert all(r["rounds_to_99"] is not None and r["rounds_to_99"] <= 8 for r in five_seeds)
 
 
+def test_heart_runs_at_four_hospitals_with_missing_columns(run_steps: Any) -> None:
+    plan, folder = run_steps("heart", study="heart")
+    assert list(plan.hospitals) == ["cleveland", "hungarian", "switzerland", "va"]
+    result = folder.read("evaluate").figures
+    assert sum(each["rows"] for each in result["hospitals"]) >= 900
+    assert result["federated"]["auroc"] >= 0.98 * result["central"]["auroc"]
+
+
 def model_bytes(folder: Any, step: str, hospital: str | None = None) -> bytes:
     manifest = folder.read(step, hospital)
     return (folder.path / manifest.files["model"]).read_bytes()
 
 
-@pytest.fixture(scope="session")
-def small(run_steps: Any) -> Any:
-    """A short run on the synthetic cohort."""
-    return run_steps("small-a", rounds=3, seed=7)
-
-
-def test_the_same_seed_gives_the_same_bytes_and_metrics(small: Any, run_steps: Any) -> None:
-    plan, first = small
-    _, second = run_steps("small-b", rounds=3, seed=7)
-    for step in ("central", "federated"):
-        assert model_bytes(first, step) == model_bytes(second, step)
-    for hospital in plan.hospitals:
-        assert model_bytes(first, "local", hospital) == model_bytes(second, "local", hospital)
-    a, b = first.read("evaluate").figures, second.read("evaluate").figures
-    for model in ("central", "federated", "reference", "local_only"):
-        assert a[model] == b[model]
-
-
-def test_permuted_test_labels_change_no_weight_threshold_or_round(
-    small: Any, run_steps: Any
-) -> None:
+def test_permuted_test_labels_change_no_weight_threshold_or_round(run_steps: Any) -> None:
+    """Nor do two runs of one seed differ in anything else."""
     import pyarrow as pa
     from deltalake import DeltaTable, write_deltalake
 
-    plan, first = small
+    plan, first = run_steps("small-a", rounds=3, seed=7, until="federated")
     # The data steps of the second run write the same gold tables; then the labels of the test
     # rows are shuffled, so that nothing but those differs between the two runs.
-    _, second = run_steps("small-c", rounds=3, seed=7, until="features")
+    _, second = run_steps("small-b", rounds=3, seed=7, until="features")
     rng = np.random.default_rng(0)
     changed = 0
     for hospital in plan.hospitals:
@@ -109,7 +103,9 @@ def test_permuted_test_labels_change_no_weight_threshold_or_round(
         tables = {"gold": gold.model_copy(update={"version": version})}
         second.write(manifest.model_copy(update={"tables": tables}))
     assert changed > 20
-    _, second = run_steps("small-c", rounds=3, seed=7, until="federated")
+    _, second = run_steps("small-b", rounds=3, seed=7, until="federated")
+    for hospital in plan.hospitals:
+        assert model_bytes(first, "local", hospital) == model_bytes(second, "local", hospital)
     for step in ("reference", "central", "federated"):
         assert model_bytes(first, step) == model_bytes(second, step), step
         for key in ("threshold", "best_round", "epochs"):

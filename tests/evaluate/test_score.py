@@ -85,7 +85,7 @@ def test_scoring_loads_neither_torch_nor_mlflow_nor_spark(context: Context) -> N
 import sys
 from pathlib import Path
 from tasks.settings import Settings
-from tasks.step import run_step
+from tasks.run.step import run_step
 settings = Settings(home=Path({str(context.settings.home)!r}))
 run_step("score", {context.run.run!r}, settings, "hospital-3")
 heavy = {{"torch", "mlflow", "pyspark", "pandas", "great_expectations", "flwr"}} & set(sys.modules)

@@ -19,7 +19,10 @@ from smoke.waits import until
 from tasks.run.steps import STEPS
 
 Inside = Callable[..., subprocess.CompletedProcess[str]]
-pytestmark = [pytest.mark.slow, pytest.mark.end_to_end, pytest.mark.timeout(3600)]
+pytestmark = [
+    *(pytest.mark.stack, pytest.mark.slow, pytest.mark.end_to_end),
+    pytest.mark.timeout(3600),
+]
 
 NAMES = ("airflow", "spark", "federation", "mlflow", "worker")
 STEPS_OF = {

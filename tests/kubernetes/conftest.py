@@ -1,45 +1,53 @@
-"""The stages of ``make cluster-smoke``, gone through once for all tests here."""
+"""The stages of ``make cluster-smoke`` on the cluster of this machine, in two parts."""
 
 from __future__ import annotations
 
-import subprocess
-
 import pytest
 from kubernetes_cluster import need_cluster
+from smoke_checks import need_images
+from whole_runs import WholeRun
 
-from smoke.cluster.__main__ import IMAGES, STAGES, go_through, smoke_on, the_cluster
+from smoke.cluster.__main__ import the_cluster
+from smoke.cluster.stages import IMAGES, go_through, smoke_on
 from smoke.compare import EarlierRun
 from smoke.table import Table
-from tasks.run.folder import RunFolder
 
 
-def image(name: str) -> None:
-    """Fail where an image that `make images` makes is not there."""
-    found = f"fedrisk-{name}:dev"
-    done = subprocess.run(
-        ["docker", "image", "inspect", found], capture_output=True, timeout=60, check=False
-    )
-    if done.returncode:
-        pytest.fail(f"there is no image {found}: run `make images` first")
+def gone_through(wanted: list[str], beside: EarlierRun | None = None) -> Table:
+    """Go through some stages, and print the table however they end.
 
-
-@pytest.fixture(scope="session")
-def table(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Table:
-    """What the stages have checked on the cluster of this machine."""
-    need_cluster()
-    for name in IMAGES:
-        image(name)
-    by_process = request.getfixturevalue("default_run")
-    assert by_process.code == 0, by_process.errors[-900:]
+    Args:
+        wanted: The stages beside ``install``.
+        beside: The run by processes to compare with.
+    """
     found = Table()
     with pytest.MonkeyPatch.context() as patch:
         # The cluster of this machine, whichever one a developer works with.
         patch.delenv("KUBECONFIG", raising=False)
-        with the_cluster("dev") as cluster, smoke_on(cluster, "dev", found) as smoke:
-            smoke.beside = EarlierRun(
-                RunFolder(by_process.home / "runs", by_process.result["run"]),
-                ["federation.deadlines.ready=400"],
-            )
-            go_through(smoke, list(STAGES))
-    found.end(tmp_path_factory.mktemp("cluster") / "table.json")
+        try:
+            with the_cluster("dev") as cluster, smoke_on(cluster, "dev", found) as smoke:
+                smoke.beside = beside
+                go_through(smoke, wanted)
+        finally:
+            found.end()
     return found
+
+
+@pytest.fixture(scope="session")
+def ready() -> None:
+    """There are a cluster and the images."""
+    need_cluster()
+    need_images(IMAGES)
+
+
+@pytest.fixture(scope="session")
+def table(ready: None, default_run: WholeRun) -> Table:
+    """What is checked every time: one release, from its install over a run in pods to its end."""
+    beside = default_run.to_compare("federation.deadlines.ready=400")
+    return gone_through(["run", "isolation", "uninstall"], beside)
+
+
+@pytest.fixture(scope="session")
+def platform_table(ready: None) -> Table:
+    """What is checked in the platform stage: faults, growth and the standing federation."""
+    return gone_through(["faults", "commands", "standing", "uninstall"])

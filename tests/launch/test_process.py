@@ -16,7 +16,7 @@ from tasks.errors import ExitCode, SettingsError
 from tasks.launch.environment import step_environment
 from tasks.launch.process import launch_step
 from tasks.launch.process_tree import process_tree
-from tasks.run.ending import error_text, read_endings
+from tasks.run.ending import error_message, read_endings
 from tasks.run.folder import RunFolder
 from tasks.settings import Settings
 
@@ -105,7 +105,7 @@ CREATE TABLE secrets (
     ],
 )
 def test_a_failed_step_is_told_by_the_line_that_says_most(output: str, message: str) -> None:
-    assert error_text(output.splitlines()) == message
+    assert error_message(output.splitlines()) == message
 
 
 def test_a_step_over_its_deadline_is_ended_and_says_so(settings: Settings) -> None:
@@ -139,7 +139,7 @@ def test_a_step_ends_when_its_launcher_is_killed() -> None:
     assert launcher.stdout is not None
     child = int(launcher.stdout.readline())
     launcher.send_signal(signal.SIGKILL)
-    launcher.wait(10)
+    launcher.wait(120)
     assert gone(child)
 
 

@@ -26,7 +26,7 @@ open(sys.argv[1], "w").close()
 COMMAND = """
 import os, sys, time
 from pathlib import Path
-from tasks.embedded.processes import kept_processes
+from tasks.local_airflow.supervisor_client import kept_processes
 from tasks.settings import Settings
 settings = Settings.from_environment()
 with kept_processes(settings) as processes:
@@ -76,7 +76,7 @@ def test_nothing_outlives_a_command_that_is_killed(
     )
     wait_for(tmp_path / "there")
     command.send_signal(number)
-    command.wait(30)
+    command.wait(180)
     assert processes_of(settings.home, grace=15) == []
 
 
@@ -93,7 +93,7 @@ def test_what_is_to_be_put_away_at_the_end_is_even_when_the_command_is_killed(
     wait_for(tmp_path / "there")
     assert not log.exists()
     command.kill()
-    command.wait(30)
+    command.wait(180)
     wait_for(log)
     assert processes_of(settings.home, grace=15) == []
     assert log.read_text() == "put away\n"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tasks.errors import DataError, StudyError
-from tasks.run import plan as plans
+from tasks.run import sources
 from tasks.run.folder import RunFolder
 from tasks.run.limits import federation_limit, run_limit, start_limit
 from tasks.run.plan import Request, check_executor, hospital_source, make_plan, read_plan
@@ -226,7 +226,7 @@ def test_a_table_of_this_machine_is_refused_where_steps_are_pods(
 ) -> None:
     table = tmp_path / "table.csv"
     table.touch()
-    for source in (str(table), f"file://{table}", f"{plans.SHIPPED}/../../../{table}"):
+    for source in (str(table), f"file://{table}", f"{sources.SHIPPED}/../../../{table}"):
         request = Request(study="stroke", source=source)
         with pytest.raises(StudyError, match=r"table\.csv: the source would .*s3a:// or https://"):
             make_plan(request, "r1", pods)
@@ -257,11 +257,11 @@ def test_studies_that_the_images_ship_are_read_where_steps_are_pods(
     pods: Settings, tmp_path: Path, checkout: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Airflow outside the images cannot look, and its pods will.
-    shipped = f"{plans.SHIPPED}/dags/studies"
+    shipped = f"{sources.SHIPPED}/dags/studies"
     plan = make_plan(Request(study="heart", source=shipped), "r1", pods)
     assert plan.source == shipped
     # Airflow in its own image finds its studies, with their tables, where pods find them.
-    monkeypatch.setattr(plans, "SHIPPED", checkout)
+    monkeypatch.setattr(sources, "SHIPPED", checkout)
     plan = make_plan(Request(study="heart"), "r2", pods)
     assert Path(hospital_source(plan, "va")).is_file()
     with pytest.raises(DataError, match="no such file"):

@@ -44,7 +44,7 @@ def leave(run: RunFolder, step: str, hospital: str | None = None, **files: str) 
     folder = run.folder(step, hospital)
     for name, text in files.items():
         (folder / name).write_text(text)
-    run.share(step, hospital)
+    run.upload_step(step, hospital)
     named = {name: run.relative(folder / name) for name in files}
     run.write(Manifest(step=step, study="stroke", run="r1", hospital=hospital, files=named))
 
@@ -155,7 +155,7 @@ def test_dealt_rows_reach_their_own_hospital_and_never_the_store(machine: Machin
     names = ["hospital-1", "hospital-2"]
     for name in names:
         (folder / f"{name}.csv").write_text(f"rows of {name}")
-    run.share("deal")
+    run.upload_step("deal")
     files = {name: run.relative(folder / f"{name}.csv") for name in names}
     run.write(Manifest(step="deal", study="stroke", run="r1", files=files))
     texts = [p.read_text() for p in (machine.root / "store").rglob("*") if p.is_file()]
@@ -174,7 +174,7 @@ def test_a_local_model_leaves_its_hospital_only_where_the_study_lets_it(
     make_plan(Request(study="stroke", overrides=overrides), "r2", machine("airflow"))
     first = open_run(machine("a"), "r2", "hospital-1")
     (first.folder("local", "hospital-1") / "model").write_text("weights")
-    first.share("local", "hospital-1")
+    first.upload_step("local", "hospital-1")
     files = {"model": "files/local.hospital-1/model"}
     first.write(
         Manifest(step="local", study="stroke", run="r2", hospital="hospital-1", files=files)
@@ -201,9 +201,9 @@ def test_an_attempt_goes_on_from_what_the_last_one_shared_but_keys_stay(
     (folder / "checkpoint.npz").write_bytes(b"round 3")
     (folder / "private").mkdir()
     (folder / "private" / "server.key").write_bytes(b"secret")
-    first.share("federated")
+    first.upload_step("federated")
     again = open_run(machine("b"), "r1")
-    again.fetch("federated")
+    again.fetch_step("federated")
     assert (again.folder("federated") / "checkpoint.npz").read_bytes() == b"round 3"
     assert not list((machine.root / "store").rglob("server.key"))
 
@@ -213,8 +213,8 @@ def test_a_file_that_grows_is_fetched_anew(machine: Machines) -> None:
     path = writer.folder("federated") / "rounds.jsonl"
     for text in ("1\n", "1\n2\n"):
         path.write_text(text)
-        writer.share("federated")
-        assert reader.newest("files/federated/rounds.jsonl").read_text() == text
+        writer.upload_step("federated")
+        assert reader.refresh("files/federated/rounds.jsonl").read_text() == text
 
 
 def test_objects_are_written_listed_and_deleted(tmp_path: Path) -> None:

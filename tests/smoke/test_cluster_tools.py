@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from kubernetes_cluster import cluster, kubectl, namespace  # noqa: F401
 
-from smoke.cluster.__main__ import smoke_on
 from smoke.cluster.site import ADDED, POOL_LABEL, TAINT, mark_node, unmark_node
+from smoke.cluster.stages import smoke_on
 from smoke.cluster.tools import Cluster, ForeignNamespace
 from smoke.table import Table
 
-pytestmark = [pytest.mark.slow, pytest.mark.shared]
+pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.shared]
 
 
 @pytest.fixture

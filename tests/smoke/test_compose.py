@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from smoke.command import StackError
-from smoke.compose.__main__ import Smoke, smoke
 from smoke.compose.limits import Peak, exceeded
 from smoke.compose.stack import Project
+from smoke.compose.stages import Smoke, smoke
 from smoke.table import Table
 
 
@@ -45,7 +45,7 @@ def downs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def told(table: Table) -> dict[str, bool]:
-    return {each.what: each.held for each in table.checks}
+    return {each.id: each.held for each in table.checks}
 
 
 def test_without_docker_there_is_a_table_and_no_traceback(
@@ -65,7 +65,7 @@ def test_a_stack_that_was_there_before_is_refused_and_left_alone(
     monkeypatch.setattr(Project, "left", lambda project: [f"volume {project.name}_s3"])
     table = Table(io.StringIO())
     assert smoke(options, table) == 1
-    assert told(table) == {"nothing is left of an earlier stack": False, "goes through": False}
+    assert told(table) == {"alone": False, "goes-through": False}
     seen = table.checks[-1].seen
     assert "compose/down.py fedrisk-none fedrisk-none-hospital-4" in seen
     assert downs == []
@@ -83,9 +83,10 @@ def test_each_project_is_taken_down_whatever_becomes_of_the_other(
     table = Table(io.StringIO())
     assert smoke(options, table) == 1
     assert downs == ["fedrisk-none-hospital-4", "fedrisk-none"]
-    assert told(table)["fedrisk-none-hospital-4 is taken down"] is False
-    assert "fedrisk-none is taken down" not in told(table)
-    assert told(table)["nothing is left"] is True
+    assert [each.what for each in table.checks if each.id == "down"] == [
+        "fedrisk-none-hospital-4 is taken down"
+    ]
+    assert told(table)["nothing-left"] is True
 
 
 def test_a_run_beside_it_that_does_not_end_keeps_nothing_up(
@@ -100,7 +101,7 @@ def test_a_run_beside_it_that_does_not_end_keeps_nothing_up(
     made.started, made.beside = True, Stuck()  # type: ignore[assignment]
     made.end()
     assert downs == ["fedrisk-none-hospital-4", "fedrisk-none"]
-    assert told(table)["the run beside it ends"] is False
+    assert told(table)["beside"] is False
 
 
 def test_the_kit_is_given_to_whoever_runs_the_command_and_never_to_the_images_user(

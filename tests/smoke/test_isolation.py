@@ -71,7 +71,7 @@ def look(stack: Stack) -> list[str]:
     table = Table(io.StringIO())
     isolation._network(table, stack)  # type: ignore[arg-type]
     assert len(table.checks) == 5
-    return [each.what for each in table.checks if not each.held]
+    return [each.id for each in table.checks if not each.held]
 
 
 def test_a_hospital_that_reaches_its_gate_alone_is_isolated() -> None:
@@ -96,14 +96,11 @@ def test_a_hospital_that_reaches_its_gate_alone_is_isolated() -> None:
     ],
 )
 def test_one_open_port_is_enough_to_fail(leak: str) -> None:
-    assert look(Stack({leak})) == [
-        "and nothing else, by name or by address, nor another port, nor what lies outside"
-    ]
+    assert look(Stack({leak})) == ["nothing-else"]
 
 
 def test_another_hospitals_container_is_not_reached_by_its_address() -> None:
-    (failed,) = look(Stack({"10.5.0.3:7000"}))
-    assert failed.startswith("a hospital cannot reach another's container by its address")
+    assert look(Stack({"10.5.0.3:7000"})) == ["other-container"]
 
 
 def test_a_listener_that_was_only_just_started_is_waited_for() -> None:

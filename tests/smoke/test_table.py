@@ -15,18 +15,20 @@ def test_it_ends_well_only_if_all_held(tmp_path: Path) -> None:
     table = Table(io.StringIO())
     assert table.end() == 1, "nothing looked at is nothing shown"
     with table.stage("up"):
-        table.check("it answers", True, 200)
+        table.check("answers", "it answers", True, 200)
     assert table.end(tmp_path / "table.json") == 0
-    table.check("it ends", False, "still there")
+    table.check("ends", "it ends", False, "still there")
     assert table.end() == 1
     found = json.loads((tmp_path / "table.json").read_text())
-    assert found["checks"] == [{"stage": "up", "what": "it answers", "held": True, "seen": "200"}]
+    assert found["checks"] == [
+        {"stage": "up", "id": "answers", "what": "it answers", "held": True, "seen": "200"}
+    ]
     assert set(found["seconds"]) == {"up"}
 
 
 def test_what_a_log_has_for_a_terminal_is_left_out() -> None:
     table = Table(io.StringIO())
-    table.check("it warns", True, "\x1b[93mWARNING \x1b[0m:  once")
+    table.check("warns", "it warns", True, "\x1b[93mWARNING \x1b[0m:  once")
     assert table.checks[0].seen == "WARNING : once"
 
 
@@ -44,13 +46,18 @@ def test_what_is_not_looked_at_neither_holds_nor_fails(tmp_path: Path) -> None:
     out = io.StringIO()
     table = Table(out)
     with table.stage("pages"):
-        table.leave("the pages in a browser", "there is no browser")
+        table.leave("page", "the pages in a browser", "there is no browser")
     assert table.end() == 1, "nothing was looked at"
-    table.check("it answers", True)
+    table.check("answers", "it answers", True)
     assert table.end(tmp_path / "table.json") == 0
     assert "all 1 checks held, 1 not looked at" in out.getvalue()
     found = json.loads((tmp_path / "table.json").read_text())
-    assert [each["what"] for each in found["checks"]] == ["it answers"]
+    assert [each["id"] for each in found["checks"]] == ["answers"]
     assert found["unseen"] == [
-        {"stage": "pages", "what": "the pages in a browser", "why": "there is no browser"}
+        {
+            "stage": "pages",
+            "id": "page",
+            "what": "the pages in a browser",
+            "why": "there is no browser",
+        }
     ]

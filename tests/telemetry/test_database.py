@@ -51,7 +51,7 @@ def test_a_process_that_ends_in_it_leaves_what_the_next_can_make(
     database.parent.mkdir()
     process = making(database)
     process.send_signal(how)
-    assert process.wait(60) != 0
+    assert process.wait(180) != 0
     assert not database.exists()
     prepare(settings)
     assert {path.name for path in database.parent.iterdir()} == {"mlflow.db", ".mlflow.db.lock"}

@@ -1,7 +1,7 @@
-"""What goes wrong around a step's pod rather than in it: a cluster, a store or Airflow itself.
+"""Errors around a step's pod rather than in it: of the cluster, the store or Airflow itself.
 
-``pod_ending.py`` says what a pod's own end means. Here is what exceptions mean, so that every
-failure has an exit code and a reason, whoever raised it.
+``pod_outcome.py`` classifies the end of a pod; this module classifies exceptions, so that every
+failure has an exit code and a reason.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tasks.errors import ExitCode, FedriskError
 from tasks.launch.pods import LOST_AFTER
 
 UNREACHABLE = (ApiException, HTTPError, KubernetesApiException)
-"""What Kubernetes' client and the provider raise for an answer that is none, or a refusal."""
+"""What Kubernetes' client and the provider raise for no answer, or for a refusal."""
 PASSING = frozenset({0, 401, 408, 409, 429, 500, 502, 503, 504})
 """Statuses of answers that may be another a moment later (a token expires, a server restarts)."""
 PAUSE = 3.0
@@ -32,7 +32,7 @@ PAUSE = 3.0
 T = TypeVar("T")
 
 
-def patiently(call: Callable[[], T], patience: float) -> T:
+def retry(call: Callable[[], T], patience: float) -> T:
     """Call Kubernetes until it answers.
 
     Args:
@@ -57,8 +57,8 @@ def passing(error: BaseException) -> bool:
     return not isinstance(error, ApiException) or (error.status or 0) in PASSING
 
 
-def words_of(error: BaseException) -> str:
-    """What Kubernetes' answer says, without headers; or why there is none."""
+def error_text(error: BaseException) -> str:
+    """The message of Kubernetes' answer, without headers; else the reason why there is none."""
     if not isinstance(error, ApiException):
         return str(error)
     try:
@@ -67,7 +67,7 @@ def words_of(error: BaseException) -> str:
         return str(error.reason)
 
 
-def meaning_of(error: BaseException) -> tuple[int, str]:
+def classify_error(error: BaseException) -> tuple[int, str]:
     """The exit code of a step that an exception has ended, and the reason.
 
     Args:
@@ -76,7 +76,7 @@ def meaning_of(error: BaseException) -> tuple[int, str]:
     if isinstance(error, FedriskError):
         return error.exit_code, str(error)
     if isinstance(error, UNREACHABLE):
-        return ExitCode.TRANSIENT, f"Kubernetes does not answer as it should: {words_of(error)}"
+        return ExitCode.TRANSIENT, f"Kubernetes does not answer as it should: {error_text(error)}"
     if isinstance(error, FoundMoreThanOnePodFailure):
         return ExitCode.TRANSIENT, "the step had more than one pod; all of them were ended"
     if isinstance(error, AirflowTaskTimeout | TaskDeferralTimeout):

@@ -1,6 +1,6 @@
 """How a step's pod ended, in plain words: its exit code, or why it had none.
 
-Kubernetes tells in many places why a pod did not do its work; a task's log should say it in one
+Kubernetes reports in many places why a pod failed; a task's log should give the reason in one
 sentence with what to do. Takes what Kubernetes' client returns and needs nothing else.
 """
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from tasks.errors import ExitCode
 from tasks.launch.process import SIGNALLED
-from tasks.run.ending import error_text
+from tasks.run.ending import error_message
 
 PULL = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
 OUT_OF_MEMORY = "OOMKilled"
@@ -31,7 +31,7 @@ def code_and_reason(
     Args:
         pod: The pod as it was seen last (``V1Pod``); None if it has gone.
         container: Name of the step's container.
-        status: What the trigger told: ``success``, ``failed``, ``timeout`` or ``error``.
+        status: The trigger's result: ``success``, ``failed``, ``timeout`` or ``error``.
         limit: The pod's memory limit, in words.
         warnings: Messages of the pod's warning events, oldest first.
         lines: The end of the step's own output.
@@ -60,14 +60,14 @@ def code_and_reason(
     if whole is not None:
         return whole
     if ended.exit_code in set(ExitCode):
-        return ended.exit_code, error_text(lines or (ended.message or "").splitlines())
+        return ended.exit_code, error_message(lines or (ended.message or "").splitlines())
     if ended.exit_code > SIGNALLED:
         return ExitCode.FAILED, f"the step was ended by signal {ended.exit_code - SIGNALLED}" + (
             f" ({ended.reason})" if ended.reason not in (None, "Error") else ""
         )
     return ExitCode.FAILED, (
         f"the container ended with code {ended.exit_code} ({ended.reason}): "
-        + error_text((ended.message or "").splitlines() or lines)
+        + error_message((ended.message or "").splitlines() or lines)
     )
 
 

@@ -20,7 +20,7 @@ from tasks.errors import SettingsError
 from tasks.launch.environment import QUIET
 from tasks.launch.pods import DAG, FOLDER, INDEX, MARKS, RUN, TASK
 from tasks.run.plan import Plan
-from tasks.run.steps import STEPS, owner_of
+from tasks.run.steps import STEPS, owner_of, step_arguments
 from tasks.settings import Settings
 from tasks.study import Study
 from tasks.study.compute import PROFILES, Compute, Resources, Role, cores, size
@@ -46,7 +46,7 @@ class PodOf:
         step: The step's name.
         hospital: The hospital, for a step that runs once a hospital.
         standing: Whether a standing federation trains, so that ``federated`` and ``join`` only
-            hand something over.
+            submit a run, or allow one.
     """
 
     step: str
@@ -59,7 +59,7 @@ class PodOf:
         own = {"federated": "server", "join": "hospital"}
         if not self.standing and self.step in own:
             return "server" if self.step == "federated" else "hospital"
-        return "training" if STEPS[self.step].role == "training" else "step"
+        return "training" if STEPS[self.step].training_nodes else "step"
 
     @property
     def role(self) -> Role:
@@ -81,7 +81,7 @@ class PodOf:
 
     @property
     def labels(self) -> dict[str, str]:
-        """What selects it: for services, network policies and whoever looks after pods."""
+        """What selects it: for services, network policies and operators."""
         found = {
             **MARKS,
             "fedrisk.io/step": self.step,
@@ -134,9 +134,9 @@ def manifest_of(
     Args:
         pod: Which pod.
         plan: The run's frozen plan.
-        settings: Those of Airflow; what its pods must share with it is handed on.
-        study: The study of whoever starts it. The step compares it with the plan's.
-        annotations: What the pod shall say of whoever started it.
+        settings: Those of Airflow; its pods get what they must share with it.
+        study: The study of the task; the step compares it with the plan's.
+        annotations: Which task instance it belongs to.
     """
     text = (TEMPLATES / f"{pod.kind}.yaml").read_text(encoding="utf-8")
     filled = text.replace("{account}", pod.account).replace("{hostname}", hostname_of(plan.run))
@@ -167,7 +167,7 @@ def manifest_of(
 
 
 def annotations_of(context: Mapping[str, Any], folder: str) -> dict[str, str]:
-    """What a pod says of the task instance that it works for, and of the run's folder."""
+    """Annotations of a pod: the task instance that it belongs to, and the run's folder."""
     ti = context["ti"]
     index = -1 if ti.map_index is None else ti.map_index
     names = {DAG: ti.dag_id, RUN: ti.run_id, TASK: ti.task_id, FOLDER: folder}
@@ -184,14 +184,13 @@ def limits_of(pod: PodOf, study: Study, settings: Settings) -> str:
 def _command(pod: PodOf, study: str, run: str) -> list[str]:
     # Both streams through one pipe: the container runtime does not keep the order of two.
     merged = ["/bin/sh", "-c", 'exec "$@" 2>&1', "sh"]
-    command = [*merged, "fedrisk", "step", pod.step, "--study", study, "--run", run]
-    return [*command, *(["--hospital", pod.hospital] if pod.hospital else [])]
+    return [*merged, "fedrisk", *step_arguments(pod.step, study, run, pod.hospital)]
 
 
 def _environment(
     pod: PodOf, plan: Plan, settings: Settings, resources: Resources
 ) -> dict[str, str]:
-    """What a pod is told beside the config map ``fedrisk-settings``, and instead of it."""
+    """Environment variables beside those of the config map ``fedrisk-settings``; these win."""
     found = {
         **QUIET,
         "PYTHONUNBUFFERED": "1",
@@ -200,7 +199,7 @@ def _environment(
         "FEDRISK_FEDERATION": settings.federation,
     }
     if pod.hospital and settings.lake:
-        # A step of one hospital is told only that hospital's lake.
+        # A step of one hospital gets only that hospital's lake.
         found["FEDRISK_LAKE"] = settings.lake_root(pod.hospital)
     if pod.kind in ("server", "hospital"):
         found["FEDRISK_SUPERLINK"] = superlink_of(plan.run, settings)

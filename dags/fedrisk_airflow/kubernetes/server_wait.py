@@ -1,8 +1,8 @@
-"""What the pods of a run's hospitals and of its server know of each other through Airflow.
+"""Whether a hospital's pod may wait for the run's server, as Airflow knows its state.
 
 Where a run has a federation of its own, a hospital's pod (``join``) waits for the server's pod
-(``federated``). A server that was killed, or that never started, cannot say that it will not come;
-Airflow can, for it has the consortium's key.
+(``federated``). A server that was killed, or never started, cannot report that it will not come;
+Airflow can, with the consortium's key.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ None of these steps is soft, and ``federated`` wants all of them done (``dags/re
 """
 
 
-def why_no_server(pod: PodOf, settings: Settings, run: str, ti: Any) -> str | None:
+def no_server_reason(pod: PodOf, settings: Settings, run: str, ti: Any) -> str | None:
     """Before a pod is made: why the run's server will not come, if a hospital would wait for it.
 
     The mark that an earlier try of the server has left is taken away: it would end a hospital's
@@ -52,7 +52,7 @@ def why_no_server(pod: PodOf, settings: Settings, run: str, ti: Any) -> str | No
         return None
     marked = is_ended(settings, run)
     if marked:
-        # Whoever has just left the mark is about to tell Airflow.
+        # The process that has just written the mark is about to end its task.
         time.sleep(SETTLED)
     # A mapped task stands there once a hospital, as ``collect_0``.
     names = sorted(BEFORE_SERVER)
@@ -68,7 +68,7 @@ def _server_gone(states: Mapping[str, str | None]) -> str:
     """Why no server will come and what to do, from the states of the tasks; empty if one may.
 
     Airflow fails ``federated`` only some passes of its scheduler after a step before it, and a
-    hospital that is let in meanwhile would wait for nobody.
+    hospital's pod created meanwhile would wait in vain.
     """
     state = states.get(SERVER)
     if state in GONE:

@@ -66,7 +66,7 @@ def submit(run: FederationRun, context: Context, folder: Path, sink: RoundSink) 
         raise SettingsError(
             "FEDRISK_FEDERATION=standing needs FEDRISK_STORE: the run is submitted through it."
         )
-    context.run.kept_elsewhere("federated")
+    context.run.skip_upload("federated")
     for name in (MODEL, *PROGRESS):
         # Of an earlier attempt on this machine: what counts is in the store.
         (folder / name).unlink(missing_ok=True)
@@ -150,7 +150,7 @@ class _Waiting:
             found = Outcome.model_validate(outcome["outcome"])
             # The outcome is put last, so all the rest is there by now.
             self._reported = self._report_rounds(self._sink)
-            self._context.run.newest(self._context.run.relative(self._folder / MODEL))
+            self._context.run.refresh(self._context.run.relative(self._folder / MODEL))
             return found
         if failure is not None:
             # Returned: that the federation's store was away is not that this step's is.

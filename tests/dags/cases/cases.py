@@ -21,7 +21,6 @@ for _name, _step, _given in (
     ("case", "champion", {"retries": 0}),
     ("case_again", "champion", {"retries": 1, "retry_delay": timedelta(seconds=1)}),
     ("case_soft", "join", {"retries": 0, "hospital": "hospital-1", "soft": True}),
-    ("case_image", "deal", {"retries": 0}),
     ("case_late", "champion", {"retries": 0, "execution_timeout": timedelta(seconds=90)}),
 ):
     with DAG(_name, schedule=None, max_active_runs=30) as _dag:

@@ -15,8 +15,7 @@ from small_federation import ROWS, gold_table, make_context
 from tasks.errors import DataError, NotApproved, StoreUnavailable
 from tasks.federation.flower import warm_executor as executor
 from tasks.federation.hospital import client as hospital
-from tasks.federation.hospital import joined_run as standing_rows
-from tasks.federation.hospital import training_rows
+from tasks.federation.hospital import joined_run, training_rows
 from tasks.federation.hospital.config import OWN, HospitalConfig, config_of
 from tasks.federation.hospital.joined_run import answer_of_run
 from tasks.federation.hospital.row_cache import forget_rows
@@ -102,13 +101,13 @@ def test_two_supernodes_of_one_user_answer_from_their_own_rows(site: Site) -> No
 @pytest.fixture
 def read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The versions whose rows were read."""
-    real, versions = standing_rows.read_training_rows, list[int]()
+    real, versions = joined_run.read_training_rows, list[int]()
 
     def reading(config: HospitalConfig) -> TrainingRows:
         versions.append(config.version)
         return real(config)
 
-    monkeypatch.setattr(standing_rows, "read_training_rows", reading)
+    monkeypatch.setattr(joined_run, "read_training_rows", reading)
     return versions
 
 

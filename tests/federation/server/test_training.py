@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
@@ -277,13 +276,12 @@ def test_too_few_present_is_an_error_that_names_the_absent(tmp_path: Path) -> No
 
 
 def test_a_hospital_without_a_registered_key_is_not_waited_for(tmp_path: Path) -> None:
-    study = small_study(rounds=1, deadlines={"ready": 300})
+    # Longer than a test may take.
+    study = small_study(rounds=1, deadlines={"ready": 3000})
     link = DirectTransport(study)
     link.away = {"west": ""}
     link.gone = dict  # type: ignore[method-assign]  # nobody knows that it will not come
-    began = time.monotonic()
     train(tmp_path, study, link, nodes={"north": 1, "south": 2})
-    assert time.monotonic() - began < 60
 
 
 def test_a_hospital_that_joins_late_is_waited_for(

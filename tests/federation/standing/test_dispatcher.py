@@ -359,7 +359,7 @@ def test_the_step_bears_a_store_that_is_away_for_a_while(
     monkeypatch.setattr(submission, "AWAY", 0.1)
     store.away.set()
     with pytest.raises(StoreUnavailable):
-        running.result(timeout=10)
+        running.result(timeout=120)
 
 
 def test_a_superlink_that_takes_no_run_up_is_named(
@@ -367,7 +367,7 @@ def test_a_superlink_that_takes_no_run_up_is_named(
 ) -> None:
     monkeypatch.setattr(submission, "START", 0.1)
     with pytest.raises(FederationError, match="no standing federation took the run up"):
-        step(pool, link.context("r1")).result(timeout=10)
+        step(pool, link.context("r1")).result(timeout=120)
     assert link.requests() == []
 
 
@@ -395,7 +395,7 @@ def dies(running: Future[Manifest], store: Store, patch: pytest.MonkeyPatch) -> 
         impatient.setattr(submission, "AWAY", 0.1)
         store.away.set()
         with pytest.raises(StoreUnavailable):
-            running.result(timeout=10)
+            running.result(timeout=120)
     store.away.clear()
 
 

@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
 import psutil
 import pytest
 from small_federation import ROWS, make_context
@@ -26,7 +25,6 @@ from smoke.command import ROOT
 from tasks.federation.deployment.certificates import make_certificates, make_node_key
 from tasks.federation.deployment.local import free_ports
 from tasks.launch.environment import settings_environment
-from tasks.model.artifact import RiskModel
 from tasks.run.step import Context, run_step
 from tasks.settings import Settings
 
@@ -46,7 +44,7 @@ class Stand:
         self.identity("superlink", {"ca.crt": files.authority, "tls.crt": files.certificate})
         shutil.copy(files.key, root / "identity" / "superlink" / "tls.key")
         (root / "registered").mkdir()
-        for name in ("north", "south", "west", "stranger"):
+        for name in ("north", "south", "west"):
             own = root / "keys" / name
             own.mkdir(parents=True)
             key, public = make_node_key(own)
@@ -219,20 +217,9 @@ def test_a_hospital_joins_without_a_restart_and_takes_part(stand: Stand, trained
             assert not running.done()
             time.sleep(0.1)
         run_step("join", "r2", context.settings, "west")
-        figures = running.result(timeout=120).figures
+        figures = running.result(timeout=300).figures
     assert figures["participation"] == dict.fromkeys(ROWS, 3)
     assert stand.processes["superlink"].pid == before
-
-
-def test_the_model_is_the_same_as_of_a_federation_of_the_runs_own(
-    stand: Stand, trained: Context, tmp_path: Path
-) -> None:
-    own = make_context(tmp_path, "own")
-    run_step("federated", "own", own.settings)
-    first = RiskModel.load(tmp_path / "runs" / "own" / "files" / "federated" / "model.safetensors")
-    path = stand.root / "homes" / "airflow" / "runs" / "r2" / "files" / "federated"
-    second = RiskModel.load(path / "model.safetensors")
-    np.testing.assert_array_equal(first.flat, second.flat)
 
 
 def test_a_hospital_that_is_removed_is_shut_out_and_comes_back_with_the_same_key(
@@ -255,13 +242,6 @@ def test_a_hospital_that_is_removed_is_shut_out_and_comes_back_with_the_same_key
     assert stand.processes["superlink"].pid == before
 
 
-def test_a_key_that_is_not_registered_is_turned_away(stand: Stand, trained: Context) -> None:
-    stand.start("stranger")
-    stand.wait_for("stranger", "it is started again")
-    assert "has joined" not in stand.log("stranger")
-    stand.stop("stranger")
-
-
 def test_the_control_api_is_closed_to_other_machines(stand: Stand, trained: Context) -> None:
     authority = ssl.create_default_context(
         cafile=str(stand.root / "identity" / "superlink" / "ca.crt")
@@ -272,7 +252,7 @@ def test_the_control_api_is_closed_to_other_machines(stand: Stand, trained: Cont
     for path in ("/v1/control/list-nodes", "/v1/runtime/x", "/v1/fleet/x"):
         request = urllib.request.Request(f"https://{address}:{stand.port}{path}", b"")
         try:
-            urllib.request.urlopen(request, timeout=10, context=authority)
+            urllib.request.urlopen(request, timeout=60, context=authority)
         except urllib.error.HTTPError as error:
             asked[path] = error.code
     assert asked["/v1/control/list-nodes"] == asked["/v1/runtime/x"] == 403
@@ -353,10 +333,10 @@ def test_a_renewed_certificate_ends_the_superlink_so_that_its_keeper_starts_it_a
         shutil.copy(source, stand.root / "identity" / "superlink" / name)
     shutil.copy(files.authority, stand.root / "identity" / "superlink" / "ca.crt")
     process = stand.processes.pop("superlink")
-    assert process.wait(60) == 4
+    assert process.wait(180) == 4
     assert "the SuperLink's certificate was renewed" in stand.log("superlink")
     assert processes_of(stand.root / "homes" / "superlink") == []
     stand.start("superlink")
     stand.wait_for("superlink", "listens on port", times=listened + 1)
-    served = ssl.get_server_certificate(("127.0.0.1", stand.port), timeout=10)
+    served = ssl.get_server_certificate(("127.0.0.1", stand.port), timeout=60)
     assert served.split() == files.certificate.read_text().split()

@@ -1,0 +1,121 @@
+"""The stages of a run, in their lanes, and what is ended after it."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedrisk_ci.lanes import Lane, Stage
+
+LIMIT = 82 * 60.0
+"""Seconds for the whole: CI ends a run after 90 minutes, and what was started is to end first."""
+COMPUTING = ("tests/data", "tests/end_to_end/test_science.py", "tests/lake/test_tables.py")
+"""Slow tests that only compute and have no deadline of less than minutes: they run at the lowest
+weight, in what the others leave of the cores."""
+FAST = ("--numprocesses=2", "--dist=loadfile", "--exitfirst")
+"""Two processes, a file's tests in one of them, and the end at the first failure."""
+PLATFORM = "platform"
+
+
+@dataclass(frozen=True)
+class Service:
+    """Something that a stage starts for the whole run.
+
+    Attributes:
+        started_by: The stage.
+        runs: A command that succeeds where it runs already; such a one is left running.
+        end: The command that ends it.
+    """
+
+    started_by: str
+    runs: tuple[str, ...]
+    end: tuple[str, ...]
+
+
+def services(shared: Path) -> list[Service]:
+    """What is started outside the process tree, in the order in which it must be ended."""
+    docker, cluster = shared / "docker", shared / "cluster"
+    ready = '. "$0/cluster.env"; "$K8S_BIN/kubebox" kubectl --kubeconfig "$K8S_KUBECONFIG" version'
+    return [
+        Service(
+            "cluster-up", ("bash", "-c", ready, str(cluster)), (str(cluster / "cluster-down"),)
+        ),
+        Service("engine", ("docker", "info"), (str(docker / "engine-down"),)),
+    ]
+
+
+def answers(command: tuple[str, ...]) -> bool:
+    """Whether a short command succeeds."""
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0
+
+
+def _tests(name: str, target: str, *arguments: str, **options: Any) -> Stage:
+    """Tests that a target of the Makefile selects, with the slowest of them shown."""
+    shown = (*arguments, "--durations=20")
+    return Stage(name, ("make", target), pytest=True, arguments=shown, **options)
+
+
+def _prepared(shared: Path, docker: bool) -> list[Lane]:
+    """Engine, images and cluster, made while the first tests run."""
+    engine, cluster = shared / "docker", shared / "cluster"
+    image_stages, cluster_stages = [], []
+    if engine.is_dir():
+        started = '"$0/engine-up" && "$0/base-images"'
+        command = ("bash", "-c", started, str(engine))
+        image_stages.append(Stage("engine", command, daemons=True))
+    if engine.is_dir() or docker:
+        image_stages.append(Stage("images", ("make", "images"), needs=("engine",)))
+    if cluster.is_dir():
+        # Not beside the engine: both install Debian's packages.
+        programs = Stage("cluster-programs", (str(cluster / "setup"),), needs=("engine",))
+        cluster_stages.append(programs)
+        start = ("env", "PYTHONPATH=.:tests", ".venv/bin/python", "-m", "kubernetes_cluster")
+        needed = ("set-up", "images", "cluster-programs")
+        cluster_stages.append(Stage("cluster-up", start, needs=needed, daemons=True))
+    return [Lane(tuple(image_stages), 45 * 60), Lane(tuple(cluster_stages), 45 * 60)]
+
+
+def lanes(shared: Path, docker: bool, platform_passed: Callable[[], str]) -> list[Lane]:
+    """All that CI runs on this machine.
+
+    Args:
+        shared: Where a Docker engine, a cluster and development data may stand.
+        docker: Whether an engine answers that this run need not start.
+        platform_passed: Why the platform stage need not run, or nothing.
+    """
+    first = (
+        Stage("set-up", ("make", "setup"), ends_all=True),
+        Stage("lint", ("make", "lint"), ends_all=True),
+        # Some of them read files with Docker's client, which comes with the engine.
+        _tests("fast", "test-fast", *FAST, needs=("engine",), ends_all=True),
+    )
+    tried_twice = {"needs": ("fast", "images", "cluster-up"), "retry": True}
+    ignored = ("--ignore=tests/images", "--ignore=tests/compose")
+    stack = (
+        _tests("image-contents", "test-stack", "tests/images", **tried_twice),
+        _tests("cluster", "test-stack", *ignored, **tried_twice),
+        _tests("compose", "test-stack", "tests/compose", **tried_twice),
+    )
+    others = [f"--ignore={path}" for path in COMPUTING]
+    # One test may have to wait until the other lanes are through.
+    patient = (*COMPUTING, "--timeout=2700")
+    computing = _tests("computing", "test-slow", *patient, needs=("fast",), background=True)
+    lanes = [
+        Lane(first, 25 * 60),
+        *_prepared(shared, docker),
+        Lane(stack, 40 * 60),
+        Lane((_tests("runs", "test-slow", *others, needs=("fast",)),), 45 * 60),
+        Lane((computing,), 50 * 60),
+    ]
+    all_others = tuple(stage.name for lane in lanes for stage in lane.stages)
+    platform = _tests(PLATFORM, "test-platform", needs=all_others, retry=True, skip=platform_passed)
+    return [*lanes, Lane((platform,), 25 * 60)]

@@ -1,0 +1,80 @@
+"""The plan of a run: every test in one stage, and only stages that this machine can run."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+from fedrisk_ci.lanes import Stage
+from fedrisk_ci.main import BUDGETS
+from fedrisk_ci.plan import COMPUTING, LIMIT, lanes
+
+MARKERS = ("slow", "end_to_end", "stack", "platform")
+
+
+def stages(shared: Path, docker: bool = False) -> dict[str, Stage]:
+    return {s.name: s for lane in lanes(shared, docker, str) for s in lane.stages}
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> Path:
+    """A machine that can start an engine and a cluster."""
+    for name in ("docker", "cluster"):
+        (tmp_path / name).mkdir()
+    return tmp_path
+
+
+def test_each_combination_of_markers_is_selected_by_one_target(
+    checkout: Path, tmp_path: Path
+) -> None:
+    subsets = [c for n in range(5) for c in itertools.combinations(MARKERS, n)]
+    lines = ["import pytest"]
+    for marks in subsets:
+        lines += [f"@pytest.mark.{mark}" for mark in marks]
+        lines += [f"def test_{'_'.join(marks) or 'none'}(): pass"]
+    (tmp_path / "test_all.py").write_text("\n".join(lines))
+    selected: list[str] = []
+    for target in ("test-fast", "test-slow", "test-stack", "test-platform"):
+        asked = f"PYTEST_ARGS={tmp_path} --rootdir {tmp_path} --collect-only -q"
+        command = ["make", "--no-print-directory", target, asked]
+        done = subprocess.run(command, cwd=checkout, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stdout + done.stderr
+        selected += [line for line in done.stdout.splitlines() if "::" in line]
+    assert len(selected) == len(set(selected)) == len(subsets)
+
+
+def test_what_one_stage_leaves_out_another_runs(shared: Path, checkout: Path) -> None:
+    found = stages(shared)
+    for whole, parts in (("runs", COMPUTING), ("cluster", ("tests/images", "tests/compose"))):
+        assert {f"--ignore={part}" for part in parts} <= set(found[whole].arguments)
+        ran = [a for name, s in found.items() if name != whole for a in s.arguments]
+        assert all(ran.count(part) == 1 and (checkout / part).exists() for part in parts)
+
+
+def test_a_stage_needs_only_stages_that_are_there(shared: Path) -> None:
+    found = stages(shared)
+    assert {need for stage in found.values() for need in stage.needs} <= set(found)
+    assert set(found["platform"].needs) == set(found) - {"platform"}
+    assert [s.name for s in found.values() if s.retry] == [
+        "image-contents", "cluster", "compose", "platform",
+    ]  # fmt: skip
+
+
+def test_no_lane_may_outlast_the_run(shared: Path) -> None:
+    assert all(lane.limit < LIMIT for lane in lanes(shared, False, str))
+
+
+def test_without_an_engine_no_image_is_built(tmp_path: Path) -> None:
+    assert not {"engine", "images", "cluster-up"} & set(stages(tmp_path))
+    assert "images" in stages(tmp_path, docker=True)
+
+
+def test_a_budget_is_of_a_folder_with_tests(checkout: Path) -> None:
+    budgets = tomllib.loads(BUDGETS.read_text())["seconds"]
+    found = [
+        path.parent.relative_to(checkout).parts for path in checkout.glob("tests/**/test_*.py")
+    ]
+    assert set(budgets) == {"/".join(parts[:2]) for parts in found}
