@@ -32,9 +32,9 @@ MAY_IMPORT: dict[str, set[str]] = {
 """What each room may import beside itself; ``cli`` may import all and is imported nowhere."""
 FLOORS: dict[str, list[set[str]]] = {
     "federation": [
-        {"wire", "run_files", "learning_rate", "reporting", "server_status"},
+        {"wire", "run_files"},
         {"vector"},
-        {"messages"},
+        {"messages", "learning_rate", "reporting", "server_status"},
         {"update"},
         {"strategies"},
         {"server", "hospital"},

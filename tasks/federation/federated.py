@@ -30,7 +30,7 @@ from tasks.run.step import Context, Result
 from tasks.telemetry.live import MlflowRounds, RoundSink
 from tasks.telemetry.round_event import read_events
 
-POLL = 0.1
+POLL = 0.2
 SPARE = 60.0
 """Seconds beyond the run's deadline after which the server itself is taken for hanging."""
 
