@@ -8,9 +8,8 @@ from __future__ import annotations
 import zlib
 from typing import Any
 
-import numpy as np
-
 from tasks.errors import DataError
+from tasks.evaluate.pairing import Correlation, difference, ratio
 from tasks.evaluate.report.curves import write_curves
 from tasks.evaluate.report.model_card import write_card
 from tasks.evaluate.report.report import write_report
@@ -24,7 +23,6 @@ from tasks.evaluate.results import (
     RoundFigures,
 )
 from tasks.evaluate.summary import histograms, summarize
-from tasks.model.counted import Metric
 from tasks.model.scores import Scores
 from tasks.run.step import Context, Result
 from tasks.telemetry.database import TrackingError
@@ -125,9 +123,8 @@ def compare(context: Context, scored: dict[str, dict[str, Scores]]) -> Compariso
         local_only=summaries.get("local_only"),
         champion_version=champion.figures.get("version") if champion else None,
         reference_column=reference.figures.get("column") if reference else None,
-        ratio=_ratio(summaries, resamples, settings.confidence),
-        within_gain=_gain(summaries, resamples, "local_only", "auroc_within", settings.confidence),
-        champion_difference=_gain(summaries, resamples, "champion", "auroc", settings.confidence),
+        **_pairs(context, scored),
+        within_gain=_within_gain(summaries, resamples, settings.confidence),
         rounds=int(federated.figures.get("rounds") or len(events)),
         best_round=best,
         rounds_to_99=rounds_to(events, federated.figures, reached),
@@ -190,35 +187,48 @@ def _hospital(context: Context, name: str) -> HospitalRows:
     )
 
 
-def _ratio(
+def _pairs(context: Context, scored: dict[str, dict[str, Scores]]) -> dict[str, Difference | None]:
+    """The federated model beside those that gates compare it with."""
+    counts = {key: histograms(own) for key, own in scored.items()}
+    confidence = context.study.evaluation.confidence
+    ours, found = counts["federated"], dict[str, Difference | None]()
+    for key in ("champion", "reference"):
+        if key in counts:
+            correlations = _correlations(context, key)
+            found[f"{key}_difference"] = difference(ours, counts[key], correlations, confidence)
+    if "central" in counts:
+        # The centralized model knows no hospital, so it is compared with what all hospitals share.
+        shifts = context.run.read("federated").figures.get("intercepts") or {}
+        bare = {name: one.shifted(-shifts.get(name, 0.0)) for name, one in ours.items()}
+        correlations = _correlations(context, "central")
+        found["ratio"] = ratio(bare, counts["central"], correlations, confidence)
+    return found
+
+
+def _correlations(context: Context, key: str) -> dict[str, Correlation]:
+    """What hospitals have released of a model's placement values and the federated one's."""
+    found = {}
+    for hospital in context.plan.hospitals:
+        own = context.run.read("score", hospital).figures.get("correlations") or {}
+        if key in own:
+            found[hospital] = Correlation.model_validate(own[key])
+    return found
+
+
+def _within_gain(
     summaries: dict[str, ModelSummary], resamples: dict[str, Resamples], confidence: float
 ) -> Difference | None:
-    ours, other = summaries["federated"], summaries.get("central")
-    if other is None or ours.auroc is None or not other.auroc:
+    ours = summaries["federated"].auroc_within
+    other = summaries.get("local_only")
+    if ours is None or other is None or other.auroc_within is None:
         return None
-    a = resamples["federated"].pooled[Metric.AUROC]
-    b = resamples["central"].pooled[Metric.AUROC]
-    return Difference(value=ours.auroc / other.auroc, ci=interval(a / b, confidence))
-
-
-def _gain(
-    summaries: dict[str, ModelSummary],
-    resamples: dict[str, Resamples],
-    other: str,
-    key: str,
-    confidence: float,
-) -> Difference | None:
-    theirs = getattr(summaries.get(other), key, None)
-    ours = getattr(summaries["federated"], key)
-    if theirs is None or ours is None:
-        return None
-    # Histograms of two models do not say which patient is which, so the draws are independent.
-    a, b = resamples["federated"], resamples[other]
-    if key == "auroc_within":
-        values = a.within - b.within
-    else:
-        values = np.asarray(a.pooled[Metric.AUROC] - b.pooled[Metric.AUROC])
-    return Difference(value=ours - theirs, ci=interval(values, confidence))
+    # No gate compares these two, so no hospital says how they go together.
+    values = resamples["federated"].within - resamples["local_only"].within
+    return Difference(
+        value=ours - other.auroc_within,
+        ci=interval(values, confidence),
+        unpaired=list(summaries["federated"].per_hospital),
+    )
 
 
 def _seconds(context: Context) -> dict[str, float]:

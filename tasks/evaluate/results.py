@@ -112,13 +112,20 @@ class Difference(Figures):
     Attributes:
         value: The ratio or the difference.
         ci: Its interval.
-        paired: Whether the interval comes from resamples that both models share. An unpaired one
-            is too wide, for it ignores that both models see the same patients.
+        unpaired: Hospitals whose patients count as if each model had been given patients of its
+            own. That makes the interval too wide, for both models see the same patients.
     """
 
     value: float
     ci: Interval | None = None
-    paired: bool = False
+    unpaired: list[str] = Field(default_factory=list)
+
+    def pairing(self, hospitals: int) -> str:
+        """What to say of the interval, where the comparison has so many hospitals."""
+        if not self.unpaired:
+            return "paired"
+        where = "" if len(self.unpaired) >= hospitals else f" at {', '.join(self.unpaired)}"
+        return f"unpaired{where}, so too wide"
 
 
 class MissingFigures(Figures):
@@ -159,9 +166,10 @@ class Comparison(Figures):
         local: Each hospital's own model, on the test rows of all hospitals that scored it.
         local_only: Every hospital scored by its own local model: what there is without sharing.
         champion: The registry's champion when the run began; None without one.
-        ratio: Federated over central AUROC.
+        ratio: Federated over central AUROC, both without hospitals' own intercepts.
         within_gain: Federated less local-only mean of within-hospital AUROCs.
-        champion_difference: Federated less champion AUROC.
+        champion_difference: Federated less champion AUROC, both with the intercepts that they have.
+        reference_difference: Federated less reference AUROC, likewise.
         rounds: Rounds that were run.
         rounds_to_99: First round whose validation AUROC reached 99 % of the centralized model's
             (of the best round's where there is none); None if none did.
@@ -190,6 +198,7 @@ class Comparison(Figures):
     ratio: Difference | None = None
     within_gain: Difference | None = None
     champion_difference: Difference | None = None
+    reference_difference: Difference | None = None
     rounds: int
     best_round: int | None = None
     rounds_to_99: int | None = None

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tasks.errors import DataError
 from tasks.evaluate.baselines import gold_rows
+from tasks.evaluate.pairing import correlation
 from tasks.model.artifact import RiskModel
 from tasks.model.scores import score as judged
 from tasks.run.manifest import Manifest
@@ -37,22 +38,29 @@ def score(context: Context) -> Result:
     if not len(test):
         raise DataError(f"hospital {hospital} has no test rows: the split needs more patients.")
     names = tuple(feature.name for feature in study.features)
-    found = {}
+    risks, found = {}, {}
     for key, model in models.items():
         if model.features != names:
             raise DataError(
                 f"model {key} takes {len(model.features)} features that are not study "
                 f"{study.name}'s {len(names)}: it was made with other columns."
             )
+        risks[key] = model.probability(test.x, hospital)
         found[key] = judged(
             test.y,
-            model.probability(test.x, hospital),
+            risks[key],
             threshold=model.threshold,
             strata=study.evaluation.strata,
             evaluation=study.evaluation,
             seed=study.seed,
         ).model_dump(mode="json")
-    return Result(figures={"models": found})
+    pairs = {
+        key: correlation(test.y, risks["federated"], risks[key], study.evaluation.min_count)
+        for key in study.gates.compared
+        if {key, "federated"} <= risks.keys()
+    }
+    correlations = {key: one.model_dump() for key, one in pairs.items() if one is not None}
+    return Result(figures={"models": found, "correlations": correlations})
 
 
 def model_files(context: Context, hospital: str) -> dict[str, Path]:

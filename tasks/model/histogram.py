@@ -124,6 +124,17 @@ class ScoreHistogram:
     def __add__(self, other: ScoreHistogram) -> ScoreHistogram:
         return ScoreHistogram(self.counts + other.counts)
 
+    def shifted(self, by: float) -> ScoreHistogram:
+        """The histogram of the same patients with a number added to each log-odds.
+
+        Args:
+            by: The number, to the nearest cell's width; the grid's last cells take what would
+                leave it.
+        """
+        place = np.clip(np.arange(BINS) + round(by / WIDTH), 0, BINS - 1)
+        moved = [np.bincount(place, weights=own, minlength=BINS) for own in self.counts]
+        return ScoreHistogram(np.array(moved, dtype=np.int64))
+
     @property
     def rows(self) -> int:
         """Patients in all."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
-from tasks.evaluate.results import Comparison, Difference, Interval
+from tasks.evaluate.results import Comparison, Difference
 from tasks.study import Gates
 
 
@@ -55,15 +55,18 @@ def failures(gates: list[Gate]) -> str:
     return " ".join(gate.detail for gate in gates if not gate.passed)
 
 
-def _at_least(name: str, value: float | None, limit: float, what: str, more: str = "") -> Gate:
-    if value is None:
+def _compared(
+    name: str, found: Difference | None, limit: float, what: str, comparison: Comparison
+) -> Gate:
+    """Ask at least ``limit`` of the value; its interval stands beside it and decides nothing."""
+    if found is None:
         return _undefined(name, limit, what)
-    passed = value >= limit
+    passed = found.value >= limit
     verdict = f"at least {limit:g} is asked"
     if not passed:
-        verdict += f", {_by(limit - value)} too low"
-    detail = f"{what} is {value:.4f}{more}; {verdict}."
-    return Gate(name=name, passed=passed, value=value, limit=limit, detail=detail)
+        verdict += f", {_by(limit - found.value)} too low"
+    detail = f"{what} is {found.value:.4f}{_interval(found, comparison)}; {verdict}."
+    return Gate(name=name, passed=passed, value=found.value, limit=limit, detail=detail)
 
 
 def _at_most(name: str, value: float | None, limit: float, what: str) -> Gate:
@@ -91,11 +94,12 @@ def _by(amount: float) -> str:
     return f"{amount:.4f}" if amount >= 0.00005 else f"{amount:.1e}"
 
 
-def _interval(interval: Interval | None, paired: bool, confidence: float) -> str:
-    if interval is None:
+def _interval(found: Difference, comparison: Comparison) -> str:
+    if found.ci is None:
         return " (no interval)"
-    kind = "paired" if paired else "unpaired, so too wide"
-    return f" ({confidence:.0%} interval {interval[0]:.4f} to {interval[1]:.4f}, {kind})"
+    low, high = found.ci
+    kind = found.pairing(len(comparison.hospitals))
+    return f" ({comparison.confidence:.0%} interval {low:.4f} to {high:.4f}, {kind})"
 
 
 def _central(comparison: Comparison, gates: Gates) -> Gate | None:
@@ -105,15 +109,10 @@ def _central(comparison: Comparison, gates: Gates) -> Gate | None:
     name = "ratio_to_central"
     if comparison.central is None:
         return _inapplicable(name, limit, "there is no centralized model, for rows are not pooled")
-    what = "The federated AUROC as a share of the centralized one"
-    ratio = comparison.ratio
-    if ratio is None:
-        return _undefined(name, limit, what)
-    return _at_least(name, ratio.value, limit, what, _more(ratio, comparison))
-
-
-def _more(difference: Difference, comparison: Comparison) -> str:
-    return _interval(difference.ci, difference.paired, comparison.confidence)
+    what = (
+        "The federated AUROC as a share of the centralized one, both without hospitals' intercepts,"
+    )
+    return _compared(name, comparison.ratio, limit, what, comparison)
 
 
 def _champion(comparison: Comparison, gates: Gates) -> Gate | None:
@@ -124,10 +123,7 @@ def _champion(comparison: Comparison, gates: Gates) -> Gate | None:
     if comparison.champion is None:
         return _inapplicable(name, -drop, "no champion was scored on these test rows")
     what = f"The federated AUROC less that of the champion (version {comparison.champion_version})"
-    found = comparison.champion_difference
-    if found is None:
-        return _undefined(name, -drop, what)
-    return _at_least(name, found.value, -drop, what, _more(found, comparison))
+    return _compared(name, comparison.champion_difference, -drop, what, comparison)
 
 
 def _slope(comparison: Comparison, gates: Gates) -> Gate | None:
@@ -170,10 +166,8 @@ def _reference(comparison: Comparison, gates: Gates) -> Gate | None:
         return None
     if comparison.reference is None:
         return _inapplicable("beats_reference", limit, "there is no reference model")
-    ours, other = comparison.federated.auroc, comparison.reference.auroc
-    lead = ours - other if ours is not None and other is not None else None
     what = "The federated AUROC less the single-feature reference's"
-    return _at_least("beats_reference", lead, limit, what)
+    return _compared("beats_reference", comparison.reference_difference, limit, what, comparison)
 
 
 def _spread(comparison: Comparison, gates: Gates) -> Gate | None:

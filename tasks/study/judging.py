@@ -67,6 +67,16 @@ class Gates(Part):
     max_spread: Annotated[float, Field(gt=0)] | None = None
     """Largest difference of AUROC between two hospitals."""
 
+    @property
+    def compared(self) -> list[str]:
+        """Keys of the models whose AUROC a gate sets beside the federated model's."""
+        limits = {
+            "central": self.min_ratio_to_central,
+            "champion": self.max_drop_to_champion,
+            "reference": self.beats_reference_by,
+        }
+        return [key for key, limit in limits.items() if limit is not None]
+
     @model_validator(mode="after")
     def _order(self) -> Gates:
         if self.calibration_slope and not self.calibration_slope[0] < self.calibration_slope[1]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tasks.evaluate.pairing import correlation
 from tasks.model.artifact import RiskModel
 from tasks.model.scaling import Scaler
 from tasks.model.scores import score
@@ -35,6 +36,11 @@ class SmallRun:
     def run(self) -> RunFolder:
         return self.context.run
 
+    def score(self, key: str, model: RiskModel) -> None:
+        """Have every hospital score one more model."""
+        for hospital, rows in self.rows.items():
+            _score(self.context, hospital, rows, key, model, self.models["federated"])
+
 
 def settings_at(home: Path) -> Settings:
     return Settings.from_environment({"FEDRISK_HOME": str(home), "FEDRISK_STUDIES": str(STUDIES)})
@@ -49,6 +55,8 @@ def make_run(
     pooling: bool = True,
     overrides: tuple[str, ...] = (),
     promote: bool = True,
+    intercepts: dict[str, float] | None = None,
+    source: Path | None = None,
 ) -> SmallRun:
     """Write a run as its steps would leave it before ``evaluate``.
 
@@ -60,12 +68,16 @@ def make_run(
         pooling: Whether there is a centralized model.
         overrides: Of the study.
         promote: Whether a winner is crowned.
+        intercepts: Of the federated model, by hospital.
+        source: The table that the rows are said to be of; none for the synthetic cohort.
     """
     settings = settings_at(home)
     given = ["evaluation.bootstrap=200", *overrides]
     if not pooling:
         given += ["pooling=forbidden", "gates.min_ratio_to_central=null"]
-    plan = make_plan(Request(study="stroke", overrides=given, promote=promote), name, settings)
+    table = str(source) if source else None
+    asked = Request(study="stroke", source=table, overrides=given, promote=promote)
+    plan = make_plan(asked, name, settings)
     run = RunFolder(settings.runs, name)
     context = Context(plan=plan, run=run, settings=settings, hospital=None)
     rng = np.random.default_rng(3)
@@ -74,6 +86,7 @@ def make_run(
     truth[names.index("age")] = 1.6
     truth[names.index("hypertension")] = 0.8
     models = _models(plan, truth, noise, shift)
+    models["federated"].intercepts.update(intercepts or {})
     rows = {}
     for hospital in plan.hospitals:
         rows[hospital] = _rows(rng, names, truth, hospital)
@@ -128,12 +141,31 @@ def _write(context: Context, step: str, hospital: str | None = None, **rest: Any
     context.run.write(Manifest(**base, hospital=hospital, seconds=1.5, **rest))
 
 
+def _score(
+    context: Context, hospital: str, rows: Any, key: str, model: RiskModel, federated: RiskModel
+) -> None:
+    (x, y), evaluation = rows, context.study.evaluation
+    ours, risk = (one.probability(x, hospital) for one in (federated, model))
+    manifest = context.run.read("score", hospital)
+    manifest.figures["models"][key] = score(
+        y,
+        risk,
+        threshold=model.threshold,
+        strata=evaluation.strata,
+        evaluation=evaluation,
+        seed=1,
+    ).model_dump(mode="json")
+    found = correlation(y, ours, risk, evaluation.min_count)
+    if found and key in context.study.gates.compared:
+        manifest.figures["correlations"][key] = found.model_dump()
+    context.run.write(manifest)
+
+
 def _hospital(
     context: Context, hospital: str, rows: tuple[Any, Any], models: dict[str, RiskModel]
 ) -> None:
     x, y = rows
     n, positives = len(y), int(y.sum())
-    evaluation = context.study.evaluation
     table = {
         layer: TableVersion(uri=f"/lake/{hospital}/{layer}", version=1, rows=n)
         for layer in ("silver", "gold")
@@ -165,17 +197,9 @@ def _hospital(
         },
     }  # fmt: skip
     _write(context, "features", hospital, figures=figures, tables={"gold": table["gold"]})
-    scores = {}
+    _write(context, "score", hospital, figures={"models": {}, "correlations": {}})
     for key, model in models.items():
-        scores[key] = score(
-            y,
-            model.probability(x),
-            threshold=model.threshold,
-            strata=evaluation.strata,
-            evaluation=evaluation,
-            seed=1,
-        ).model_dump(mode="json")
-    _write(context, "score", hospital, figures={"models": scores})
+        _score(context, hospital, rows, key, model, models["federated"])
     _write(context, "local", hospital, figures={"validation": {"auroc": 0.8, "loss": 0.2}})
 
 
@@ -217,6 +241,7 @@ def _trained(context: Context, models: dict[str, RiskModel], pooling: bool) -> N
                         bytes_up=57_000, bytes_down=85_000, learning_rate=0.1, update_norm=0.4,
                     ),
                 )  # fmt: skip
+            figures["intercepts"] = models[step].intercepts
             figures |= {"rounds": 6, "best_round": 6, "bytes_up": 342_000, "bytes_down": 510_000}
             files["rounds"] = run.relative(rounds)
         _write(context, step, figures=figures, files=files)

@@ -87,15 +87,29 @@ def test_the_same_seed_gives_the_same_comparison(small_run, comparison):
 
 
 def test_ratio_gain_and_rounds_are_stated_honestly(comparison):
-    ratio = comparison.ratio
+    ratio, lead = comparison.ratio, comparison.reference_difference
     assert ratio.value == pytest.approx(comparison.federated.auroc / comparison.central.auroc)
-    assert ratio.paired is False
-    assert ratio.ci[0] < ratio.value < ratio.ci[1]
+    assert lead.value == pytest.approx(comparison.federated.auroc - comparison.reference.auroc)
+    for pair in (ratio, lead):
+        assert pair.unpaired == []
+        assert pair.ci[0] < pair.value < pair.ci[1]
+    assert len(comparison.within_gain.unpaired) == 3
     gain = comparison.federated.auroc_within - comparison.local_only.auroc_within
     assert comparison.within_gain.value == pytest.approx(gain)
     # Validation AUROC .8375 in the event of round 5 is the first at 99 % of .84: made by round 4.
     assert (comparison.rounds_to_99, comparison.rounds_to_99_of) == (4, "central")
     assert (comparison.rounds, comparison.bytes_up, comparison.bytes_down) == (6, 342_000, 510_000)
+
+
+def test_the_ratio_compares_what_hospitals_share_and_not_their_intercepts(tmp_path):
+    plain = make_run(tmp_path, "plain")
+    given = {"hospital-1": 0.9, "hospital-2": -0.7}
+    shifted = make_run(tmp_path, "shifted", intercepts=given)
+    found, own = (compare(one.context, read_scores(one.context)) for one in (plain, shifted))
+    assert abs(own.federated.auroc - found.federated.auroc) > 0.005
+    assert own.ratio.value == pytest.approx(found.ratio.value, abs=0.001)
+    assert own.ratio.ci == pytest.approx(found.ratio.ci, abs=0.001)
+    assert own.reference_difference.value < found.reference_difference.value - 0.005
 
 
 def event(number, auroc):

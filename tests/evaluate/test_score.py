@@ -60,6 +60,16 @@ def test_the_hospitals_intercept_counts_there_and_only_there(context: Context) -
     assert second["federated"] == second["central"]
 
 
+def test_correlations_leave_for_what_gates_compare_where_patients_are_many(tmp_path: Path) -> None:
+    quick = ("evaluation.min_count=2", "gates.beats_reference_by=null")
+    context = trained(tmp_path, quick)
+    released = score(at(context, "hospital-1")).figures["correlations"]
+    # The same model but for an intercept, which moves no patient past another.
+    assert released == {"central": {"negatives": 1.0, "positives": 1.0}}
+    many = trained(tmp_path / "many", ("evaluation.min_count=60",))
+    assert score(at(many, "hospital-1")).figures["correlations"] == {}
+
+
 def test_local_models_stay_at_home_where_the_study_says_so(tmp_path: Path) -> None:
     context = trained(tmp_path, ("evaluation.cross_site=false",))
     models = score(at(context, "hospital-2")).figures["models"]

@@ -62,10 +62,14 @@ def test_the_slope_must_be_inside_its_range(found):
     assert not one(found, calibration_slope=(0.1, slope - 0.1)).passed
 
 
-def test_the_ratio_tells_its_interval_and_that_it_is_unpaired(found):
-    detail = one(found, min_ratio_to_central=0.9).detail
-    assert f"{found.ratio.ci[0]:.4f} to {found.ratio.ci[1]:.4f}" in detail
-    assert "unpaired" in detail
+def test_the_value_is_judged_and_its_interval_stands_beside_it(found):
+    low, high = found.ratio.ci
+    gate = one(found, min_ratio_to_central=(low + found.ratio.value) / 2)
+    assert gate.passed
+    assert f"95% interval {low:.4f} to {high:.4f}, paired" in gate.detail
+    few = found.ratio.model_copy(update={"unpaired": ["hospital-2"]})
+    gate = one(found.model_copy(update={"ratio": few}), min_ratio_to_central=0.9)
+    assert "unpaired at hospital-2, so too wide" in gate.detail
 
 
 @pytest.mark.parametrize(("difference", "passed"), [(-0.009, True), (-0.02, False), (0.01, True)])
@@ -91,8 +95,9 @@ def test_a_gate_without_its_other_model_is_marked_as_not_applicable(found):
 
 
 def test_an_undefined_figure_fails(found):
-    federated = found.federated.model_copy(update={"spread": None, "auroc": None})
-    broken = found.model_copy(update={"federated": federated, "ratio": None})
+    federated = found.federated.model_copy(update={"spread": None})
+    undefined = {"federated": federated, "ratio": None, "reference_difference": None}
+    broken = found.model_copy(update=undefined)
     for key in ("min_ratio_to_central", "max_spread", "beats_reference_by"):
         gate = one(broken, **{key: 0.5})
         assert not gate.passed

@@ -35,12 +35,13 @@ def verdict(found: Comparison, gates: Sequence[dict[str, Any]] | None) -> list[s
     around = f" ({ours.auroc_ci[0]:.3f} to {ours.auroc_ci[1]:.3f})" if ours.auroc_ci else ""
     said.append(
         f"{len(found.hospitals)} hospitals trained one model without moving a row; on {ours.rows} "
-        f"test patients its AUROC is {auroc}{around}"
+        f"test patients its AUROC is {auroc}{around}."
     )
     if found.ratio is not None:
-        said[0] += f", {found.ratio.value:.1%} of the centralized model's."
-    else:
-        said[0] += "."
+        said[0] += (
+            f" Without hospitals' own intercepts, which the centralized model does not have, it "
+            f"reaches {found.ratio.value:.1%} of that model's AUROC."
+        )
     gain = found.within_gain
     if gain is not None:
         way = "above" if gain.value >= 0 else "below"
@@ -92,9 +93,10 @@ def caveats(study: Study, found: Comparison) -> list[str]:
         "The mean of within-hospital AUROCs does not; local models are compared by that."
     )
     said.append(
-        "The interval of a difference or ratio of two models is taken from independent resamples, "
-        "for histograms do not say which patient is which. Both models see the same patients, so "
-        "the true interval is narrower."
+        "Two models that see the same patients err together. The intervals of the comparisons with "
+        "the centralized model, the champion and the reference allow for that by correlations that "
+        "hospitals release (DeLong)" + _unpaired(found) + ". The interval of the gain over local "
+        "models does not, so the true one is narrower."
     )
     said.append(
         "AUROC, AUPRC and calibration slopes are computed from summed score histograms in which "
@@ -125,6 +127,17 @@ def caveats(study: Study, found: Comparison) -> list[str]:
         what = "update was" if lost == 1 else "updates were"
         said.append(f"{lost} {what} lost in training; the participation chart shows which.")
     return said
+
+
+def _unpaired(found: Comparison) -> str:
+    pairs = (found.ratio, found.champion_difference, found.reference_difference)
+    names = sorted({name for pair in pairs if pair for name in pair.unpaired})
+    if not names:
+        return ""
+    return (
+        f", where they have enough patients of each outcome; {', '.join(names)} released none for "
+        "at least one of them, which makes its interval too wide"
+    )
 
 
 def _ratio(one: MissingFigures) -> float:
