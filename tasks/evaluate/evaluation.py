@@ -106,7 +106,8 @@ def compare(context: Context, scored: dict[str, dict[str, Scores]]) -> Compariso
     best = federated.figures.get("best_round")
     goal = _validation(central.figures if central else None)
     reached = goal if goal is not None else _validation(federated.figures)
-    champion, reference = run.find("champion"), run.find("reference")
+    before, reference = run.find("champion"), run.find("reference")
+    champion = before.figures if before else {}
     return Comparison(
         run=run.run,
         study=study.name,
@@ -121,7 +122,9 @@ def compare(context: Context, scored: dict[str, dict[str, Scores]]) -> Compariso
             if key.startswith("local:")
         },
         local_only=summaries.get("local_only"),
-        champion_version=champion.figures.get("version") if champion else None,
+        champion_version=champion.get("version"),
+        champion_source=champion.get("source"),
+        champion_differs=champion.get("differs") or [],
         reference_column=reference.figures.get("column") if reference else None,
         **_pairs(context, scored),
         within_gain=_within_gain(summaries, resamples, settings.confidence),

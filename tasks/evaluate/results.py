@@ -165,7 +165,10 @@ class Comparison(Figures):
         central: None where pooling is forbidden.
         local: Each hospital's own model, on the test rows of all hospitals that scored it.
         local_only: Every hospital scored by its own local model: what there is without sharing.
-        champion: The registry's champion when the run began; None without one.
+        champion: The registry's champion when the run began; None without a comparable one.
+        champion_version: Its version; None without any.
+        champion_source: ``synthetic``, or its study's way to get at real rows.
+        champion_differs: Why it is not comparable.
         ratio: Federated over central AUROC, both without hospitals' own intercepts.
         within_gain: Federated less local-only mean of within-hospital AUROCs.
         champion_difference: Federated less champion AUROC, both with the intercepts that they have.
@@ -193,6 +196,8 @@ class Comparison(Figures):
     published: ModelSummary | None = None
     champion: ModelSummary | None = None
     champion_version: int | None = None
+    champion_source: str | None = None
+    champion_differs: list[str] = Field(default_factory=list)
     reference_column: str | None = None
     """The one column that the reference model uses."""
     ratio: Difference | None = None
@@ -213,6 +218,11 @@ class Comparison(Figures):
     """By column, where values are missing."""
     oracle_auroc: float | None = None
     notes: list[str] = Field(default_factory=list)
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the patients were drawn by a generator."""
+        return self.source.startswith("synthetic:")
 
     def summaries(self) -> dict[str, ModelSummary]:
         """The models that there are, in the order of a table, by their key."""

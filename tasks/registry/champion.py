@@ -6,14 +6,16 @@ that was in use when it began, on the same test rows.
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tasks.errors import DataError
 from tasks.files import write_atomically
 from tasks.model.artifact import RiskModel
+from tasks.registry.comparable import differences, source_kind
 from tasks.run.step import Context, Result
 from tasks.telemetry.sync import describe
 from tasks.telemetry.tracking import answering, client, open_run
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous_champion"
-MODEL_FILE = "model.safetensors"
+MODEL_FILE, STUDY_FILE = "model.safetensors", "study.json"
 
 
 def registered_name(study: str) -> str:
@@ -38,8 +40,8 @@ def champion(context: Context) -> Result:
         context: The run; no hospital.
 
     Returns:
-        Figures ``mlflow_run``, ``version`` and ``run`` (the champion's; None without one) and the
-        file ``model`` where the champion has the study's features.
+        Figures ``mlflow_run``, ``version``, ``run`` and ``source`` (the champion's; None without
+        one) and ``differs``: why it cannot be compared. File ``model`` where it can.
 
     Raises:
         TrackingError: MLflow does not answer.
@@ -49,21 +51,23 @@ def champion(context: Context) -> Result:
     with answering(context.settings, f"look up the champion of {context.study.name}"):
         describe(connected, identifier, context.plan)
         version = aliased(connected, registered_name(context.study.name), CHAMPION)
-        figures = {
-            "mlflow_run": identifier,
-            "version": int(version.version) if version else None,
-            "run": version.tags.get("fedrisk.run") if version else None,
-        }
+        figures: dict[str, Any] = {"mlflow_run": identifier}
+        figures |= dict.fromkeys(("version", "run", "source"))
         if version is None:
             return Result(figures=figures, notes=["There is no champion yet."])
-        content = fetched(connected, version)
-    model = RiskModel.from_bytes(content, f"version {version.version}")
-    wanted = tuple(feature.name for feature in context.study.features)
-    if model.features != wanted:
-        note = (
-            f"The champion, version {version.version}, has {len(model.features)} features that are "
-            f"not the study's {len(wanted)}; it cannot be compared."
-        )
+        # In the package of a version of any age; its MLflow run has always told the source.
+        study = json.loads(fetched(connected, version, STUDY_FILE))
+        source = connected.get_run(version.run_id).data.params.get("source", "")
+        content = fetched(connected, version, MODEL_FILE)
+    kind = source_kind(study, source)
+    differs = differences(study, kind, context.plan)
+    features = RiskModel.from_bytes(content, f"version {version.version}").features
+    if not differs and features != tuple(feature.name for feature in context.study.features):
+        differs = ["other features"]
+    figures |= {"version": int(version.version), "run": version.tags.get("fedrisk.run")}
+    figures |= {"source": kind, "differs": differs}
+    if differs:
+        note = f"The champion, version {version.version}, is not comparable: {', '.join(differs)}."
         return Result(figures=figures, notes=[note])
     path = context.run.folder("champion") / MODEL_FILE
     write_atomically(path, content)
@@ -88,8 +92,8 @@ def aliased(connected: MlflowClient, name: str, alias: str) -> ModelVersion | No
         raise
 
 
-def fetched(connected: MlflowClient, version: ModelVersion) -> bytes:
-    """The bytes of a registered version's ``model.safetensors``.
+def fetched(connected: MlflowClient, version: ModelVersion, name: str) -> bytes:
+    """The bytes of a file in a registered version's package.
 
     Raises:
         DataError: The version's artifacts hold no such file.
@@ -100,12 +104,12 @@ def fetched(connected: MlflowClient, version: ModelVersion) -> bytes:
     folder = Path(tempfile.mkdtemp(prefix="fedrisk-champion-"))
     try:
         got = Path(
-            download_artifacts(f"{place.rstrip('/')}/artifacts/{MODEL_FILE}", dst_path=str(folder))
+            download_artifacts(f"{place.rstrip('/')}/artifacts/{name}", dst_path=str(folder))
         )
         return got.read_bytes()
     except OSError as error:
         raise DataError(
-            f"{version.name} version {version.version}: no file artifacts/{MODEL_FILE} at {place}. "
+            f"{version.name} version {version.version}: no file artifacts/{name} at {place}. "
             "The artifact store has lost it: point the alias champion at a version that is whole."
         ) from error
     finally:

@@ -2,7 +2,8 @@
 
 A gate whose other model does not exist (no champion yet, no centralized model because pooling is
 forbidden) cannot be judged: it passes and is marked as not applicable, so that the list shows what
-was not checked. A gate whose figure is undefined fails, for nothing is known to be well.
+was not checked. A gate whose figure is undefined fails, for nothing is known to be well. So does
+the gate against a champion that is not comparable (``comparable.py``), until the study lets it be.
 """
 
 from __future__ import annotations
@@ -120,9 +121,22 @@ def _champion(comparison: Comparison, gates: Gates) -> Gate | None:
     if drop is None:
         return None
     name = "not_worse_than_champion"
-    if comparison.champion is None:
-        return _inapplicable(name, -drop, "no champion was scored on these test rows")
-    what = f"The federated AUROC less that of the champion (version {comparison.champion_version})"
+    version, differs = comparison.champion_version, ", ".join(comparison.champion_differs)
+    if version is None:
+        return _inapplicable(name, -drop, "there is no champion yet")
+    if comparison.champion_source == "synthetic" and not comparison.synthetic:
+        why = f"the champion (version {version}) learned from synthetic patients, these are real"
+        return _inapplicable(name, -drop, why)
+    if differs and gates.replaces == version:
+        why = f"the study lets version {version} be replaced, which is not comparable: {differs}"
+        return _inapplicable(name, -drop, why)
+    if differs:
+        detail = (
+            f"The champion (version {version}) is not comparable: {differs}. If this model shall "
+            f"replace it all the same, write gates.replaces: {version} into the study's file."
+        )
+        return Gate(name=name, passed=False, value=None, limit=-drop, detail=detail)
+    what = f"The federated AUROC less that of the champion (version {version})"
     return _compared(name, comparison.champion_difference, -drop, what, comparison)
 
 

@@ -59,6 +59,8 @@ class Gates(Part):
     """Lowest federated AUROC as a share of the centralized one."""
     max_drop_to_champion: Annotated[float, Field(ge=0)] | None = 0.01
     """How much lower than the champion's the AUROC may be, on the same test rows."""
+    replaces: Annotated[int, Field(ge=1)] | None = None
+    """The one registered version that may be replaced although it is not comparable."""
     calibration_slope: tuple[float, float] | None = (0.5, 2.0)
     max_calibration_error: Annotated[float, Field(gt=0)] | None = 0.02
     """Largest difference between mean predicted and observed risk."""

@@ -15,7 +15,10 @@ from tasks.errors import ExitCode, GateFailed, SettingsError
 from tasks.model.artifact import RiskModel
 from tasks.model.raw import raw_to_features
 from tasks.registry.champion import aliased
+from tasks.registry.comparable import differences
 from tasks.registry.rollback import rollback
+from tasks.run.folder import RunFolder
+from tasks.run.plan import Request, make_plan
 from tasks.run.step import run_step
 
 NAME = "fedrisk-stroke"
@@ -42,9 +45,17 @@ def finish(home, name, **how):
     small = make_run(home, name, **how)
     settings = small.context.settings
     (small.run.path / "manifests" / "champion.json").unlink()
-    run_step("champion", name, settings)
+    champion = run_step("champion", name, settings)
+    if champion.files:
+        small.score("champion", RiskModel.load(small.run.path / champion.files["model"]))
     run_step("evaluate", name, settings)
     return small, run_step("promote", name, settings)
+
+
+def gate_of(manifest):
+    """The verdict on the champion."""
+    (found,) = (g for g in manifest.figures["gates"] if g["name"] == "not_worse_than_champion")
+    return found
 
 
 def aliases(connected):
@@ -74,6 +85,9 @@ def test_winners_become_champion_and_the_former_one_is_kept(home, connected):
     assert small.run.read("champion").figures["version"] == 1
     assert "model" in small.run.read("champion").files
     assert second.figures["previous"] == 1
+    verdict = gate_of(second)
+    assert (verdict["applicable"], verdict["value"]) == (True, pytest.approx(0, abs=1e-9))
+    assert "interval 0.0000 to 0.0000, paired" in verdict["detail"]
     assert aliases(connected) == {"champion": 2, "challenger": 2, "previous_champion": 1}
     assert rollback("stroke", settings_at(home)) == (1, 2)
     assert aliases(connected)["champion"] == 1
@@ -125,13 +139,53 @@ def test_a_champion_crowned_meanwhile_is_not_overthrown_unjudged(home, connected
     assert aliases(connected) == {"champion": 1, "challenger": 2}
 
 
-def test_a_champion_of_other_features_is_named_and_not_compared(home, connected):
-    finish(home, "old-features")
-    small = make_run(home, "new-features", overrides=("columns.bmi.max_missing=0",))
-    (small.run.path / "manifests" / "champion.json").unlink()
-    manifest = run_step("champion", "new-features", small.context.settings)
-    assert manifest.files == {}
-    assert "cannot be compared" in manifest.notes[0]
+def test_a_champion_that_is_not_comparable_is_replaced_where_the_study_says_so(home, connected):
+    finish(home, "old-key")
+    other = ("split.key=other",)
+    with pytest.raises(GateFailed, match=r"version 1\) is not comparable: another split\. If"):
+        finish(home, "new-key", overrides=other)
+    assert RunFolder(settings_at(home).runs, "new-key").read("champion").files == {}
+    with pytest.raises(GateFailed, match=r"write gates\.replaces: 1 into the study's file"):
+        finish(home, "wrong-version", overrides=(*other, "gates.replaces=2"))
+    assert aliases(connected)["champion"] == 1
+    _, done = finish(home, "replacing", overrides=(*other, "gates.replaces=1"))
+    assert aliases(connected)["champion"] == 2
+    assert gate_of(done)["applicable"] is False
+
+
+def test_real_rows_are_not_held_against_a_synthetic_champion_but_the_other_way_round(
+    home, connected, tmp_path
+):
+    finish(home, "cohort")
+    table = tmp_path / "table.csv"
+    table.write_text("read by no step of this test")
+    small, done = finish(home, "table", source=table)
+    assert "learned from synthetic patients, these are real" in gate_of(done)["detail"]
+    report = (small.run.folder("evaluate") / "report.html").read_text()
+    assert "learned from synthetic patients, these are real" in report
+    with pytest.raises(GateFailed, match=r"another kind of source \(deal, here synthetic\)"):
+        finish(home, "cohort-again")
+    assert aliases(connected)["champion"] == 2
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("seed=9", []),
+        ("columns.bmi.title=BMI", []),
+        ("split.train=0.5 split.validation=0.3", ["another split"]),
+        ("columns.bmi.max_missing=0", ["other columns (bmi)"]),
+        ("id=null", ["other columns (id)"]),
+    ],
+)
+def test_what_decides_on_parts_features_and_labels_must_be_the_same(tmp_path, override, expected):
+    settings = settings_at(tmp_path)
+    plans = [
+        make_plan(Request(study="stroke", overrides=given), name, settings)
+        for name, given in (("then", []), ("now", override.split()))
+    ]
+    then = json.loads(plans[0].study.model_dump_json())
+    assert differences(then, "synthetic", plans[1]) == expected
 
 
 def test_nothing_to_roll_back_to_is_said(home, connected):

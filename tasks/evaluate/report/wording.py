@@ -116,7 +116,7 @@ def caveats(study: Study, found: Comparison) -> list[str]:
         for name, one in found.missing.items()
         if name in study.columns and not 0.5 <= _ratio(one) <= 2
     ]
-    if found.source.startswith("synthetic:"):
+    if found.synthetic:
         oracle = f" (best possible AUROC {found.oracle_auroc:.3f})" if found.oracle_auroc else ""
         said.append(
             f"The patients are synthetic{oracle}: the figures show that the method works, not how "
