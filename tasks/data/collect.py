@@ -26,9 +26,6 @@ from tasks.study import Study
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-ONE_PARTITION = 64 << 20
-"""Bytes of a file up to which Spark reads it as one partition, so that rows keep their place."""
-
 
 def collect(context: Context) -> Result:
     """Read the hospital's source and replace its bronze table.

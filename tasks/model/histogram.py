@@ -171,20 +171,6 @@ class ScoreHistogram:
         """Slope, intercept, mean predicted and observed risk; None without rows."""
         return self.counted().calibration()
 
-    def bootstrap(
-        self, metric: Metric | str, n: int, confidence: float, seed: int
-    ) -> tuple[float, float] | None:
-        """A percentile bootstrap interval.
-
-        Args:
-            metric: ``auroc``, ``auprc``, ``brier`` or ``loss``.
-            n: Resamples.
-            confidence: Such as 0.95.
-            seed: Of the draws.
-        """
-        name = Metric(metric)
-        return self.counted().intervals([name], n, confidence, seed)[name]
-
     def confusion(self, threshold: float) -> Confusion:
         """Patients by label and decision.
 

@@ -1,7 +1,7 @@
 """Metrics of rows: labels and risks, as arrays.
 
-Thin over ``counted``, which has the formulas; here are the decision metrics, which need a
-threshold, and the choice of that threshold.
+``counted`` has the formulas of all that needs no threshold; here are the decision metrics, which
+do, and its choice.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.model.counted import Calibration, Counted, Metric
+from tasks.model.counted import Counted, Metric
 from tasks.model.forward import sigmoid
 
 Labels = NDArray[np.float32]
@@ -40,24 +40,9 @@ def auroc(y: Labels, score: Floats) -> float | None:
     return Counted.of(y, score).value(Metric.AUROC)
 
 
-def auprc(y: Labels, score: Floats) -> float | None:
-    """Average precision; None without positives. Arguments as of ``auroc``."""
-    return Counted.of(y, score).value(Metric.AUPRC)
-
-
-def brier(y: Labels, probability: Floats) -> float | None:
-    """Mean squared error of the risk; None without rows."""
-    return float(np.mean((probability - y) ** 2)) if len(y) else None
-
-
 def log_loss(y: Labels, logit: Floats) -> float | None:
     """Mean cross entropy in nats; None without rows."""
     return float(np.mean(np.logaddexp(0, logit) - y * logit)) if len(y) else None
-
-
-def calibration(y: Labels, probability: Floats) -> Calibration | None:
-    """Slope, intercept, mean predicted and observed risk; None without rows."""
-    return Counted.of(y, log_odds(probability)).calibration()
 
 
 @dataclass(frozen=True)
@@ -131,22 +116,6 @@ def choose_threshold(counted: Counted, how: Literal["youden", "f1"]) -> float:
     best = len(gain) - 1 - int(np.argmax(gain))
     lower = counted.logit[best - 1] if best > 0 else counted.logit[best]
     return float(sigmoid((counted.logit[best] + lower) / 2))
-
-
-def intervals(
-    y: Labels, probability: Floats, *, resamples: int, confidence: float, seed: int
-) -> dict[Metric, tuple[float, float] | None]:
-    """Bootstrap intervals of AUROC, AUPRC and Brier score; see ``Counted.intervals``.
-
-    Args:
-        y: Labels, shape (n,).
-        probability: Risks, shape (n,).
-        resamples: How many.
-        confidence: Such as 0.95.
-        seed: Of the draws.
-    """
-    wanted = (Metric.AUROC, Metric.AUPRC, Metric.BRIER)
-    return Counted.of(y, log_odds(probability)).intervals(wanted, resamples, confidence, seed)
 
 
 def _share(part: int, whole: int) -> float | None:

@@ -118,16 +118,7 @@ def test_one_class_and_nobody_give_none() -> None:
     assert one.auroc() is None
     assert one.auprc() is None
     assert one.brier() is not None
-    assert one.bootstrap("auroc", 100, 0.95, 1) is None
     assert one.roc_points() == []
     nobody = ScoreHistogram.empty()
     assert nobody.brier() is None
     assert nobody.calibration() is None
-    assert nobody.bootstrap("brier", 100, 0.95, 1) is None
-
-
-def test_intervals_are_seeded_and_hold_the_figure() -> None:
-    found = ScoreHistogram.of(*hospitals(4)[0], 5)
-    low, high = found.bootstrap("auroc", 500, 0.95, 1)
-    assert low < found.auroc() < high
-    assert (low, high) == found.bootstrap("auroc", 500, 0.95, 1)

@@ -19,11 +19,16 @@ def rows(request) -> tuple[np.ndarray, np.ndarray]:
     return y, sigmoid(np.round(logit, 1) if request.param else logit)
 
 
+def counted_of(y: np.ndarray, p: np.ndarray) -> Counted:
+    return Counted.of(y, metrics.log_odds(p))
+
+
 def test_metrics_are_those_of_scikit_learn(rows) -> None:
     y, p = rows
+    counted = counted_of(y, p)
     assert metrics.auroc(y, p) == pytest.approx(sk.roc_auc_score(y, p))
-    assert metrics.auprc(y, p) == pytest.approx(sk.average_precision_score(y, p))
-    assert metrics.brier(y, p) == pytest.approx(sk.brier_score_loss(y, p))
+    assert counted.value(Metric.AUPRC) == pytest.approx(sk.average_precision_score(y, p))
+    assert counted.value(Metric.BRIER) == pytest.approx(sk.brier_score_loss(y, p))
     assert metrics.log_loss(y, metrics.log_odds(p)) == pytest.approx(sk.log_loss(y, p))
     found = metrics.Decisions.of(y, p, 0.2)
     called = p >= 0.2
@@ -38,7 +43,7 @@ def test_metrics_are_those_of_scikit_learn(rows) -> None:
 
 def test_calibration_is_an_unpenalised_logistic_fit(rows) -> None:
     y, p = rows
-    found = metrics.calibration(y, p)
+    found = counted_of(y, p).calibration()
     logit = metrics.log_odds(p)
     fit = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000).fit(logit[:, None], y)
     assert found is not None
@@ -51,26 +56,29 @@ def test_calibration_is_an_unpenalised_logistic_fit(rows) -> None:
 def test_an_absent_class_gives_none_and_not_an_error() -> None:
     y, p = np.zeros(20, np.float32), np.linspace(0.1, 0.9, 20)
     assert metrics.auroc(y, p) is None
-    assert metrics.auprc(y, p) is None
-    found = metrics.calibration(y, p)
+    counted = counted_of(y, p)
+    assert counted.value(Metric.AUPRC) is None
+    found = counted.calibration()
     assert found is not None
     assert found.slope is None
     assert found.observed == 0
-    ranges = metrics.intervals(y, p, resamples=100, confidence=0.95, seed=1)
+    ranges = counted.intervals([Metric.AUROC, Metric.BRIER], 100, 0.95, seed=1)
     assert ranges[Metric.AUROC] is None
     assert ranges[Metric.BRIER] is not None
 
 
 def test_perfect_separation_has_no_slope() -> None:
     y = np.repeat([0, 1], 20).astype(np.float32)
-    found = metrics.calibration(y, np.where(y > 0, 0.6, 0.4))
+    found = counted_of(y, np.where(y > 0, 0.6, 0.4)).calibration()
     assert found is not None
     assert found.slope is None
 
 
 def test_the_interval_has_the_width_of_delongs_standard_error(rows) -> None:
     y, p = rows
-    low, high = metrics.intervals(y, p, resamples=1000, confidence=0.95, seed=1)[Metric.AUROC]
+    found = counted_of(y, p).intervals([Metric.AUROC], 1000, 0.95, seed=1)
+    low, high = found[Metric.AUROC]
+    assert found == counted_of(y, p).intervals([Metric.AUROC], 1000, 0.95, seed=1)
     # DeLong et al. 1988: variance of the placements of both classes.
     sick, well = p[y == 1], p[y == 0]
     pairs = (sick[:, None] > well) + 0.5 * (sick[:, None] == well)
