@@ -234,7 +234,6 @@ def test_rows_that_could_not_be_read_for_now_are_read_at_the_next_question(
     )
     path.write_text(config.model_dump_json())
     monkeypatch.setattr(hospital, "_ready", {})
-    real = hospital.read_training_rows
 
     features = {"features": len(site.study.features)}
 
