@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 CONSORTIUM, POOL = "consortium", "pool"
@@ -49,120 +50,81 @@ class Step:
     asset: str = ""
 
 
+_DATA = partial(Step, image="spark", role="data", private=True)
+_HOSPITAL_DATA = partial(_DATA, each_hospital=True, pool="spark")
+_TRAINING = partial(Step, image="federation", role="training", training_nodes=True)
+_REGISTRY = partial(Step, image="mlflow", role="registry")
+
 STEPS: dict[str, Step] = {
-    "champion": Step(
+    "champion": _REGISTRY(
         function="tasks.registry.champion:champion",
         title="open the MLflow run, fetch the champion",
         after=("plan",),
-        image="mlflow",
-        role="registry",
     ),
-    "deal": Step(
+    "deal": _DATA(
         function="tasks.data.deal:deal",
         title="deal one table out, or make the cohort",
         after=("plan",),
-        image="spark",
-        role="data",
         pooled=True,
-        private=True,
     ),
-    "collect": Step(
-        function="tasks.data.collect:collect",
-        title="source to bronze",
-        after=("deal",),
-        image="spark",
-        role="data",
-        each_hospital=True,
-        private=True,
-        pool="spark",
+    "collect": _HOSPITAL_DATA(
+        function="tasks.data.collect:collect", title="source to bronze", after=("deal",)
     ),
-    "validate": Step(
+    "validate": _HOSPITAL_DATA(
         function="tasks.data.validate:validate",
         title="bronze to silver and quarantine",
         after=("collect",),
-        image="spark",
-        role="data",
-        each_hospital=True,
-        private=True,
-        pool="spark",
     ),
-    "features": Step(
+    "features": _HOSPITAL_DATA(
         function="tasks.data.features:features",
         title="silver to gold, frozen split",
         after=("validate",),
-        image="spark",
-        role="data",
-        each_hospital=True,
-        private=True,
-        pool="spark",
         asset="fedrisk-{study}-gold",
     ),
-    "reference": Step(
+    "reference": _TRAINING(
         function="tasks.evaluate.reference:reference",
         title="strongest single feature",
         after=("features",),
-        image="federation",
-        role="training",
+        training_nodes=False,
     ),
-    "central": Step(
+    "central": _TRAINING(
         function="tasks.evaluate.baselines:central",
         title="centralized baseline",
         after=("features",),
-        image="federation",
-        role="training",
-        training_nodes=True,
         pooled=True,
     ),
-    "local": Step(
+    "local": _TRAINING(
         function="tasks.evaluate.baselines:local",
         title="local baseline",
         after=("features",),
-        image="federation",
-        role="training",
-        training_nodes=True,
         each_hospital=True,
         local_model=True,
     ),
-    "join": Step(
+    "join": _TRAINING(
         function="tasks.federation.join:join",
         title="let the hospital take part in training",
         after=("features",),
-        image="federation",
-        role="training",
-        training_nodes=True,
         each_hospital=True,
         private=True,
     ),
-    "federated": Step(
+    "federated": _TRAINING(
         function="tasks.federation.federated:federated",
         title="federated training",
         after=("features",),
-        image="federation",
-        role="training",
-        training_nodes=True,
     ),
-    "score": Step(
+    "score": _TRAINING(
         function="tasks.evaluate.score:score",
         title="score the test rows",
         after=("champion", "reference", "central", "local", "federated", "join"),
-        image="federation",
-        role="training",
-        training_nodes=True,
         each_hospital=True,
     ),
-    "evaluate": Step(
-        function="tasks.evaluate.evaluation:evaluate",
-        title="compare and report",
-        after=("score",),
-        image="mlflow",
-        role="registry",
+    "evaluate": _REGISTRY(
+        function="tasks.evaluate.evaluation:evaluate", title="compare and report", after=("score",)
     ),
-    "promote": Step(
+    "promote": _REGISTRY(
         function="tasks.registry.promote:promote",
         title="gates and registry",
         after=("evaluate",),
-        image="mlflow",
-        role="registry",
         asset="fedrisk-{study}-champion",
     ),
 }
