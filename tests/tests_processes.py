@@ -1,4 +1,4 @@
-"""Which processes still work for a home folder."""
+"""Which processes still run."""
 
 from __future__ import annotations
 
@@ -7,6 +7,14 @@ import time
 from pathlib import Path
 
 import psutil
+
+
+def runs(pid: int) -> bool:
+    """Whether a process runs; one that has ended stays until its parent asks for its exit code."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _now(home: Path) -> list[str]:

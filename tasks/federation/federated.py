@@ -52,20 +52,12 @@ def federated(context: Context) -> Result:
     sink = MlflowRounds(context.plan, context.settings)
     # An earlier attempt's, which may have been fetched with its checkpoint.
     unmark_ended(context.settings, context.run.run)
-    with interruptible():
-        try:
-            run = FederationRun.of(context)
-            if standing:
-                outcome = submit(run, context, folder, sink)
-            else:
-                outcome = _own_federation(run, context, folder, sink)
-        except FedriskError as error:
-            if error.exit_code in (ExitCode.BAD_INPUT, ExitCode.REFUSED):
-                # Hospitals whose pods wait for this server need not wait for another attempt. Where
-                # the store is away, the step's launcher reports it.
-                with contextlib.suppress(FedriskError):
-                    mark_ended(context.settings, context.run.run)
-            raise
+    try:
+        outcome = _trained(context, folder, sink, standing=standing)
+    except BaseException:
+        # Its thread ends, without what is left to log.
+        sink.close(0)
+        raise
     figures = outcome.model_dump(mode="json", exclude={"notes"})
     events = read_events(folder / ROUNDS)
     notes = [event.note for event in events if event.note.startswith(("resumed", "tried"))]
@@ -77,6 +69,21 @@ def federated(context: Context) -> Result:
         figures=figures,
         notes=[*notes, *outcome.notes, *sink.close()],
     )
+
+
+def _trained(context: Context, folder: Path, sink: RoundSink, *, standing: bool) -> Outcome:
+    with interruptible():
+        try:
+            run = FederationRun.of(context)
+            train = submit if standing else _own_federation
+            return train(run, context, folder, sink)
+        except FedriskError as error:
+            if error.exit_code in (ExitCode.BAD_INPUT, ExitCode.REFUSED):
+                # Hospitals whose pods wait for this server need not wait for another attempt. Where
+                # the store is away, the step's launcher reports it.
+                with contextlib.suppress(FedriskError):
+                    mark_ended(context.settings, context.run.run)
+            raise
 
 
 def _own_federation(run: FederationRun, context: Context, folder: Path, sink: RoundSink) -> Outcome:

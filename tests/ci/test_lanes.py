@@ -9,10 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from fedrisk_ci.background import Background
 from fedrisk_ci.lanes import Lane, Result, Run, Stage, tails
+from tests_processes import runs
 
 from smoke.waits import until
 
@@ -86,7 +86,7 @@ time.sleep(600)
     assert "limit" in done["hangs"].reason
     assert done["later"].state == "not run"
     if (tmp_path / "pid").exists():
-        assert not psutil.pid_exists(int((tmp_path / "pid").read_text()))
+        assert not runs(int((tmp_path / "pid").read_text()))
 
 
 def test_cpu_seconds_are_those_of_all_processes(go: Go) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 from fedrisk_ci.supervise import descendants
+from tests_processes import runs
 
 from smoke.waits import until
 
@@ -55,7 +56,7 @@ def test_a_process_that_left_its_session_and_parent_is_ended_and_counted(tmp_pat
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     assert process.returncode == 0
-    assert not psutil.pid_exists(int(where.read_text()))
+    assert not runs(int(where.read_text()))
     assert usage.ru_utime > 0.3
 
 
@@ -99,7 +100,7 @@ def test_what_ignores_every_request_is_killed(tmp_path: Path) -> None:
     below = [int(where.read_text()), *descendants(process.pid)]
     process.terminate()
     assert process.wait(60) == 128 + signal.SIGKILL
-    assert not [pid for pid in below if psutil.pid_exists(pid)]
+    assert not [pid for pid in below if runs(pid)]
 
 
 def test_it_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
@@ -112,4 +113,4 @@ def test_it_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
     below = [int(where.read_text()), *descendants(process.pid)]
     process.kill()
     process.wait(60)
-    until("all have ended", lambda: not any(psutil.pid_exists(p) for p in below), 120)
+    until("all have ended", lambda: not any(map(runs, below)), 120)

@@ -10,8 +10,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 import pytest
+from tests_processes import runs
 
 from smoke.waits import until
 
@@ -168,7 +168,7 @@ def test_a_stopped_run_leaves_nothing_and_shows_its_table(machine: Machine, numb
     said = process.communicate(timeout=300)[0]
     assert process.returncode == 128 + number
     assert any(f"stopped: {signal.Signals(number).name}" in line for line in table(said))
-    assert not psutil.pid_exists(int(pid.read_text()))
+    assert not runs(int(pid.read_text()))
     assert (machine.folder / "called").read_text().endswith("cluster down\nengine down\n")
 
 

@@ -6,12 +6,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-import psutil
 import pytest
+from tests_processes import runs
 
+from smoke.waits import until
 from tasks.errors import ExitCode, SettingsError
 from tasks.launch.environment import step_environment
 from tasks.launch.process import launch_step
@@ -36,15 +36,6 @@ time.sleep(300)
 @pytest.fixture
 def settings(tmp_path: Path, checkout: Path) -> Settings:
     return Settings(home=tmp_path / "home", studies=checkout / "dags" / "studies")
-
-
-def gone(pid: int, within: float = 5.0) -> bool:
-    deadline = time.monotonic() + within
-    while time.monotonic() < deadline:
-        if not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
-            return True
-        time.sleep(0.05)
-    return False
 
 
 def test_a_successful_step_has_code_0_and_its_output_is_forwarded(settings: Settings) -> None:
@@ -121,9 +112,8 @@ def test_a_grandchild_in_its_own_session_that_ignores_sigterm_is_ended(how: str)
         process = start([sys.executable, "-c", SLEEPER, how], dict(os.environ))
         assert process.stdout is not None
         grandchild = int(process.stdout.readline())
-        assert psutil.pid_exists(grandchild)
-    assert gone(grandchild)
-    assert gone(process.pid)
+        assert runs(grandchild)
+    until("both have ended", lambda: not runs(grandchild) and not runs(process.pid), 60)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel tells a child on Linux only")
@@ -140,7 +130,7 @@ def test_a_step_ends_when_its_launcher_is_killed() -> None:
     child = int(launcher.stdout.readline())
     launcher.send_signal(signal.SIGKILL)
     launcher.wait(120)
-    assert gone(child)
+    until("it has ended", lambda: not runs(child), 60)
 
 
 def test_a_hospitals_step_gets_its_own_lake_and_no_secret(settings: Settings) -> None:
