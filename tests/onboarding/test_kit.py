@@ -18,7 +18,7 @@ from ruamel.yaml import YAML
 from tasks.cli import main
 from tasks.errors import SettingsError
 from tasks.federation.deployment.certificates import make_node_key
-from tasks.federation.standing.certificate_watch import LOOK
+from tasks.federation.standing.certificate_watch import CERTIFICATE_POLL
 from tasks.onboarding.checks.hospital import check_hospital
 from tasks.onboarding.keys import read_private_key, registered_keys
 from tests.onboarding.conftest import Consortium
@@ -324,5 +324,5 @@ def test_whoever_renews_the_certificate_is_told_what_the_superlink_does_by_itsel
 ) -> None:
     assert main(["federation", "renew", "--out", str(consortium.federation)]) == 0
     told = capsys.readouterr().out
-    assert f"which notices within {LOOK:g} s and starts anew" in told
+    assert f"which notices within {CERTIFICATE_POLL:g} s and starts anew" in told
     assert "restart" not in told
