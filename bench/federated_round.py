@@ -47,15 +47,15 @@ DEADLINE = 400.0
 def gold_table(study: Study, rows: int, seed: int) -> pa.Table:
     """Rows of the stroke study's form, with a risk that depends on the first feature."""
     draw = np.random.default_rng(seed)
-    numeric = {feature.name for feature in study.features if feature.kind == "numeric"}
-    columns = {
-        feature.name: draw.normal(size=rows)
-        if feature.name in numeric
-        else (draw.random(rows) < 0.3).astype(float)
-        for feature in study.features
-    }
+    columns = {}
+    for feature in study.features:
+        columns[feature.name] = (draw.random(rows) < 0.3).astype(float)
+        if feature.kind == "numeric":
+            low, high = study.columns[feature.column].range or (0.0, 1.0)
+            columns[feature.name] = (low + high) / 2 + (high - low) / 10 * draw.normal(size=rows)
     first = columns[study.features[0].name]
-    label = (draw.random(rows) < 1 / (1 + np.exp(3 - 1.5 * first))).astype(np.int32)
+    risk = 1 / (1 + np.exp(3 - 1.5 * (first - first.mean()) / first.std()))
+    label = (draw.random(rows) < risk).astype(np.int32)
     part = np.array(["train", "train", "train", "validation", "test"])[np.arange(rows) % 5]
     patients = [f"{seed}-{i:05d}" for i in range(rows)]
     return pa.table({"patient": patients, "part": part.tolist(), "label": label, **columns})

@@ -30,8 +30,8 @@ from tasks.run.step import Context, Result
 from tasks.telemetry.live import MlflowRounds, RoundSink
 from tasks.telemetry.round_event import read_events
 
-POLL = 0.2
-SPARE = 60.0
+WATCH_POLL = 0.2
+HANGS_AFTER = 60.0
 """Seconds beyond the run's deadline after which the server itself is taken for hanging."""
 
 
@@ -106,7 +106,7 @@ def _watch(
 ) -> Outcome:
     """Print rounds as they come and watch the processes, until the server has ended."""
     deadlines = run.study.federation.deadlines
-    end = time.monotonic() + deadlines.ready + deadlines.run + SPARE
+    end = time.monotonic() + deadlines.ready + deadlines.run + HANGS_AFTER
     reported, gone = deployment.known_rounds, dict[str, str]()
     while True:
         check_interrupted()
@@ -133,10 +133,10 @@ def _watch(
                 )
         if time.monotonic() > end:
             raise FederationError(
-                f"the server has not ended {SPARE:g} s after the run's deadline; its log "
+                f"the server has not ended {HANGS_AFTER:g} s after the run's deadline; its log "
                 f"{deployment.log('superlink')} ends:\n{tail(deployment.log('superlink'))}"
             )
-        time.sleep(POLL)
+        time.sleep(WATCH_POLL)
 
 
 def _sharing(context: Context, deployment: Deployment) -> Callable[[], None]:

@@ -28,7 +28,7 @@ LASTS = timedelta(days=7)
 """How long, beyond the run's deadlines, a run may use the table: it may be resumed days later."""
 RESTART = 240.0
 """Seconds, beyond the deadline to be ready, in which a lost server may be started again."""
-LOOK = 3.0
+STORE_POLL = 3.0
 
 
 def join(context: Context) -> Result:
@@ -107,7 +107,7 @@ class _OverSometimes:
     def __call__(self) -> bool:
         now = time.monotonic()
         if not self._over and now > self._next:
-            self._next = now + LOOK
+            self._next = now + STORE_POLL
             run = open_run(self._context.settings, self._run.run, self._context.own)
             # A store that is away for a moment says nothing about the server.
             with contextlib.suppress(StoreUnavailable):

@@ -18,7 +18,7 @@ from tasks.federation.wire import Wire, size_of
 from tasks.study import Study
 
 
-def hospital_of(study: Study, name: str, state: str = "") -> Hospital:
+def hospital_of(study: Study, name: str, lake: str = "") -> Hospital:
     """A hospital with its small table, which remembers in a folder of its own."""
     table = gold_table(study, name, ROWS[name])
     names = [feature.name for feature in study.features]
@@ -26,8 +26,10 @@ def hospital_of(study: Study, name: str, state: str = "") -> Hospital:
     y = table.column("label").to_numpy().astype(np.float32)
     part = np.array(table.column("part").to_pylist())
     train, validation = part == "train", part == "validation"
-    state = state or f"file://{tempfile.mkdtemp(prefix='fedrisk-state-')}"
-    config = HospitalConfig(hospital=name, gold="none", version=0, study=study, state=state)
+    lake = lake or f"file://{tempfile.mkdtemp(prefix='fedrisk-state-')}"
+    config = HospitalConfig(
+        hospital=name, gold="none", version=0, study=study, lake=lake, state="state/r1"
+    )
     return Hospital(config, TrainingRows(x[train], y[train], x[validation], y[validation]))
 
 

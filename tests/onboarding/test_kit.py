@@ -18,7 +18,7 @@ from ruamel.yaml import YAML
 from tasks.cli import main
 from tasks.errors import SettingsError
 from tasks.federation.deployment.certificates import make_node_key
-from tasks.federation.standing.certificate_watch import LOOK
+from tasks.federation.standing.certificate_watch import CERTIFICATE_POLL
 from tasks.onboarding.checks.hospital import check_hospital
 from tasks.onboarding.keys import read_private_key, registered_keys
 from tests.onboarding.conftest import Consortium
@@ -322,5 +322,5 @@ def test_renew_reports_what_the_superlink_does_by_itself(
 ) -> None:
     assert main(["federation", "renew", "--out", str(consortium.federation)]) == 0
     printed = capsys.readouterr().out
-    assert f"which picks it up by itself within {LOOK:g} s" in printed
+    assert f"which picks it up by itself within {CERTIFICATE_POLL:g} s" in printed
     assert "restart" not in printed

@@ -26,7 +26,7 @@ from tasks.federation.hospital.config import OWN, STANDING
 from tasks.launch.process_tree import ProcessTree, tail
 from tasks.settings import Settings
 
-POLL = 0.5
+SUPERNODE_POLL = 0.5
 STEADY = 60.0
 """Seconds after which a SuperNode counts as having worked."""
 SLOWEST = 15.0
@@ -146,4 +146,4 @@ def serve(node: SuperNode, over: Callable[[], bool], patience: float, deadline: 
                 "starts). Check that this hospital's key is registered and the address right; "
                 f"the SuperNode's log ends:\n{tail(node.log)}"
             )
-        time.sleep(POLL)
+        time.sleep(SUPERNODE_POLL)

@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.federation.messages import FORMS, Question, Task
-from tasks.federation.server.transport import POLL, Replies
+from tasks.federation.server.transport import REPLY_POLL, Replies
 from tasks.federation.wire import size_of
 
 if TYPE_CHECKING:
     from flwr.serverapp import Grid
 
-GRACE = 3.0
+LATE_GRACE = 3.0
 """Extra wait, in seconds, for hospitals that missed their last n deadlines, once all others have
-replied: GRACE / n**2."""
+replied: LATE_GRACE / n**2."""
 NODES_EVERY = 5.0
 """Seconds between two looks at which SuperNodes are connected."""
 RECORD = "fedrisk"
@@ -82,10 +82,10 @@ class GridTransport:
                 self._drop(waiting, dict.fromkeys(away, "its SuperNode is not connected"), found)
             counts = [(missed or {}).get(hospital, 0) for hospital in waiting.values()]
             if counts and min(counts) > 0 and len(found.answers) >= needed:
-                grace = min(grace, now + GRACE / min(counts) ** 2)
+                grace = min(grace, now + LATE_GRACE / min(counts) ** 2)
             if now > min(end, grace):
                 break
-            time.sleep(POLL)
+            time.sleep(REPLY_POLL)
         for hospital in waiting.values():
             found.time_out(hospital)
         return found

@@ -26,9 +26,9 @@ from typing import Any
 
 FLOWER = "1.41.0"
 """The version whose private API this file is written for."""
-POLL = 0.2
+MESSAGE_POLL = 0.2
 """Seconds between looks for messages and replies; shorter costs a third of a core when idle."""
-START = 120.0
+START_WITHIN = 120.0
 """Seconds that a port or a file of another process is waited for."""
 
 
@@ -37,7 +37,7 @@ class _ShortSleep:
 
     @staticmethod
     def sleep(seconds: float) -> None:
-        time.sleep(min(seconds, POLL))
+        time.sleep(min(seconds, MESSAGE_POLL))
 
 
 def _shorten_back_off() -> None:
@@ -169,7 +169,7 @@ def _superexec(
     from flwr.supercore.superexec import run_superexec as module
 
     # Its AcquireTask poll is Flower's own setting.
-    os.environ["FLWR_SUPEREXEC_TASK_POLL_INTERVAL"] = str(POLL)
+    os.environ["FLWR_SUPEREXEC_TASK_POLL_INTERVAL"] = str(MESSAGE_POLL)
     module.get_executor = lambda *_, **__: ForkExecutor(run, failed)
     wait_for_port(port)
     module.run_superexec(
@@ -180,7 +180,7 @@ def _superexec(
     )
 
 
-def wait_for_port(port: int, deadline: float = START) -> None:
+def wait_for_port(port: int, deadline: float = START_WITHIN) -> None:
     """Wait until something listens on a port of this machine.
 
     Raises:
@@ -272,10 +272,10 @@ def _supernode(given: argparse.Namespace, rest: list[str]) -> None:
         _rows_without_threads(given.config)
     _fork(lambda: _superexec(_run_client, given.port, given.secret, None), "SuperExec")
     start_client_internal.time = _ShortSleep
-    end = time.monotonic() + START
+    end = time.monotonic() + START_WITHIN
     while given.after and not given.after.exists():
         if time.monotonic() > end:
-            raise TimeoutError(f"{given.after} is not there after {START:g} s")
+            raise TimeoutError(f"{given.after} is not there after {START_WITHIN:g} s")
         time.sleep(0.05)
     sys.argv = [
         *("flower-supernode", *rest, "--isolation", "process", "--port", str(given.port)),

@@ -67,7 +67,7 @@ class Hospital:
         self._pipeline = pipeline_of(plan, self._strategy.needs_each)
         parameters = parameter_count(config.study.model, features)
         self._sizes = Sizes(parameters, features, self._strategy.segments(parameters))
-        self._state = HospitalState(config.state)
+        self._state = HospitalState(config.lake, config.state)
 
     def answer(self, question: str, wire: Mapping[str, Any]) -> Wire:
         """Answer a question; a failure is an answer too.

@@ -23,8 +23,6 @@ OWN = "OWN_HOSPITAL"
 """Environment variable with the hospital that a SuperNode and its ClientApps work for."""
 CONFIG, REFUSED = "hospital.json", "refused.json"
 """What a hospital's step ``join`` leaves: that the run may use a table, or why it may not."""
-FOLDER = "state"
-"""Folder in a hospital's own lake of what it remembers of its runs (``state.py``)."""
 
 
 class HospitalConfig(BaseModel):
@@ -35,7 +33,8 @@ class HospitalConfig(BaseModel):
         gold: URI of its own gold table.
         version: The table's version.
         study: The run's frozen study, the hospital's own copy: the server cannot change it.
-        state: URL of the folder in its own lake where it remembers this run (``state.py``).
+        lake: URL of its own lake, where it remembers this run (``state.py``).
+        state: The folder there, of this run, study and table version alone.
         approved: The hospital's file of approved studies; empty to approve all.
         ends: When the hospital no longer answers this run; None where the configuration itself
             ends with the run.
@@ -47,6 +46,7 @@ class HospitalConfig(BaseModel):
     gold: str
     version: int
     study: Study
+    lake: str
     state: str
     approved: str = ""
     ends: datetime | None = None
@@ -64,14 +64,13 @@ def hospital_config(
         name: The hospital.
         table: The version of its gold table that the run may use.
     """
-    # Another study or table is another run to remember, whatever its id.
-    state = f"{FOLDER}/{run}/{study.digest()}-{table.version}"
     return HospitalConfig(
         hospital=name,
         gold=table.uri,
         version=table.version,
         study=study,
-        state=f"{lake_store(settings, name)}/{state}",
+        lake=lake_store(settings, name),
+        state=f"state/{run}/{study.digest()}-{table.version}",
         approved=settings.approved,
     )
 

@@ -73,13 +73,14 @@ class Remembered:
 class HospitalState:
     """The answers that one hospital has given in one run."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, lake: str, folder: str) -> None:
         """Say where they lie.
 
         Args:
-            folder: URL of a folder in the hospital's own lake, of this run and its tables alone.
+            lake: URL of the hospital's own lake.
+            folder: The folder there, of this run and its tables alone.
         """
-        self._folder = folder
+        self._lake, self._folder = lake, folder
 
     def find(self, question: Question, number: int) -> Remembered | None:
         """The answer to a question, if it has been given.
@@ -88,12 +89,12 @@ class HospitalState:
             question: The question.
             number: The round; 0 outside of rounds.
         """
-        content = get(self._folder, _key(question, number))
+        content = get(self._lake, self._key(question, number))
         return None if content is None else Remembered.from_bytes(content)
 
     def rounds(self) -> list[int]:
         """Rounds that are remembered, in order."""
-        found = keys(self._folder, Question.TRAIN.value)
+        found = keys(self._lake, f"{self._folder}/{Question.TRAIN.value}")
         return sorted(int(key.rpartition("/")[2].split(".")[0]) for key in found)
 
     def after(self, number: int) -> State:
@@ -120,13 +121,12 @@ class HospitalState:
             number: The round; 0 outside of rounds.
             answer: The answer.
         """
-        put(self._folder, _key(question, number), answer.to_bytes())
+        put(self._lake, self._key(question, number), answer.to_bytes())
 
     def forget(self, rounds: list[int]) -> None:
         """Delete the answers to rounds that are of no more use."""
         for number in rounds:
-            remove(self._folder, _key(Question.TRAIN, number))
+            remove(self._lake, self._key(Question.TRAIN, number))
 
-
-def _key(question: Question, number: int) -> str:
-    return f"{question.value}/{number:06d}.npz"
+    def _key(self, question: Question, number: int) -> str:
+        return f"{self._folder}/{question.value}/{number:06d}.npz"

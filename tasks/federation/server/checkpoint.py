@@ -25,7 +25,7 @@ from tasks.model.scaling import Scaler
 
 ARRAYS = ("model", "best_model", "scaler", "strategy", "history")
 """Fields of ``ServerState`` that are no plain values."""
-POLL = 0.02
+STORED_POLL = 0.02
 STORE_AWAY = 300.0
 """Seconds for which the store may be away while a checkpoint waits to be put there."""
 
@@ -71,7 +71,7 @@ def wait_until_stored(path: Path, stored: Path) -> None:
                 f"the checkpoint was not put into the store within {STORE_AWAY:g} s. Run the step "
                 "again when the store is back: it goes on."
             )
-        time.sleep(POLL)
+        time.sleep(STORED_POLL)
 
 
 def fingerprint_of(content: bytes) -> str:

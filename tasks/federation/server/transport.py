@@ -11,7 +11,7 @@ from tasks.federation.messages import FORMS, Question, Refusal, Sizes, Task
 from tasks.federation.vector import Vector
 from tasks.federation.wire import Wire, size_of
 
-POLL = 0.1
+REPLY_POLL = 0.1
 
 
 @dataclass
@@ -153,4 +153,4 @@ def wait_until_ready(
             return there
         if time.monotonic() > end:
             return there
-        sleep(POLL)
+        sleep(REPLY_POLL)

@@ -32,9 +32,9 @@ from tasks.launch.environment import QUIET
 from tasks.launch.process_tree import ProcessTree, tail
 from tasks.settings import Settings
 
-LOOK = 1.0
+DISPATCH_EVERY = 1.0
 """Seconds between two looks of the dispatcher."""
-SHARE = 0.1
+CHECKPOINT_POLL = 0.1
 """Seconds between two looks for a new checkpoint, which its server waits to see stored."""
 PORT = 9092
 READY = "ready"
@@ -92,8 +92,8 @@ def superlink(settings: Settings) -> int:
                         "the SuperLink's certificate was renewed, so it ends to be started again "
                         "with that; runs go on from their checkpoints."
                     )
-                for _ in range(round(LOOK / SHARE)):
-                    time.sleep(SHARE)
+                for _ in range(round(DISPATCH_EVERY / CHECKPOINT_POLL)):
+                    time.sleep(CHECKPOINT_POLL)
                     dispatcher.pass_on_checkpoints()
             raise FederationError(
                 f"the SuperLink has ended; its log ends:\n{tail(folder / 'superlink.log')}"

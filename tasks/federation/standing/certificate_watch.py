@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from tasks.federation.deployment.certificates import Certificates
 
-LOOK = 10.0
+CERTIFICATE_POLL = 10.0
 """Seconds between two looks at the files."""
 
 
@@ -28,7 +28,7 @@ class CertificateWatch:
         """
         self._files, self._clock = files, clock
         self._first = self._digest()
-        self._next = clock() + LOOK
+        self._next = clock() + CERTIFICATE_POLL
 
     def look(self) -> bool:
         """Whether the SuperLink should be started again.
@@ -38,7 +38,7 @@ class CertificateWatch:
         now = self._clock()
         if now < self._next:
             return False
-        self._next = now + LOOK
+        self._next = now + CERTIFICATE_POLL
         found = self._digest()
         return found not in (None, self._first) and self._sound() and found == self._digest()
 

@@ -37,9 +37,9 @@ from tasks.federation.standing.heartbeat import Heartbeats
 from tasks.federation.standing.key_registry import RegisteredKeys
 from tasks.federation.standing.request import (
     ACCEPTED,
-    AWAY,
+    DEADLINE_SLACK,
     REQUESTS,
-    SPARE,
+    STORE_AWAY,
     FederationRequest,
     attempt_of,
     heartbeat_of,
@@ -54,7 +54,7 @@ log = logging.getLogger(__name__)
 
 STATUS_EVERY = 10.0
 """Seconds between two questions to Flower whether a run still runs."""
-SILENT = AWAY + 2 * SPARE
+SILENT = STORE_AWAY + 2 * DEADLINE_SLACK
 """Seconds without a heartbeat of its step after which a run is stopped: a step waits for a store
 that is away for the first part, and asks for up to 35 s before it knows."""
 

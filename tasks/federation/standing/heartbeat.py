@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from tasks.objects import put
 
-EVERY = 15.0
+BEAT_EVERY = 15.0
 """Seconds between two heartbeats of a step."""
 
 
@@ -43,7 +43,7 @@ class Heartbeat:
             return
         self._number += 1
         put(self._store, self._key, f"{self._attempt} {self._number}".encode())
-        self._next = now + EVERY
+        self._next = now + BEAT_EVERY
 
 
 @dataclass

@@ -10,15 +10,10 @@ from tasks.federation.server.run_state import ServerConfig
 from tasks.run.steps import CONSORTIUM
 
 REQUESTS = f"{CONSORTIUM}/requests"
-
-
-SPARE = 60.0
-
-
-AWAY = 300.0
+DEADLINE_SLACK = 60.0
+"""Seconds beyond the run's deadlines after which no result is expected."""
+STORE_AWAY = 300.0
 """Seconds for which the store may be away while the step waits."""
-
-
 ACCEPTED = "taken"
 """Holds the attempt that the dispatcher trains for."""
 

@@ -29,9 +29,9 @@ from tasks.federation.server.outcome import Outcome
 from tasks.federation.standing.heartbeat import Heartbeat
 from tasks.federation.standing.request import (
     ACCEPTED,
-    AWAY,
+    DEADLINE_SLACK,
     REQUESTS,
-    SPARE,
+    STORE_AWAY,
     FederationRequest,
     attempt_of,
     heartbeat_of,
@@ -42,8 +42,8 @@ from tasks.run.step import Context
 from tasks.run.steps import CONSORTIUM
 from tasks.telemetry.live import RoundSink
 
-POLL = 1.0
-START = 90.0
+RESULT_POLL = 1.0
+ACCEPT_WITHIN = 90.0
 """Seconds in which a request must be accepted, without those of a store that is away."""
 
 
@@ -118,7 +118,7 @@ class _Waiting:
                 ended = self._look()
                 heard, away = time.monotonic(), False
             except StoreUnavailable as error:
-                if time.monotonic() - heard > AWAY:
+                if time.monotonic() - heard > STORE_AWAY:
                     raise
                 if not away:
                     print(f"{error} The run waits for it, and the step looks again.", flush=True)
@@ -130,17 +130,17 @@ class _Waiting:
             # While the store is away, the dispatcher can neither see the request nor answer.
             now = time.monotonic()
             answered, looked = answered + (0.0 if away else now - looked), now
-            if answered > START and not self._accepted:
+            if answered > ACCEPT_WITHIN and not self._accepted:
                 raise FederationError(
-                    f"no standing federation took the run up within {START:g} s. Is the SuperLink "
-                    f"up, and does it look at the same store ({self._store})?"
+                    f"no standing federation took the run up within {ACCEPT_WITHIN:g} s. Is the "
+                    f"SuperLink up, and does it look at the same store ({self._store})?"
                 )
-            if answered > waits.ready + waits.run + START + SPARE:
+            if answered > waits.ready + waits.run + ACCEPT_WITHIN + DEADLINE_SLACK:
                 raise FederationError(
                     "the standing federation has not ended the run within its deadlines; see the "
                     "SuperLink's log."
                 )
-            time.sleep(POLL)
+            time.sleep(RESULT_POLL)
 
     def _look(self) -> Outcome | FedriskError | None:
         if self._accepted:  # until then, rounds may be those of other tables

@@ -160,7 +160,7 @@ def test_a_hospital_with_few_of_a_label_says_nothing_about_the_variance(hospital
 
 def again(hospital: Hospital) -> Hospital:
     """The hospital's next process, which has read its rows anew."""
-    return hospital_of(hospital.config.study, "north", hospital.config.state)
+    return hospital_of(hospital.config.study, "north", hospital.config.lake)
 
 
 TASKS: list[Callable[..., Task]] = [
@@ -194,11 +194,13 @@ def test_a_second_and_different_question_is_refused(
 
 def test_a_hospital_goes_on_from_its_last_answer_that_counted(hospital: Hospital) -> None:
     def variate(number: int) -> Any:
-        return HospitalState(hospital.config.state).after(number)["strategy/variate"]
+        return HospitalState(hospital.config.lake, hospital.config.state).after(number)[
+            "strategy/variate"
+        ]
 
     for number, counted in ((1, 0), (2, 1), (3, 1)):
         ask(again(hospital), task(number, counted=counted, common=np.zeros_like(MODEL)))
-    found = HospitalState(hospital.config.state).find(Question.TRAIN, 3)
+    found = HospitalState(hospital.config.lake, hospital.config.state).find(Question.TRAIN, 3)
     assert found is not None
     # c_i+ is sent as its change against the state of round 1, for round 2 was lost.
     sent = np.frombuffer(found.answer["variate"], np.float32) / 180

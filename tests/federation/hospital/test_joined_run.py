@@ -63,7 +63,8 @@ class Site:
             gold=table.uri,
             version=0,
             study=self.study,
-            state=f"{lake_store(self.settings, name)}/state/{run}-{changes.get('version', 0)}",
+            lake=lake_store(self.settings, name),
+            state=f"state/{run}-{changes.get('version', 0)}",
             ends=datetime.now(UTC) + timedelta(hours=1),
         ).model_copy(update=changes)
         key = f"runs/{run}/files/join.{name}/hospital.json"
@@ -230,7 +231,8 @@ def test_rows_that_could_not_be_read_for_now_are_read_at_the_next_question(
         gold=table.uri,
         version=0,
         study=site.study,
-        state=f"file://{tmp_path}/state",
+        lake=f"file://{tmp_path}/lake",
+        state="state",
     )
     path.write_text(config.model_dump_json())
     monkeypatch.setattr(hospital, "_ready", {})

@@ -83,7 +83,7 @@ class Dies(DirectTransport):
         """The same hospitals behind the next server, each a new process that read its rows anew."""
         next_one = DirectTransport(study, LOST)
         for name, hospital in self.hospitals.items():
-            next_one.hospitals[name] = hospital_of(study, name, hospital.config.state)
+            next_one.hospitals[name] = hospital_of(study, name, hospital.config.lake)
         return next_one
 
 

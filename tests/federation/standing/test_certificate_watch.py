@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tasks.federation.deployment.certificates import Certificates, make_certificates
-from tasks.federation.standing.certificate_watch import LOOK, CertificateWatch
+from tasks.federation.standing.certificate_watch import CERTIFICATE_POLL, CertificateWatch
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def look(mounted: Certificates) -> Callable[[], bool]:
     watcher = CertificateWatch(mounted, lambda: now[0])
 
     def later() -> bool:
-        now[0] += LOOK
+        now[0] += CERTIFICATE_POLL
         return watcher.look()
 
     return later
@@ -77,7 +77,7 @@ def test_it_looks_only_every_few_seconds(mounted: Certificates, renewed: Certifi
     watcher = CertificateWatch(mounted, lambda: now[0])
     for name in ("authority", "certificate", "key"):
         shutil.copy(getattr(renewed, name), getattr(mounted, name))
-    now[0] = LOOK / 2
+    now[0] = CERTIFICATE_POLL / 2
     assert not watcher.look()
-    now[0] = LOOK
+    now[0] = CERTIFICATE_POLL
     assert watcher.look()

@@ -68,11 +68,11 @@ class Standing:
         patch.setattr(control, "register", lambda name, path: len(name))
         patch.setattr(control, "submit", self.submit)
         patch.setattr(control, "flwr", self.flwr)
-        patch.setattr(submission, "POLL", 0.02)
+        patch.setattr(submission, "RESULT_POLL", 0.02)
         self.settings = Settings(
             home=root / "superlink", store=f"file://{root}/store", registered=f"{root}/registered"
         )
-        patch.setattr(heartbeat, "EVERY", 0.02)
+        patch.setattr(heartbeat, "BEAT_EVERY", 0.02)
         self.now = 0.0
         self.start()
 
@@ -164,7 +164,7 @@ class _NoRounds:
 
     def log_round(self, event: object) -> None: ...
 
-    def close(self) -> list[str]:
+    def close(self, deadline: float = 0) -> list[str]:
         return []
 
 
@@ -356,7 +356,7 @@ def test_the_step_bears_a_store_that_is_away_for_a_while(
     assert not running.done()
     store.away.clear()
     time.sleep(0.1)
-    monkeypatch.setattr(submission, "AWAY", 0.1)
+    monkeypatch.setattr(submission, "STORE_AWAY", 0.1)
     store.away.set()
     with pytest.raises(StoreUnavailable):
         running.result(timeout=120)
@@ -365,7 +365,7 @@ def test_the_step_bears_a_store_that_is_away_for_a_while(
 def test_a_superlink_that_takes_no_run_up_is_named(
     link: Standing, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(submission, "START", 0.1)
+    monkeypatch.setattr(submission, "ACCEPT_WITHIN", 0.1)
     with pytest.raises(FederationError, match="no standing federation took the run up"):
         step(pool, link.context("r1")).result(timeout=120)
     assert link.requests() == []
@@ -374,13 +374,13 @@ def test_a_superlink_that_takes_no_run_up_is_named(
 def test_a_superlink_is_not_blamed_for_a_store_that_is_away_before_the_run_is_taken_up(
     link: Standing, pool: ThreadPoolExecutor, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(submission, "START", 3.0)
+    monkeypatch.setattr(submission, "ACCEPT_WITHIN", 3.0)
     running = step(pool, link.context("r1"))
     link.until(lambda: "consortium/requests/r1.json" in link.requests(), look=False)
     store.away.set()
     time.sleep(3.5)
     assert not running.done()
-    monkeypatch.setattr(submission, "START", 90.0)
+    monkeypatch.setattr(submission, "ACCEPT_WITHIN", 90.0)
     store.away.clear()
     link.until(lambda: link.submitted)
     link.end(kind="FederationError", message="the end")
@@ -392,7 +392,7 @@ def test_a_superlink_is_not_blamed_for_a_store_that_is_away_before_the_run_is_ta
 def dies(running: Future[Manifest], store: Store, patch: pytest.MonkeyPatch) -> None:
     """Let a step end with its request left: the store is away, but it might have been killed."""
     with patch.context() as impatient:
-        impatient.setattr(submission, "AWAY", 0.1)
+        impatient.setattr(submission, "STORE_AWAY", 0.1)
         store.away.set()
         with pytest.raises(StoreUnavailable):
             running.result(timeout=120)
@@ -452,7 +452,7 @@ def test_a_step_whose_store_was_away_for_as_long_as_it_bears_keeps_its_run(
         time.sleep(0.1)
         before = get(link.settings.store, submission.heartbeat_of("r1"))
         link.dispatcher.look()
-        link.now += submission.AWAY + submission.SPARE
+        link.now += submission.STORE_AWAY + submission.DEADLINE_SLACK
         link.dispatcher.look()
         store.away.clear()
         link.until(
@@ -467,7 +467,7 @@ def test_a_step_whose_store_was_away_for_as_long_as_it_bears_keeps_its_run(
 def test_no_heartbeat_is_missed_while_the_dispatchers_store_is_away(
     link: Standing, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
-    monkeypatch.setattr(heartbeat, "EVERY", 60.0)
+    monkeypatch.setattr(heartbeat, "BEAT_EVERY", 60.0)
     running = step(pool, link.context("r1"))
     link.until(lambda: link.submitted)
 
