@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
+import weakref
 from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
@@ -26,11 +28,14 @@ def hospital_of(study: Study, name: str, lake: str = "") -> Hospital:
     y = table.column("label").to_numpy().astype(np.float32)
     part = np.array(table.column("part").to_pylist())
     train, validation = part == "train", part == "validation"
-    lake = lake or f"file://{tempfile.mkdtemp(prefix='fedrisk-state-')}"
+    own = tempfile.mkdtemp(prefix="fedrisk-lake-")
+    lake = lake or f"file://{own}"
     config = HospitalConfig(
         hospital=name, gold="none", version=0, study=study, lake=lake, state="state/r1"
     )
-    return Hospital(config, TrainingRows(x[train], y[train], x[validation], y[validation]))
+    hospital = Hospital(config, TrainingRows(x[train], y[train], x[validation], y[validation]))
+    weakref.finalize(hospital, shutil.rmtree, own, ignore_errors=True)
+    return hospital
 
 
 def config_of(study: Study, fingerprint: str = "f") -> ServerConfig:

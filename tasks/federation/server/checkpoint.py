@@ -14,12 +14,14 @@ import json
 import time
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from tasks.errors import DataError, FederationError
 from tasks.federation.server.selection import HospitalHistory
 from tasks.federation.server.state import ServerState
+from tasks.federation.update.stage import State
 from tasks.files import write_atomically
 from tasks.model.scaling import Scaler
 
@@ -91,7 +93,8 @@ def load(path: Path, fingerprint: str) -> ServerState | None:
     """Read a checkpoint, or return None where there is none.
 
     Raises:
-        DataError: It belongs to another study or other hospitals, or is damaged.
+        DataError: It belongs to another study or other hospitals, or is damaged, or an earlier
+            fedrisk has left it.
     """
     if not path.exists():
         return None
@@ -99,15 +102,21 @@ def load(path: Path, fingerprint: str) -> ServerState | None:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         about = json.loads(arrays.pop("about").tobytes())
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        own = about.pop("fingerprint") == fingerprint
+        found = _state(about, arrays) if own else None
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise DataError(
             f"{path}: the checkpoint cannot be read ({type(error).__name__}). Use another run id."
         ) from error
-    if about.pop("fingerprint") != fingerprint:
+    if found is None:
         raise DataError(
             f"{path}: the checkpoint is of another study or other tables than this run's. Use "
             "another run id."
         )
+    return found
+
+
+def _state(about: dict[str, Any], arrays: State) -> ServerState:
     about["losses"] = [{n: tuple(pair) for n, pair in each.items()} for each in about["losses"]]
     about["result"] = tuple(about["result"]) if about["result"] else None
     return ServerState(

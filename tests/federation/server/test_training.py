@@ -135,6 +135,11 @@ def test_a_checkpoint_of_another_study_is_refused(tmp_path: Path) -> None:
     train(tmp_path, small_study(rounds=1))
     with pytest.raises(DataError, match="of another study"):
         train(tmp_path, small_study(rounds=1), fingerprint="other")
+    # As an earlier fedrisk left it, with the same fingerprint.
+    about = np.frombuffer(b'{"fingerprint": "f", "best_loss": 0.5}', np.uint8)
+    np.savez(tmp_path / "checkpoint.npz", about=about)
+    with pytest.raises(DataError, match="cannot be read"):
+        train(tmp_path, small_study(rounds=1))
     (tmp_path / "checkpoint.npz").write_bytes(b"damaged")
     with pytest.raises(DataError, match="cannot be read"):
         train(tmp_path, small_study(rounds=1))
