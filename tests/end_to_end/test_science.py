@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.end_to_end, pytest.mark.timeout(2700)]
+pytestmark = [pytest.mark.slow, pytest.mark.end_to_end, pytest.mark.timeout(4500)]
 
 SEEDS = (1, 2, 3, 4, 5)
 
