@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tasks.evaluate.report.report import TEMPLATES
+from tasks.evaluate.report.report import template_environment
 from tasks.evaluate.report.wording import caveats
 from tasks.evaluate.results import Comparison
 from tasks.files import write_atomically
@@ -26,22 +26,11 @@ def write_card(context: Context, comparison: Comparison) -> Path:
     Returns:
         The file.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
     from tasks import __version__
 
     # Markdown, not HTML: escaping would spoil it, and its readers escape.
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=False,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = template_environment("undefined", autoescape=False)
     environment.filters |= {
-        "n3": lambda value: "undefined" if value is None else f"{value:.3f}",
-        "n4": lambda value: "undefined" if value is None else f"{value:.4f}",
-        "pct": lambda value: "undefined" if value is None else f"{value:.1%}",
         "ci": lambda value: "" if value is None else f" ({value[0]:.3f} to {value[1]:.3f})",
     }
     text = environment.get_template("model_card.md.j2").render(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tasks.evaluate.report.charts import charts
 from tasks.evaluate.report.curves import NAMES
@@ -17,6 +17,9 @@ from tasks.evaluate.results import Comparison
 from tasks.files import write_atomically
 from tasks.run.manifest import Manifest
 from tasks.run.step import Context
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -40,21 +43,34 @@ def write_report(
     return path
 
 
-def render(context: Context, comparison: Comparison, gates: Sequence[dict[str, Any]] | None) -> str:
-    """The report as HTML; see ``write_report``."""
+def template_environment(missing: str, *, autoescape: bool) -> Environment:
+    """The templates of report and model card, with the filters that both use.
+
+    Args:
+        missing: What stands for a number that is None.
+        autoescape: Whether values are escaped for HTML.
+    """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
+        autoescape=autoescape,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "n3": lambda value: "–" if value is None else f"{value:.3f}",
-        "n4": lambda value: "–" if value is None else f"{value:.4f}",
-        "pct": lambda value: "–" if value is None else f"{value:.1%}",
+        "n3": lambda value: missing if value is None else f"{value:.3f}",
+        "n4": lambda value: missing if value is None else f"{value:.4f}",
+        "pct": lambda value: missing if value is None else f"{value:.1%}",
+    }
+    return environment
+
+
+def render(context: Context, comparison: Comparison, gates: Sequence[dict[str, Any]] | None) -> str:
+    """The report as HTML; see ``write_report``."""
+    environment = template_environment("–", autoescape=True)
+    environment.filters |= {
         "count": lambda value: "few" if value is None else f"{value:,}".replace(",", " "),
         "ci": lambda value: "" if value is None else f"{value[0]:.3f} – {value[1]:.3f}",
         "size": _size,
