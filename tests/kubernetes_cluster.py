@@ -198,12 +198,12 @@ def load_images(*names: str) -> None:
             # It may end before it has read all, and says why.
             with contextlib.suppress(BrokenPipeError):
                 write_images(names, known, load.stdin)
-            told = load.communicate()[0].decode()
+            output = load.communicate()[0].decode()
         finally:
             limit.cancel()
             load.kill()
         if load.returncode:
-            raise RuntimeError(f"load-image {' '.join(names)}: {told[-4000:]}")
+            raise RuntimeError(f"load-image {' '.join(names)}: {output[-4000:]}")
         _forget_replaced()
 
 

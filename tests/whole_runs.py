@@ -76,7 +76,7 @@ class WholeRun:
         return self.folder.path / "manifests"
 
     def to_compare(self, *overrides: str) -> EarlierRun:
-        """The run whose figures another launcher must give, with what that is told beside."""
+        """The run whose figures another launcher must give, with the overrides that it gets."""
         assert self.finished.code == 0, self.finished.errors[-900:]
         return EarlierRun(self.folder, list(overrides))
 
@@ -104,8 +104,8 @@ def make_run(home: Path) -> WholeRun:
             while interrupt and not collected():
                 if process.poll() is not None or time.monotonic() > deadline:
                     process.kill()
-                    told = "".join(process.communicate())[-2000:]
-                    raise AssertionError(f"no hospital's table was collected: {told}")
+                    output = "".join(process.communicate())[-2000:]
+                    raise AssertionError(f"no hospital's table was collected: {output}")
                 time.sleep(0.5)
             if interrupt:
                 # A terminal's Ctrl-C reaches the whole foreground group.

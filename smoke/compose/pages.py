@@ -122,7 +122,7 @@ def _open_form(page: Page, url: str, dag: str, title: str) -> None:
 
 
 def _unpauses(page: Page) -> bool:
-    """Whether the open form will let a paused DAG run; else the run would wait for ever."""
+    """Whether the open form will let a paused DAG run; else the run would wait indefinitely."""
     found = page.run(
         "[...document.querySelectorAll('[role=dialog] label')].filter(e =>"
         " /^Unpause/.test(e.innerText.trim())).map(e => e.querySelector('input').checked)[0]"

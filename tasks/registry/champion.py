@@ -55,7 +55,7 @@ def champion(context: Context) -> Result:
         figures |= dict.fromkeys(("version", "run", "source"))
         if version is None:
             return Result(figures=figures, notes=["There is no champion yet."])
-        # In the package of a version of any age; its MLflow run has always told the source.
+        # In the package of a version of any age; its MLflow run has always had the source.
         study = json.loads(fetched(connected, version, STUDY_FILE))
         source = connected.get_run(version.run_id).data.params.get("source", "")
         content = fetched(connected, version, MODEL_FILE)

@@ -42,8 +42,8 @@ def test_the_synthetic_hospitals_have_their_exact_sizes_and_counts(default_run: 
 
 
 def test_progress_shows_steps_and_rounds(default_run: WholeRun) -> None:
-    told = (default_run.interrupted, default_run.finished)
-    text = "".join(each.output + each.errors for each in told)
+    commands = (default_run.interrupted, default_run.finished)
+    text = "".join(each.output + each.errors for each in commands)
     for step in ("collect", "validate", "features", "central", "federated", "promote"):
         assert step in text
     assert "round" in text

@@ -1,4 +1,4 @@
-"""Intervals of two models compared cover what they say, and no small group is told of."""
+"""Intervals of two models compared cover what they say, and no small group is released."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def downs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return found
 
 
-def told(table: Table) -> dict[str, bool]:
+def verdicts(table: Table) -> dict[str, bool]:
     return {each.id: each.held for each in table.checks}
 
 
@@ -65,7 +65,7 @@ def test_a_stack_that_was_there_before_is_refused_and_left_alone(
     monkeypatch.setattr(Project, "left", lambda project: [f"volume {project.name}_s3"])
     table = Table(io.StringIO())
     assert smoke(options, table) == 1
-    assert told(table) == {"alone": False, "goes-through": False}
+    assert verdicts(table) == {"alone": False, "goes-through": False}
     seen = table.checks[-1].seen
     assert "compose/down.py fedrisk-none fedrisk-none-hospital-4" in seen
     assert downs == []
@@ -86,7 +86,7 @@ def test_each_project_is_taken_down_whatever_becomes_of_the_other(
     assert [each.what for each in table.checks if each.id == "down"] == [
         "fedrisk-none-hospital-4 is taken down"
     ]
-    assert told(table)["nothing-left"] is True
+    assert verdicts(table)["nothing-left"] is True
 
 
 def test_a_run_beside_it_that_does_not_end_keeps_nothing_up(
@@ -101,7 +101,7 @@ def test_a_run_beside_it_that_does_not_end_keeps_nothing_up(
     made.started, made.beside = True, Stuck()  # type: ignore[assignment]
     made.end()
     assert downs == ["fedrisk-none-hospital-4", "fedrisk-none"]
-    assert told(table)["beside"] is False
+    assert verdicts(table)["beside"] is False
 
 
 def test_the_kit_is_given_to_whoever_runs_the_command_and_never_to_the_images_user(

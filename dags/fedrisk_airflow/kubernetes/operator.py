@@ -304,7 +304,7 @@ class PodStep(StepOperator, KubernetesPodOperator):
     def _write_logs(self, pod: Any, follow: bool = False, since_time: Any = None) -> None:  # noqa: ARG002
         """Keep the step's output; Airflow's log gets what the trigger has not written yet.
 
-        The log is never followed: a pod past its deadline may hang for ever.
+        The log is never followed: a pod past its deadline may hang indefinitely.
         """
         answer = self.client.read_namespaced_pod_log(
             name=pod.metadata.name,

@@ -159,7 +159,7 @@ def test_a_hospital_with_few_of_a_label_says_nothing_about_the_variance(hospital
 
 
 def again(hospital: Hospital) -> Hospital:
-    """The hospital's next process, which has read its rows anew."""
+    """The hospital's next process, which has read its rows again."""
     return hospital_of(hospital.config.study, "north", hospital.config.lake)
 
 

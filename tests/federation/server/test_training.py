@@ -80,7 +80,7 @@ class Dies(DirectTransport):
         return found
 
     def again(self, study: Study) -> DirectTransport:
-        """The same hospitals behind the next server, each a new process that read its rows anew."""
+        """The same hospitals behind the next server, each a process that read its rows again."""
         next_one = DirectTransport(study, LOST)
         for name, hospital in self.hospitals.items():
             next_one.hospitals[name] = hospital_of(study, name, hospital.config.lake)
@@ -227,7 +227,7 @@ def test_a_hospital_that_missed_the_statistics_is_asked_for_them_before_its_firs
 
 
 def test_a_hospital_that_comes_later_is_no_reason_to_keep_an_earlier_model(tmp_path: Path) -> None:
-    """Its loss is higher, so a mean over whoever answers would rise: only common ones compare."""
+    """Its loss is higher, so a mean over those that answer would rise: only common ones compare."""
     study = small_study(rounds=6, stop={"patience": 2, "min_delta": 0}, learning_rate=0.02)
     late = {number: ["north"] for number in (1, 2)}
     outcome = train(tmp_path, study, DirectTransport(study, silent=late))
@@ -285,7 +285,7 @@ def test_a_hospital_without_a_registered_key_is_not_waited_for(tmp_path: Path) -
     study = small_study(rounds=1, deadlines={"ready": 3000})
     link = DirectTransport(study)
     link.away = {"west": ""}
-    link.gone = dict  # type: ignore[method-assign]  # nobody knows that it will not come
+    link.gone = dict  # type: ignore[method-assign]  # its absence is not known
     train(tmp_path, study, link, nodes={"north": 1, "south": 2})
 
 
