@@ -18,7 +18,7 @@ from tasks.data.profile import (
 )
 from tasks.data.values import literal, quoted
 from tasks.errors import DataError
-from tasks.lake.session import spark_session, tune
+from tasks.lake.session import persisted, spark_session, tune
 from tasks.lake.tables import overwrite, read_version
 from tasks.run.step import Context, Result
 from tasks.study import Feature, Study
@@ -46,23 +46,23 @@ def features(context: Context) -> Result:
     silver = context.run.read("validate", hospital).tables["silver"]
     spark = spark_session(context.settings, owner=f"hospital {hospital}")
     tune(spark, silver.rows)
-    rows = read_version(spark, silver).selectExpr("*", f"{part_sql(study)} AS part").persist()
-    counted = _counted(rows, study)
-    parts = {p: counted["part "].get(p, (0, 0)) for p in PARTS}
-    for part, (n, positives) in parts.items():
-        if n == 0 or (part == "train" and positives in (0, n)):
-            raise DataError(
-                f"hospital {hospital}: part {part} has {n} rows, {positives} of them positive, of "
-                f"{silver.rows} in all. Every part needs rows, and train both outcomes: the "
-                "hospital has too few patients for this split."
-            )
     inputs = [f"{feature_sql(feature)} AS {quoted(feature.name)}" for feature in study.features]
-    gold = overwrite(
-        rows.selectExpr("patient", "part", "label", *inputs),
-        context.settings.table(hospital, study.name, "gold"),
-        {"run": context.run.run, "step": "features"},
-    )
-    rows.unpersist()
+    parted = read_version(spark, silver).selectExpr("*", f"{part_sql(study)} AS part")
+    with persisted(parted) as rows:
+        counted = _counted(rows, study)
+        parts = {p: counted["part "].get(p, (0, 0)) for p in PARTS}
+        for part, (n, positives) in parts.items():
+            if n == 0 or (part == "train" and positives in (0, n)):
+                raise DataError(
+                    f"hospital {hospital}: part {part} has {n} rows, {positives} of them positive, "
+                    f"of {silver.rows} in all. Every part needs rows, and train both outcomes: the "
+                    "hospital has too few patients for this split."
+                )
+        gold = overwrite(
+            rows.selectExpr("patient", "part", "label", *inputs),
+            context.settings.table(hospital, study.name, "gold"),
+            {"run": context.run.run, "step": "features"},
+        )
     return Result(
         tables={"gold": gold},
         figures={

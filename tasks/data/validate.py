@@ -28,7 +28,7 @@ from tasks.data.rules import (
 )
 from tasks.data.values import any_of, literal, quoted
 from tasks.errors import DataError
-from tasks.lake.session import spark_session, tune
+from tasks.lake.session import persisted, spark_session, tune
 from tasks.lake.tables import commits, define, overwrite, read_version
 from tasks.run.manifest import TableVersion
 from tasks.run.step import Context, Result
@@ -73,22 +73,20 @@ def validate(context: Context) -> Result:
     tune(spark, bronze.rows)
     raw = read_version(spark, bronze)
     rules = rules_of(study, hospital)
-    rows = _judged(raw, study, rules, set(raw.columns)).persist()
-    importing.join()
     silver_uri = context.settings.table(hospital, study.name, "silver")
-    before = outcome_before(spark, silver_uri, context.plan)
-    judgement = _judge(context, rows, before)
-    if judgement.failed:
-        raise DataError(_failure(context, judgement, rows))
-    counts = _counts(rows, study, rules)
-    now = Outcome(origin_of(context.plan), context.run.run, counts.kept, counts.positives)
-    refused = rows.where("_reason IS NOT NULL").selectExpr("_raw.*", "_reason AS reason")
+    quarantine_uri = context.settings.table(hospital, study.name, "quarantine")
     about = {"run": context.run.run, "step": "validate"}
-    quarantine = overwrite(
-        refused, context.settings.table(hospital, study.name, "quarantine"), about
-    )
-    silver = _write_silver(spark, rows, study, silver_uri, {**about, **now.noted()})
-    rows.unpersist()
+    with persisted(_judged(raw, study, rules, set(raw.columns))) as rows:
+        importing.join()
+        before = outcome_before(spark, silver_uri, context.plan)
+        judgement = _judge(context, rows, before)
+        if judgement.failed:
+            raise DataError(_failure(context, judgement, rows))
+        counts = _counts(rows, study, rules)
+        now = Outcome(origin_of(context.plan), context.run.run, counts.kept, counts.positives)
+        refused = rows.where("_reason IS NOT NULL").selectExpr("_raw.*", "_reason AS reason")
+        quarantine = overwrite(refused, quarantine_uri, about)
+        silver = _write_silver(spark, rows, study, silver_uri, {**about, **now.noted()})
     return Result(
         tables={"silver": silver, "quarantine": quarantine},
         files={"data_docs": context.run.relative(judgement.pages / "index.html")},
