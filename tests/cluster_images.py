@@ -112,9 +112,9 @@ def write_images(names: Iterable[str], known: set[str], out: BinaryIO) -> None:
 def _image(name: str) -> tuple[bytes, list[Layer]]:
     """An image's configuration and its layers, the first one first."""
     asked = ["docker", "image", "inspect", "-f", "{{.Id}}", name]
-    identity = subprocess.check_output(asked, text=True, timeout=60).strip()
+    identity = subprocess.check_output(asked, text=True, timeout=400).strip()
     asked = ["docker", "info", "-f", "{{.DockerRootDir}}"]
-    root = Path(subprocess.check_output(asked, text=True, timeout=60).strip())
+    root = Path(subprocess.check_output(asked, text=True, timeout=400).strip())
     database = root / "image" / "overlay2"
     config = (database / "imagedb/content/sha256" / identity.removeprefix("sha256:")).read_bytes()
     found, chain = list[Layer](), ""

@@ -54,7 +54,7 @@ def places() -> dict[str, str]:
     """The cluster's own settings (``K8S_*``)."""
     script = f'. "{CLUSTER}/cluster.env"; for v in ${{!K8S_@}}; do echo "$v=${{!v}}"; done'
     found = subprocess.run(
-        ["bash", "-c", script], capture_output=True, text=True, check=True, timeout=30
+        ["bash", "-c", script], capture_output=True, text=True, check=True, timeout=400
     ).stdout
     return dict(line.split("=", 1) for line in found.splitlines())
 
@@ -113,7 +113,7 @@ def stop_cluster() -> None:
         return
     with _alone():
         _started.clear()
-        _run([str(CLUSTER / "cluster-down")], timeout=180)
+        _run([str(CLUSTER / "cluster-down")], timeout=400)
 
 
 def kubectl(
@@ -185,7 +185,7 @@ def load_images(*names: str) -> None:
     """
     with _alone():
         listed = f'. "{CLUSTER}/cluster.env"; ctrk content ls -q'
-        known = set(_run(["bash", "-c", listed], timeout=60).split())
+        known = set(_run(["bash", "-c", listed], timeout=400).split())
         load = subprocess.Popen(
             [CLUSTER / "load-image", "-"],
             stdin=subprocess.PIPE,
@@ -214,18 +214,18 @@ def _forget_replaced() -> None:
     named = {digest for name, _, digest, *_ in rows if not name.startswith("sha256:")}
     gone = [n for n, _, digest, *_ in rows if n.startswith("sha256:") and digest not in named]
     if gone:
-        _run(["bash", "-c", f'{known} rm "$@"', "forget", *gone], timeout=120)
+        _run(["bash", "-c", f'{known} rm "$@"', "forget", *gone], timeout=400)
 
 
 @contextlib.contextmanager
 def namespace(name: str) -> Iterator[str]:
     """A namespace that was not there before and is not there afterwards, nor its volumes."""
-    kubectl("delete", "namespace", name, "--ignore-not-found", "--wait", timeout=180)
+    kubectl("delete", "namespace", name, "--ignore-not-found", "--wait", timeout=400)
     kubectl("create", "namespace", name)
     try:
         yield name
     finally:
-        kubectl("delete", "namespace", name, "--wait", timeout=180)
+        kubectl("delete", "namespace", name, "--wait", timeout=400)
         until(f"the volumes of {name} are gone", lambda: not volumes(name), 60)
 
 

@@ -18,7 +18,7 @@ def need_images(names: Iterable[str]) -> None:
     for name in names:
         image = f"fedrisk-{name}:dev"
         asked = ["docker", "image", "inspect", image]
-        if subprocess.run(asked, capture_output=True, timeout=60, check=False).returncode:
+        if subprocess.run(asked, capture_output=True, timeout=400, check=False).returncode:
             pytest.fail(f"there is no image {image}: run `make images` first")
 
 

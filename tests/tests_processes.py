@@ -31,7 +31,7 @@ def _now(home: Path) -> list[str]:
     return found
 
 
-def processes_of(home: Path, grace: float = 10.0) -> list[str]:
+def processes_of(home: Path, grace: float = 60.0) -> list[str]:
     """Command lines of the processes that work for a home folder.
 
     Args:

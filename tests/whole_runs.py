@@ -20,7 +20,7 @@ from smoke.compare import EarlierRun
 from tasks.run.folder import RunFolder
 
 RUN = "default"
-STEP_DEADLINE, RUN_DEADLINE = 600.0, 900.0
+STEP_DEADLINE, RUN_DEADLINE = 900.0, 1500.0
 """Seconds until the first hospital's table is collected, and for the rest of the run."""
 
 

@@ -66,16 +66,20 @@ def spark_configuration(settings: Settings, jars: Sequence[Path], options: str) 
         jars: Folders of Delta's jars and, for a step that uses S3, of S3A's.
         options: Options of the JVM.
     """
-    local = settings.spark_master.startswith("local")
-    loopback = (
-        {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1"} if local else {}
-    )
+    local = {
+        "spark.driver.host": "127.0.0.1",
+        "spark.driver.bindAddress": "127.0.0.1",
+        # The executor is in the driver's own process. On a machine with no time to spare Spark takes
+        # it for dead after two minutes, and after sixty heartbeats without an answer ends the JVM.
+        "spark.executor.heartbeatInterval": "10min",
+        "spark.network.timeout": "1h",
+    }
     return {
         "spark.master": settings.spark_master,
         "spark.driver.memory": settings.spark_memory,
         "spark.driver.extraClassPath": os.pathsep.join(f"{folder}/*" for folder in jars),
         "spark.driver.extraJavaOptions": options,
-        **loopback,
+        **(local if settings.spark_master.startswith("local") else {}),
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
         "spark.sql.shuffle.partitions": "1",

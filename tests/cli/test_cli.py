@@ -149,7 +149,7 @@ def test_a_fault_of_the_program_ends_with_code_1_and_a_traceback(home: Path) -> 
     (run / "plan.json").write_text("no JSON")
     done = subprocess.run(
         [sys.executable, "-m", "tasks.cli", "runs"],
-        env=os.environ, capture_output=True, text=True, timeout=60, check=False,
+        env=os.environ, capture_output=True, text=True, timeout=400, check=False,
     )  # fmt: skip
     assert done.returncode == 1
     assert "Traceback" in done.stderr

@@ -53,7 +53,7 @@ def ready(ctrl_c: Any) -> None:
     asked = ["docker", "compose", "ls"]
     if (
         shutil.which("docker") is None
-        or subprocess.run(asked, capture_output=True, timeout=60, check=False).returncode
+        or subprocess.run(asked, capture_output=True, timeout=400, check=False).returncode
     ):
         reason = "no Docker engine with compose answers"
         if os.environ.get("REQUIRE_SHARED_DATA") == "1":

@@ -77,7 +77,7 @@ class Engine:
             env={"PATH": str(self.root / "bin")},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=400,
             check=False,
         )
 

@@ -48,7 +48,7 @@ def read(files: list[str], variables: dict[str, str]) -> dict[str, Any]:
         env={**kept, **variables},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=400,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -233,7 +233,7 @@ def test_a_kit_of_a_stack_of_another_name_is_a_project_of_its_own_in_that_stacks
         env=kept,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=400,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -272,7 +272,7 @@ def test_files_that_the_containers_cannot_read_are_told_before_anything_starts(
             cwd=tmp_path,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=400,
             check=False,
         )
 

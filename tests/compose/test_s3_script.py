@@ -53,11 +53,11 @@ def script(tmp_path: Path) -> Iterator[Callable[[], str]]:
         yield (tmp_path / "said").read_text
     finally:
         os.killpg(process.pid, signal.SIGKILL)
-        process.wait(120)
+        process.wait(400)
 
 
 def until(look: Callable[[], bool]) -> bool:
-    end = time.monotonic() + 120
+    end = time.monotonic() + 400
     while not look() and time.monotonic() < end:
         time.sleep(0.05)
     return look()

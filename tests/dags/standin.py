@@ -44,6 +44,6 @@ def load_standin(scratch: Path, *images: str) -> None:
 
 def _run(*command: str | Path) -> None:
     done = subprocess.run(
-        [str(each) for each in command], capture_output=True, text=True, timeout=120, check=False
+        [str(each) for each in command], capture_output=True, text=True, timeout=400, check=False
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]

@@ -136,6 +136,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory, checkout: Path, cluster: Path)
             patch.setenv(key, value)
         cases = checkout / "tests" / "dags" / "cases"
         patch.setattr(AirflowHome, "dags", property(lambda _: cases))
+        # Airflow has the folder of its DAG files on the path, and the operators are not in this.
+        patch.setenv("PYTHONPATH", str(checkout / "dags"))
         settings = Settings(
             home=scratch / "home",
             studies=checkout / "dags" / "studies",

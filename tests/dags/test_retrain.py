@@ -50,7 +50,7 @@ def read(
     script = Path(__file__).parent / "read_dags.py"
     done = subprocess.run(
         [sys.executable, str(script), str(checkout / "dags"), json.dumps(question)],
-        env=airflow.environment(), cwd=checkout, capture_output=True, text=True, timeout=120,
+        env=airflow.environment(), cwd=checkout, capture_output=True, text=True, timeout=400,
         check=False,
     )  # fmt: skip
     lines = [line for line in done.stdout.splitlines() if line.startswith("ANSWER")]

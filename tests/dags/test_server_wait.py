@@ -107,6 +107,6 @@ print("ANSWER", get_task_instance_states("d", session, None, task_ids=["collect"
 def test_airflow_names_a_mapped_task_by_its_index(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", ASK], env={**os.environ, "AIRFLOW_HOME": str(tmp_path)},
-        capture_output=True, text=True, timeout=120, check=False,
+        capture_output=True, text=True, timeout=400, check=False,
     )  # fmt: skip
     assert "ANSWER {'collect_2': 'failed', 'federated': None}" in done.stdout, done.stderr[-2000:]

@@ -108,7 +108,7 @@ def test_a_step_that_is_killed_leaves_no_manifest_and_the_version_before(house: 
     with contextlib.suppress(psutil.NoSuchProcess):
         below = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGKILL)
-    process.wait(timeout=120)
+    process.wait(timeout=400)
     _, alive = psutil.wait_procs(below, timeout=300)
     assert not alive
     assert not (house.settings.runs / "killed/manifests/collect.north.json").exists()

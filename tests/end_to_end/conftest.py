@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +28,13 @@ def run_steps(tmp_path_factory: pytest.TempPathFactory, checkout: Path) -> Steps
     # Nobody is left out of a round because other tests use the machine.
     patient = ["federation.deadlines.ready=600", "federation.deadlines.round=600"]
 
-    def run(name: str, *, until: str = "evaluate", skip: tuple[str, ...] = (), **request: Any):
+    def run(name: str, *, until: str = "evaluate", only: Collection[str] = STEPS, **request: Any):
         asked = Request(**{"study": "stroke", "overrides": patient, **request})
         plan = make_plan(asked, name, settings)
         for step, what in STEPS.items():
-            if step in skip:
-                continue
             for hospital in plan.hospitals if what.each_hospital else [None]:
-                run_step(step, name, settings, hospital)
+                if step in only:
+                    run_step(step, name, settings, hospital)
             if step == until:
                 break
         return plan, RunFolder(settings.runs, name)

@@ -6,7 +6,7 @@ import pytest
 from whole_runs import RUN, WholeRun
 
 # The first of them makes the run.
-pytestmark = [pytest.mark.slow, pytest.mark.end_to_end, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.slow, pytest.mark.end_to_end, pytest.mark.timeout(3000)]
 
 
 def test_ctrl_c_ends_every_process_and_keeps_what_is_done(default_run: WholeRun) -> None:

@@ -35,7 +35,7 @@ def small_study(**federation: Any) -> Study:
     """Three hospitals, three numbers and a flag."""
     number = {"type": "number", "modality": "clinical", "range": [-100, 300]}
     plan = {"rounds": 3, "local_epochs": 2, "batch_size": 32, "min_hospitals": 2, **federation}
-    plan["deadlines"] = {"ready": 60, "round": 30, "run": 120, **plan.get("deadlines", {})}
+    plan["deadlines"] = {"ready": 400, "round": 200, "run": 500, **plan.get("deadlines", {})}
     return Study.model_validate(
         {
             "name": "small",
@@ -152,7 +152,7 @@ class Step:
         assert self._process is not None
         self._process.send_signal(number)
 
-    def wait(self, deadline: float = 240) -> int:
+    def wait(self, deadline: float = 400) -> int:
         """Wait for the end; returns the exit code and keeps the output."""
         assert self._process is not None
         try:
@@ -163,7 +163,7 @@ class Step:
             pytest.fail(f"the step did not end: {self._process.communicate()[0]}\n{logs}")
         return self._process.returncode
 
-    def until_round(self, number: int, deadline: float = 180) -> None:
+    def until_round(self, number: int, deadline: float = 400) -> None:
         """Wait until so many rounds are done."""
         end = time.monotonic() + deadline
         while len(self.events()) < number:

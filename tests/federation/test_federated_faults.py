@@ -51,24 +51,10 @@ def test_two_of_three_killed_ends_with_code_4_and_keeps_a_checkpoint(home: Path)
     assert step.left() == []
 
 
-def test_a_supernode_that_hangs_costs_one_deadline(home: Path) -> None:
-    deadline = 10.0
-    step = Step(make_context(home, "hangs", rounds=8, deadlines={"round": deadline})).start()
-    step.until_round(1)
-    stopped = step.supernode("north")
-    stopped.suspend()
-    assert step.wait() == 0, step.output
-    events = step.events()
-    late = [event for event in events if "north" in event.lost]
-    assert late
-    assert "no answer in time" in late[0].lost["north"]
-    assert sum(event.seconds >= deadline for event in events) == 1
-    assert not stopped.is_running()
-    assert step.left() == []
-
-
-def test_a_hospital_that_hung_rejoins(home: Path) -> None:
-    step = Step(make_context(home, "rejoins", rounds=12, deadlines={"round": 5.0})).start()
+def test_a_hospital_that_hangs_costs_one_deadline_and_rejoins(home: Path) -> None:
+    # Long enough for the others on however slow a machine.
+    deadline = 20.0
+    step = Step(make_context(home, "rejoins", rounds=12, deadlines={"round": deadline})).start()
     step.until_round(1)
     stopped = step.supernode("north")
     stopped.suspend()
@@ -76,17 +62,23 @@ def test_a_hospital_that_hung_rejoins(home: Path) -> None:
         step.until_round(len(step.events()) + 1)
     stopped.resume()
     assert step.wait() == 0, step.output
-    assert "north" in step.events()[-1].replied
+    events = step.events()
+    [late] = [event for event in events if event.seconds >= deadline]
+    assert "no answer in time" in late.lost["north"]
+    assert "north" in events[-1].replied
     assert step.context.run.read("federated").figures["lost"]["north"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_nothing_outlives_the_step(home: Path, number: int) -> None:
-    step = Step(make_context(home, f"ended-{int(number)}", rounds=50)).start()
+    step = Step(make_context(home, f"ended-{int(number)}", rounds=400)).start()
     step.until_round(1)
+    hung = step.supernode("north")
+    hung.suspend()
     step.signal(number)
-    assert step.wait(180) != 0
+    assert step.wait() != 0
     assert step.left() == []
+    assert not hung.is_running()
     assert step.context.run.find("federated") is None
 
 
@@ -114,7 +106,7 @@ def test_a_dead_server_ends_the_step_and_a_rerun_goes_on(home: Path) -> None:
     # An event is told before its checkpoint is kept: only the second says that the first is kept.
     step.until_round(2)
     step.server_app().kill()
-    assert step.wait(180) == 4, step.output
+    assert step.wait() == 4, step.output
     assert "superlink ended" in step.output
     assert step.left() == []
     done = len(step.events())
@@ -126,7 +118,9 @@ def test_a_dead_server_ends_the_step_and_a_rerun_goes_on(home: Path) -> None:
     assert any(note.startswith("resumed after round") for note in notes)
 
 
-def test_a_key_that_is_not_registered_cannot_join(home: Path, tmp_path: Path) -> None:
+def test_a_key_that_is_not_registered_cannot_join_and_ctrl_c_ends_all(
+    home: Path, tmp_path: Path
+) -> None:
     # More rounds than the other needs to start and to be refused.
     context = make_context(home, "intruder", rounds=400)
     step = Step(context).start()
@@ -149,7 +143,7 @@ def test_a_key_that_is_not_registered_cannot_join(home: Path, tmp_path: Path) ->
             start_new_session=True,
         )
         try:
-            assert intruder.wait(120) != 0, (tmp_path / "intruder.log").read_text()
+            assert intruder.wait(400) != 0, (tmp_path / "intruder.log").read_text()
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(intruder.pid, signal.SIGKILL)
@@ -157,14 +151,15 @@ def test_a_key_that_is_not_registered_cannot_join(home: Path, tmp_path: Path) ->
     assert "SuperNode ID" not in text, text
     assert "Failed to activate SuperNode" in text, text
     assert all(event.replied == ["north", "south", "west"] for event in step.events())
-    step.signal(signal.SIGTERM)
+    step.signal(signal.SIGINT)
     assert step.wait() != 0
+    assert step.left() == []
 
 
 @pytest.mark.platform
 def test_flowers_own_executor_gives_the_same_model(home: Path, finished: Step) -> None:
-    step = Step(make_context(home, "stock", executor="stock", deadlines={"round": 90, "run": 300}))
-    assert step.start().wait(240) == 0, step.output
+    step = Step(make_context(home, "stock", executor="stock"))
+    assert step.start().wait() == 0, step.output
     models = [(s.folder / "model.safetensors").read_bytes() for s in (step, finished)]
     assert models[0] == models[1]
     assert step.left() == []

@@ -99,7 +99,7 @@ def test_a_program_is_copied_with_what_it_imports_and_no_more(
     done = subprocess.run(
         [sys.executable, "-I", "-c", "import runpy, sys; sys.path[0:0] = ['.']; "
          "runpy.run_path('go.py')"],
-        cwd=tmp_path / "copy", capture_output=True, text=True, timeout=60, check=True,
+        cwd=tmp_path / "copy", capture_output=True, text=True, timeout=400, check=True,
     )  # fmt: skip
     assert done.stdout == "python\n"
 
@@ -210,12 +210,12 @@ def test_a_build_that_is_interrupted_ends_with_all_that_it_started(
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
-    end = time.monotonic() + 180
+    end = time.monotonic() + 400
     while not (child.exists() and child.read_text().strip()) and time.monotonic() < end:
         time.sleep(0.05)
     started = int(child.read_text())
     process.send_signal(number)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=400)
     assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143}[number]
     assert "Traceback" not in said
     assert not Path(f"/proc/{started}").exists()

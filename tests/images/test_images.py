@@ -85,7 +85,7 @@ def inspected(image: str) -> dict[str, Any]:
         ["docker", "image", "inspect", image],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=400,
         check=True,
     )
     found: dict[str, Any] = json.loads(done.stdout)[0]
@@ -98,7 +98,7 @@ def history(image: str) -> list[str]:
         ["docker", "history", "--no-trunc", "--format", "{{.CreatedBy}}", image],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=400,
         check=True,
     )
     return done.stdout.splitlines()
@@ -127,7 +127,7 @@ def test_no_package_cache_is_left_in_an_image(images: dict[str, str], name: str)
         ],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=400,
         check=False,
     )
     assert done.stdout == ""

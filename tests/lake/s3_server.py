@@ -25,7 +25,7 @@ from pathlib import Path
 from tasks.lake.identities import Key, seaweedfs_identities
 
 REGION = "us-east-1"
-START = 60.0
+START = 400.0
 """Seconds until the store must answer; 3 is usual."""
 
 

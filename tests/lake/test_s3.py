@@ -146,7 +146,7 @@ def step_of_its_own(
         },
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=400,
         check=False,
     )
 

@@ -129,7 +129,7 @@ def test_a_step_ends_when_its_launcher_is_killed() -> None:
     assert launcher.stdout is not None
     child = int(launcher.stdout.readline())
     launcher.send_signal(signal.SIGKILL)
-    launcher.wait(120)
+    launcher.wait(400)
     until("it has ended", lambda: not runs(child), 60)
 
 

@@ -40,14 +40,14 @@ with supervise(settings) as processes:
 
 
 def wait_for(path: Path) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 400
     while not path.exists():
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
 
 def check_for_a_while(processes: SupervisedProcesses) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 400
     while time.monotonic() < deadline:
         processes.check("api-server")
         time.sleep(0.05)
@@ -76,7 +76,7 @@ def test_nothing_outlives_a_command_that_is_killed(
     )
     wait_for(tmp_path / "there")
     command.send_signal(number)
-    command.wait(180)
+    command.wait(400)
     assert processes_of(settings.home, grace=15) == []
 
 
@@ -93,7 +93,7 @@ def test_the_last_request_is_run_even_when_the_command_is_killed(
     wait_for(tmp_path / "there")
     assert not log.exists()
     command.kill()
-    command.wait(180)
+    command.wait(400)
     wait_for(log)
     assert processes_of(settings.home, grace=15) == []
     assert log.read_text() == "cleaned up\n"

@@ -21,7 +21,7 @@ def ignored(checkout: Path, path: str) -> bool:
         # As for a file that is not tracked yet.
         ["git", "check-ignore", "--no-index", "--quiet", path],
         cwd=checkout,
-        timeout=60,
+        timeout=400,
         check=False,
     )
     assert done.returncode in (0, 1), "git does not answer"
@@ -35,7 +35,7 @@ def test_a_key_is_not_added_by_mistake(checkout: Path, path: str) -> None:
 
 def test_the_projects_files_are_not_ignored(checkout: Path) -> None:
     listed = subprocess.run(
-        ["git", "ls-files"], cwd=checkout, capture_output=True, text=True, timeout=60, check=True
+        ["git", "ls-files"], cwd=checkout, capture_output=True, text=True, timeout=400, check=True
     ).stdout.split("\n")
     for path in (".env.example", "tasks/federation/flower/app/new.py", "tests/federation/new.py"):
         assert not ignored(checkout, path)
@@ -50,7 +50,7 @@ def test_the_projects_files_are_not_ignored(checkout: Path) -> None:
         cwd=checkout,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=400,
         check=True,
     )
     assert taken.stdout == ""

@@ -18,7 +18,7 @@ from tasks.onboarding.keys import unregister
 from tests.onboarding.conftest import Consortium
 
 pytestmark = pytest.mark.slow
-DEADLINE = 180.0
+DEADLINE = 400.0
 """Seconds, enough for a machine under load."""
 IN, AGAIN = "has joined", "it is started again"
 """The logs of a SuperNode that is admitted, and of one that is restarted."""
@@ -42,7 +42,7 @@ def started(root: Path, name: str, role: list[str], variables: dict[str, str]) -
     finally:
         process.terminate()
         try:
-            process.wait(90)
+            process.wait(400)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait(10)

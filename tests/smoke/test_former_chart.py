@@ -19,7 +19,7 @@ def git(root: Path, *arguments: str) -> str:
         cwd=root,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=400,
         check=True,
     )
     return done.stdout.strip()

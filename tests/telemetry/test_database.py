@@ -51,7 +51,7 @@ def test_an_interrupted_creation_does_not_stop_the_next(
     database.parent.mkdir()
     process = making(database)
     process.send_signal(how)
-    assert process.wait(180) != 0
+    assert process.wait(400) != 0
     assert not database.exists()
     prepare(settings)
     assert {path.name for path in database.parent.iterdir()} == {"mlflow.db", ".mlflow.db.lock"}

@@ -29,7 +29,7 @@ def test_a_java_without_the_vector_module_is_started_without_it(
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=400,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -54,7 +54,7 @@ def test_spark_runs_on_the_wheels_java(wheel_java: Path, tmp_path: Path) -> None
         env=environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=400,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
@@ -76,7 +76,7 @@ def test_the_environments_certificates_and_proxy_reach_java(
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=400,
         check=False,
     )
     assert store.stat().st_size > 10_000
