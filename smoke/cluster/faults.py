@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 
 from smoke.cluster.lab import ENDED, OUTSIDE, STEPS, Lab, Run, lab_settings, seconds_since
-from smoke.cluster.site import Site
+from smoke.cluster.site import Site, without_taint
 from smoke.command import ROOT
 from smoke.table import Table
 from smoke.waits import remaining, until
@@ -75,7 +75,8 @@ def disturbed_run(lab: Lab, site: Site, table: Table, limit: float, former: str)
     parts = ("mlflow", "superlink")
     older = site.identities(*parts)
     site.generation += 1
-    site.helm("upgrade", site.values(), 600)
+    with without_taint(site.cluster):
+        site.helm("upgrade", site.values(), 600)
     newer, in_flight = site.identities(*parts), run.state()
     state = run.wait(limit)
     federated = run.manifest("federated")

@@ -32,6 +32,7 @@ POOL_LABEL, TAINT = {"workload": "federated-learning"}, "fl-training"
 ADDED = "fedrisk.io/smoke-added"
 """Annotation of a node: which of label and taint the smoke command has put there."""
 TOLERATION = {"key": TAINT, "operator": "Exists"}
+_ADDED_TAINT = {"key": TAINT, "value": "true", "effect": "NoSchedule"}
 
 
 @dataclass
@@ -224,7 +225,7 @@ def mark_node(cluster: Cluster) -> str:
         return name
     taints = _taints(node)
     if "taint" in added:
-        taints.append({"key": TAINT, "value": "true", "effect": "NoSchedule"})
+        taints.append(_ADDED_TAINT)
     metadata = {"labels": POOL_LABEL, "annotations": {ADDED: ",".join(added)}}
     body = {"metadata": metadata, "spec": {"taints": taints}}
     cluster.core.patch_node(name, body, _request_timeout=CALL)
@@ -244,6 +245,28 @@ def unmark_node(cluster: Cluster) -> None:
         if "taint" in added:
             body["spec"] = {"taints": [t for t in _taints(node) if t["key"] != TAINT]}
         cluster.core.patch_node(node.metadata.name, body, _request_timeout=CALL)
+
+
+@contextlib.contextmanager
+def without_taint(cluster: Cluster) -> Iterator[None]:
+    """Take the taint that ``mark_node`` has added from its node until the block is left.
+
+    The chart's store tolerates none, and on a cluster of one node it has no other to start on.
+    """
+    nodes = cluster.core.list_node(_request_timeout=CALL).items
+    marked = [n for n in nodes if "taint" in (n.metadata.annotations or {}).get(ADDED, "")]
+
+    def patch(*more: dict[str, str]) -> None:
+        for node in marked:
+            taints = [*(each for each in _taints(node) if each["key"] != TAINT), *more]
+            body = {"spec": {"taints": taints}}
+            cluster.core.patch_node(node.metadata.name, body, _request_timeout=CALL)
+
+    patch()
+    try:
+        yield
+    finally:
+        patch(_ADDED_TAINT)
 
 
 def _labelled(node: Any) -> bool:

@@ -26,7 +26,7 @@ from smoke.cluster.isolation import (
     try_to_join,
 )
 from smoke.cluster.lab import Lab, lab_of
-from smoke.cluster.site import CHART, Site, left_behind, mark_node, unmark_node
+from smoke.cluster.site import CHART, Site, left_behind, mark_node, unmark_node, without_taint
 from smoke.cluster.standing import grow_and_train, version_of
 from smoke.cluster.tools import CALL, Cluster
 from smoke.compare import EarlierRun, ProcessRun, check_same
@@ -144,18 +144,16 @@ def faults(smoke: Smoke) -> None:
         table.skip("former-chart", "the release is upgraded from the former chart", str(reason))
         chart, commit = CHART, "this checkout"
 
-    def impossible() -> None:
-        # The release goes back to the former chart meanwhile: the disturbed run is there when it
-        # is upgraded. What is impossible stays so whatever MLflow does.
-        with ThreadPoolExecutor(1) as pool:
-            back = pool.submit(site.helm, "upgrade", site.values(), 600, chart)
-            impossible_run(lab, table)
-            back.result()
+    def disturbed() -> None:
+        # Of the former chart first, so that the run is there when it is upgraded.
+        with without_taint(site.cluster):
+            site.helm("upgrade", site.values(), 600, chart)
+        disturbed_run(lab, site, table, LIMIT, commit)
 
     parts: dict[str, Callable[[], object]] = {
         "the cancelled run": lambda: cancelled_run(lab, table),
-        "the impossible run": impossible,
-        "the disturbed run": lambda: disturbed_run(lab, site, table, LIMIT, commit),
+        "the impossible run": lambda: impossible_run(lab, table),
+        "the disturbed run": disturbed,
     }
     for what, part in parts.items():
         try:

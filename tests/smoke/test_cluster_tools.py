@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from kubernetes_cluster import cluster, kubectl, namespace  # noqa: F401
 
-from smoke.cluster.site import ADDED, POOL_LABEL, TAINT, mark_node, unmark_node
+from smoke.cluster.site import ADDED, POOL_LABEL, TAINT, mark_node, unmark_node, without_taint
 from smoke.cluster.tools import Cluster
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.shared]
@@ -38,6 +38,9 @@ def test_a_node_gets_back_what_it_had(here: Cluster, training: bool) -> None:
     try:
         before = looks()
         assert mark_node(here) == node
+        assert looks() == (dict([label]), [TAINT])
+        with without_taint(here):
+            assert looks() == (dict([label]), [TAINT] * training)
         assert looks() == (dict([label]), [TAINT])
         unmark_node(here)
         assert looks() == before

@@ -215,7 +215,7 @@ def test_a_run_may_use_the_table_for_a_week_more_than_its_deadlines(site: Site) 
     ends = config_of(site.settings, "r1", "north").ends
     assert ends is not None
     left = (ends - datetime.now(UTC)).total_seconds()
-    assert left == pytest.approx(7 * 86400 + 60 + 120, abs=60)
+    assert left == pytest.approx(7 * 86400 + 400 + 500, abs=60)
     site.joins("south", ends=None)
     with pytest.raises(DataError, match="without an end"):
         config_of(site.settings, "r1", "south")
