@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
-from deltalake import write_deltalake
-from small_federation import ROWS, Step, features_manifest, gold_table, make_context
+from small_federation import ROWS, Step
 
 from tasks.model.artifact import RiskModel
 from tasks.model.metrics import auroc, log_loss
@@ -122,25 +119,3 @@ def test_the_step_is_done_once(finished: Step) -> None:
     manifest = run_step("federated", "finished", finished.context.settings)
     assert manifest == finished.context.run.read("federated")
     assert (finished.folder / "rounds.jsonl").read_bytes() == before
-
-
-def test_same_seed_gives_same_bytes_and_test_rows_influence_nothing(
-    finished: Step, home: Path
-) -> None:
-    context = make_context(home, "again")
-    for hospital, rows in ROWS.items():
-        table = gold_table(context.study, hospital, rows)
-        label = table.column("label").to_numpy().copy()
-        test = np.array([part == "test" for part in table.column("part").to_pylist()])
-        label[test] = 1 - label[test]
-        flipped = table.set_column(2, "label", [label])
-        uri = str(home / "flipped" / hospital / "gold")
-        shutil.rmtree(uri, ignore_errors=True)
-        write_deltalake(uri, flipped)
-        context.run.write(features_manifest("again", hospital, uri, rows))
-    step = Step(context).start()
-    assert step.wait() == 0, step.output
-    models = [(s.folder / "model.safetensors").read_bytes() for s in (step, finished)]
-    assert models[0] == models[1]
-    figures = [s.context.run.read("federated").figures for s in (step, finished)]
-    assert figures[0] == figures[1]

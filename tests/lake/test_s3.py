@@ -162,9 +162,8 @@ def test_another_hospitals_key_ends_a_step_as_bad_input(server: S3Server, tmp_pa
     assert key.secret not in done.stderr + done.stdout
 
 
-def test_a_store_that_is_down_ends_a_step_as_transient(
-    tmp_path: Path,
-) -> None:
+@pytest.mark.slow
+def test_a_store_that_is_down_ends_a_step_as_transient(tmp_path: Path) -> None:
     settings = settings_of(tmp_path)
     key = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
     with socket.socket() as silent:

@@ -122,6 +122,7 @@ def federated(rows: Rows, hospital: np.ndarray, study: Study, *, own_scaling: bo
     return auroc(rows.y[test], logits(spec, width, best, z[test]))
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 def test_on_the_real_table_central_is_strong_and_scaffold_near_it(
     stroke_rows: Rows, study: Study
