@@ -69,8 +69,8 @@ def spark_configuration(settings: Settings, jars: Sequence[Path], options: str) 
     local = {
         "spark.driver.host": "127.0.0.1",
         "spark.driver.bindAddress": "127.0.0.1",
-        # The executor is in the driver's own process. On a machine with no time to spare Spark takes
-        # it for dead after two minutes, and after sixty heartbeats without an answer ends the JVM.
+        # The executor is in the driver's own process. On an overloaded machine Spark would declare
+        # it dead after two minutes, and end the JVM after sixty heartbeats without an answer.
         "spark.executor.heartbeatInterval": "10min",
         "spark.network.timeout": "1h",
     }
