@@ -20,7 +20,11 @@ COMPUTING = (
 weight, in what the others leave of the cores."""
 FAST = ("--numprocesses=2", "--dist=loadfile", "--exitfirst")
 """Two processes, a file's tests in one of them, and the end at the first failure."""
-PLATFORM = "platform"
+PLATFORM = {
+    "platform-cluster": ("tests/kubernetes", "tests/dags"),
+    "platform-compose": ("tests/compose", "tests/federation"),
+}
+"""The stages of the long checks, side by side, and whose tests they have; one key is for both."""
 
 
 @dataclass(frozen=True)
@@ -123,5 +127,9 @@ def lanes(shared: Path, docker: bool, platform_passed: Callable[[], str]) -> lis
     ]
     # Background work goes on beside it: waiting for that would cost minutes of every run.
     others = tuple(s.name for lane in lanes for s in lane.stages if not s.background)
-    platform = _tests(PLATFORM, "test-platform", needs=others, retry=True, skip=platform_passed)
-    return [*lanes, Lane((platform,), 35 * 60)]
+    options = {"needs": others, "retry": True, "skip": platform_passed}
+    platform = [
+        Lane((_tests(name, "test-platform", *folders, **options),), 35 * 60)
+        for name, folders in PLATFORM.items()
+    ]
+    return [*lanes, *platform]

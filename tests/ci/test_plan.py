@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import subprocess
 import tomllib
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 from fedrisk_ci.lanes import Stage
 from fedrisk_ci.main import BUDGETS
-from fedrisk_ci.plan import COMPUTING, LIMIT, lanes
+from fedrisk_ci.plan import COMPUTING, LIMIT, PLATFORM, lanes
 
 MARKERS = ("slow", "end_to_end", "stack", "platform")
 
@@ -50,16 +51,26 @@ def test_what_one_stage_leaves_out_another_runs(shared: Path, checkout: Path) ->
     found = stages(shared)
     for whole, parts in (("runs", COMPUTING), ("cluster", ("tests/images", "tests/compose"))):
         assert {f"--ignore={part}" for part in parts} <= set(found[whole].arguments)
-        ran = [a for name, s in found.items() if name != whole for a in s.arguments]
+        ran = [a for n, s in found.items() if n not in (whole, *PLATFORM) for a in s.arguments]
         assert all(ran.count(part) == 1 and (checkout / part).exists() for part in parts)
+
+
+def test_every_test_of_the_platform_is_in_one_of_its_stages(checkout: Path) -> None:
+    folders = [folder for each in PLATFORM.values() for folder in each]
+    assert len(folders) == len(set(folders))
+    marker = re.compile(r"pytest\.mark\.platform")
+    found = {p.relative_to(checkout): p.read_text() for p in checkout.glob("tests/**/test_*.py")}
+    marked = {"/".join(path.parts[:2]) for path, text in found.items() if marker.search(text)}
+    assert marked - {"tests/ci"} == set(folders)
 
 
 def test_a_stage_needs_only_stages_that_are_there(shared: Path) -> None:
     found = stages(shared)
     assert {need for stage in found.values() for need in stage.needs} <= set(found)
-    assert set(found["platform"].needs) == set(found) - {"platform", "computing"}
+    for name in PLATFORM:
+        assert set(found[name].needs) == set(found) - {*PLATFORM, "computing"}
     assert [s.name for s in found.values() if s.retry] == [
-        "image-contents", "cluster", "compose", "platform",
+        "image-contents", "cluster", "compose", *PLATFORM,
     ]  # fmt: skip
 
 

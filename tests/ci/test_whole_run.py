@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from fedrisk_ci.plan import PLATFORM
 from tests_processes import runs
 
 from smoke.waits import until
@@ -107,9 +108,8 @@ def test_all_stages_run_and_what_was_started_ends(machine: Machine) -> None:
     order = [each for each in called if each != "test-slow"]
     assert order.index("setup") < order.index("lint") < order.index("test-fast")
     assert order.index("images") < order.index("cluster up") < order.index("test-stack")
-    assert order[-6:] == [
-        "test-stack", "test-stack", "test-stack", "test-platform", "cluster down", "engine down",
-    ]  # fmt: skip
+    ends = ["test-stack"] * 3 + ["test-platform"] * 2 + ["cluster down", "engine down"]
+    assert order[-7:] == ends
     assert called.count("test-slow") == 2
     assert "background work: " in said
     assert {"lint", "whole-run"} <= {line.split()[0] for line in table(said)}
@@ -125,12 +125,12 @@ def test_the_next_run_is_compared_and_skips_the_platform_until_a_file_of_it_chan
     code, said, called = machine.run()
     assert code == 0
     assert not {"test-platform", "engine down"} & set(called)
-    assert "platform: skipped: passed with this key" in said
+    assert "platform-cluster: skipped: passed with this key" in said
     assert "-" not in {line.split()[2] for line in table(said) if "lint" in line}
-    assert "test-platform" in machine.run("platform", CI_FULL="1")[2]
+    assert "test-platform" in machine.run(*PLATFORM, CI_FULL="1")[2]
     (machine.checkout / "uv.lock").write_text("other")
     machine.git("commit", "-qam", "second")
-    assert "test-platform" in machine.run("platform")[2]
+    assert "test-platform" in machine.run(*PLATFORM)[2]
 
 
 def table(said: str) -> list[str]:
@@ -155,7 +155,7 @@ def test_a_failed_stage_fails_the_run_and_keeps_what_needs_it_from_running(
     assert not not_run & set(called)
     assert called[-1] == "engine down"
     # Tried twice, and never recorded.
-    assert called.count("test-platform") == (2 if fails == "test-platform" else 0)
+    assert called.count("test-platform") == (4 if fails == "test-platform" else 0)
     assert not (machine.folder / "cache" / "fedrisk" / "ci" / "platform.json").exists()
 
 
@@ -173,7 +173,7 @@ def test_a_stopped_run_leaves_nothing_and_shows_its_table(machine: Machine, numb
 
 
 def test_stages_can_be_named(machine: Machine) -> None:
-    code, _, called = machine.run("lint", "platform")
+    code, _, called = machine.run("lint", "platform-cluster")
     assert (code, called) == (0, ["lint", "test-platform"])
     # A part is nothing to compare a whole run with.
     assert not (machine.folder / "cache" / "fedrisk" / "ci" / "runs.jsonl").exists()
