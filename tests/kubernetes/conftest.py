@@ -43,7 +43,8 @@ def ready() -> None:
 @pytest.fixture(scope="session")
 def table(ready: None, default_run: WholeRun) -> Table:
     """What is checked every time: one release, from its install over a run in pods to its end."""
-    beside = default_run.to_compare("federation.deadlines.ready=400")
+    patient = ("federation.deadlines.ready=400", "federation.deadlines.round=400")
+    beside = default_run.to_compare(*patient)
     return gone_through(["run", "isolation", "uninstall"], beside)
 
 
