@@ -21,7 +21,7 @@ class StackError(Exception):
 
 def call(
     *command: str,
-    deadline: float = 120.0,
+    deadline: float = 400.0,
     check: bool = True,
     variables: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:

@@ -90,7 +90,7 @@ class ProcessRun:
         """End it if it goes on, with all that it has started."""
         self._process.terminate()
         try:
-            self._process.wait(60)
+            self._process.wait(300)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()

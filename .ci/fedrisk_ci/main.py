@@ -111,13 +111,13 @@ def main(arguments: Sequence[str]) -> int:
     # For this program alone: the stages have Python paths of their own.
     os.environ.pop("PYTHONPATH", None)
     passes = platform_key.Passes(cache() / "platform.json")
-    judged = ""
+    judged: dict[str, str] = {}
 
-    def platform_passed() -> str:
-        nonlocal judged
+    def platform_passed(stage: str) -> str:
         about, _ = platform_key.patterns()
-        judged = platform_key.key(CHECKOUT, about, platform_key.toolchain(SHARED))
-        return "" if os.environ.get("CI_FULL") == "1" else passes.found(judged, time.time())
+        found = platform_key.key(CHECKOUT, about, platform_key.toolchain(SHARED))
+        judged[stage] = found and f"{stage}-{found}"
+        return "" if os.environ.get("CI_FULL") == "1" else passes.found(judged[stage], time.time())
 
     docker = plan.answers(("docker", "info"))
     lanes = plan.lanes(SHARED, docker, platform_passed)
@@ -147,8 +147,9 @@ def main(arguments: Sequence[str]) -> int:
         revision = platform_key.output("git", "rev-parse", "HEAD", cwd=CHECKOUT)
         if not chosen:
             records.add(results, folders, revision, code)
-        if all(ended.get(name) in ("passed", "FLAKY") for name in plan.PLATFORM):
-            passes.add(judged, revision, time.time())
+        for stage, key in judged.items():
+            if ended[stage] in ("passed", "FLAKY"):
+                passes.add(key, revision, time.time())
     finally:
         end_services(started)
     print("CI passed" if code == 0 else f"CI FAILED ({code})", flush=True)

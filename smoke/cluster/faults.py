@@ -30,7 +30,7 @@ UNJUDGED = [
 ]
 """For a run of which something else is checked than whether its model is the best one."""
 LONG = [
-    *("federation.deadlines.round=15", "federation.deadlines.ready=400"),
+    *("federation.deadlines.round=60", "federation.deadlines.ready=400"),
     # It loses rounds.
     *UNJUDGED,
 ]
@@ -68,7 +68,7 @@ def disturbed_run(lab: Lab, site: Site, table: Table, limit: float, former: str)
         run, before = _lost_and_back(lab, "disturbed-longer", 3 * ROUNDS, limit)
     known_pods = run.seen()
     killed = _kill_scheduler(lab)
-    pod = until("the server's pod runs", lambda: run.running_pod("federated"), 300)
+    pod = until("the server's pod runs", lambda: run.running_pod("federated"), 600)
     known = run.round()
     lab.cluster.delete_pod(pod.metadata.name)
     # While the server's second pod takes over.
@@ -135,18 +135,18 @@ def _lost_and_back(lab: Lab, name: str, rounds: int, limit: float) -> tuple[Run,
     lost = "hospital-2"
     run = lab.start(name, *LONG, f"federation.rounds={rounds}")
     until("round 2 is done", lambda: _going(run) and run.round() >= 2, limit)
-    pod = until(f"{lost}'s pod runs", lambda: run.running_pod("join", lost), 300)
+    pod = until(f"{lost}'s pod runs", lambda: run.running_pod("join", lost), 600)
     before = run.round()
     lab.cluster.delete_pod(pod.metadata.name)
     until(
         f"a round without {lost} is reported",
         lambda: _going(run) and _without(run, lost, before),
-        180,
+        600,
     )
     until(
         f"{lost} takes part again",
         lambda: _going(run) and _last(run, lost) > max(_without(run, lost, before)),
-        300,
+        600,
     )
     if run.round() > rounds - REST:
         run.wait(limit)
@@ -159,7 +159,7 @@ def impossible_run(lab: Lab, table: Table) -> None:
     """A run whose pods have too little memory or ask for too much: fails with the reason."""
     began = time.monotonic()
     run = lab.start("impossible", *IMPOSSIBLE)
-    state = run.wait(700)
+    state = run.wait(1200)
     took = seconds_since(began)
     words = {each.step: each.message for each in run.endings()}
     for step, name, what, sign in (
@@ -173,7 +173,7 @@ def impossible_run(lab: Lab, table: Table) -> None:
             state == "failed" and sign in reason and sign in run.log(step),
             f"after {took:.0f} s: {reason}",
         )
-    left = [pod.metadata.name for pod in remaining(run.pods, 120)]
+    left = [pod.metadata.name for pod in remaining(run.pods, 400)]
     table.check("no-pod-left", "a failed run leaves no pod", not left, left)
 
 
@@ -186,7 +186,7 @@ def no_image(site: Site, table: Table, home: Path) -> None:
         env=_environment(site, home, "nowhere.invalid/fedrisk-{image}:1"),
         capture_output=True,
         text=True,
-        timeout=700,
+        timeout=1200,
         check=False,
     )
     reason = next((x for x in done.stderr.splitlines() if "cannot be pulled" in x), "")
@@ -198,7 +198,7 @@ def no_image(site: Site, table: Table, home: Path) -> None:
         f"{reason or done.stderr[-400:]}",
     )
     # Kubernetes lists a pod that it ends until the node has confirmed it.
-    left = remaining(lambda: _pods_of(site, "unpullable"), 120)
+    left = remaining(lambda: _pods_of(site, "unpullable"), 400)
     table.check("no-pod-left", "the command leaves no pod", not left, left)
 
 
@@ -211,12 +211,12 @@ def killed_command(site: Site, table: Table, home: Path) -> None:
             _fedrisk_run("killed"), cwd=ROOT, env=_environment(site, home), stdout=file, stderr=file
         )
     try:
-        until("the command's pods run", lambda: _pods_of(site, "killed"), 240)
+        until("the command's pods run", lambda: _pods_of(site, "killed"), 600)
     finally:
         command.kill()
         command.wait()
     killed = time.monotonic()
-    until("its pods are gone", lambda: not _pods_of(site, "killed"), 300)
+    until("its pods are gone", lambda: not _pods_of(site, "killed"), 600)
     table.check(
         "killed",
         "the command and its Airflow are killed: its pods are ended",
@@ -228,7 +228,7 @@ def killed_command(site: Site, table: Table, home: Path) -> None:
 def cancelled_run(lab: Lab, table: Table) -> None:
     """A run that is marked as failed while pods work: they are gone soon after."""
     run = lab.start("cancelled", "federation.rounds=2")
-    until("its pods are looked after", lambda: _going(run) and _looked_after(run), 180)
+    until("its pods are looked after", lambda: _going(run) and _looked_after(run), 600)
     names = [pod.metadata.name for pod in run.pods()]
     began = time.monotonic()
     run.cancel()
@@ -248,10 +248,10 @@ def cancelled_run(lab: Lab, table: Table) -> None:
 
 def _sweep(lab: Lab, run: Run) -> None:
     """Have the sweep end what is left of a run, as it does every five minutes by itself."""
-    until("the sweep may end its pods", lambda: all(_age(p) > YOUNG for p in run.pods()), 180)
+    until("the sweep may end its pods", lambda: all(_age(p) > YOUNG for p in run.pods()), 600)
     lab.running.airflow.set_paused(SWEEP, False)
     lab.running.airflow.trigger(SWEEP, f"after-{run.id}", {})
-    until("the sweep has ended its pods", lambda: not run.pods(), 120)
+    until("the sweep has ended its pods", lambda: not run.pods(), 400)
 
 
 def _age(pod: Any) -> float:

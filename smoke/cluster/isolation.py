@@ -138,7 +138,7 @@ def check_taint(site: Site, table: Table) -> None:
 
     reason = ""
     with contextlib.suppress(NotReached), _pod(site, name, "hospital-1", command, ()):
-        reason = until(f"pod {name} is refused", refused, 180)
+        reason = until(f"pod {name} is refused", refused, 600)
     table.check(
         "taint",
         "a pod that does not tolerate the taint is not scheduled",
@@ -224,7 +224,7 @@ def _pod(
     body["metadata"] = {"name": name, "labels": labels}
     core, space = site.cluster.core, site.cluster.namespace
     site.cluster.delete_pod(name, 0)
-    until(f"no pod {name} is left", lambda: not _there(site, name), 180)
+    until(f"no pod {name} is left", lambda: not _there(site, name), 600)
     core.create_namespaced_pod(space, body, _request_timeout=CALL)
     try:
         yield

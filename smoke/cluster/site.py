@@ -141,7 +141,7 @@ class Site:
         self,
         action: str,
         values: Path,
-        limit: float = 300,
+        limit: float = 300.0,
         chart: Path = CHART,
         *,
         wait: bool = True,
@@ -333,7 +333,7 @@ def _fedrisk(*arguments: str, **variables: str) -> str:
         env={**os.environ, **variables},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=400,
         check=False,
     )
     if done.returncode:

@@ -191,7 +191,7 @@ def standing(smoke: Smoke) -> None:
 def uninstall(smoke: Smoke) -> None:
     """The release goes, and all that it made with it."""
     site, table = smoke.site, smoke.table
-    site.cluster.helm("uninstall", "fedrisk", "--wait", "--timeout", "300s", limit=330)
+    site.cluster.helm("uninstall", "fedrisk", "--wait", "--timeout", "600s", limit=630)
     left: list[str] = []
 
     def nothing() -> bool:
@@ -199,7 +199,7 @@ def uninstall(smoke: Smoke) -> None:
         return not left
 
     with contextlib.suppress(Exception):
-        until("nothing is left", nothing, 300)
+        until("nothing is left", nothing, 600)
     table.check("nothing-left", "uninstall leaves nothing", not left, ", ".join(left))
 
 

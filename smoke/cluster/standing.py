@@ -49,7 +49,7 @@ def grow_and_train(site: Site, table: Table, home: Path, limit: float) -> None:
         site.put_secrets()
         site.helm("upgrade", site.values(supernodes=True), 900)
         found = site.pods_ready("supernode", count, 600)
-        registered = until("all keys are registered", partial(_registered, site, count), 300)
+        registered = until("all keys are registered", partial(_registered, site, count), 600)
         same = _goes_on(site, before)
         table.check(
             f"supernodes-{count}",
@@ -81,7 +81,7 @@ def _train(lab: Lab, site: Site, table: Table, limit: float) -> None:
     """A run in pods that the release's SuperLink and SuperNodes train."""
     before = _superlink(site)
     # Kubernetes brings the secret of identities at another time than the map of keys.
-    refused = remaining(partial(_refused, site), 180)
+    refused = remaining(partial(_refused, site), 600)
     if not table.check(
         "store-opens",
         "the store opens each hospital's bucket to it and to the pool",
@@ -119,7 +119,7 @@ def _mend(site: Site, table: Table) -> None:
     """Upgrade to an image that is nowhere, and back."""
     before, nowhere = _superlink(site), f"images.digests.mlflow=sha256:{'0' * 64}"
     site.helm("upgrade", site.values(supernodes=True), wait=False, options=("--set", nowhere))
-    until("MLflow waits for its image", partial(_waits_for_an_image, site, "mlflow"), 300)
+    until("MLflow waits for its image", partial(_waits_for_an_image, site, "mlflow"), 600)
     site.helm("upgrade", site.values(supernodes=True), 600)
     same = _goes_on(site, before)
     table.check(
@@ -145,9 +145,9 @@ def _come_back(site: Site, table: Table, count: int) -> None:
     before = _superlink(site)
     site.cluster.delete_pod(SUPERLINK)
     # The name is another pod's then, with a log of its own.
-    until("the SuperLink is back", lambda: _back(site, before), 300)
-    registered = until("all keys are registered again", partial(_registered, site, count), 300)
-    found = site.pods_ready("supernode", count, 300)
+    until("the SuperLink is back", lambda: _back(site, before), 600)
+    registered = until("all keys are registered again", partial(_registered, site, count), 600)
+    found = site.pods_ready("supernode", count, 600)
     table.check(
         "superlink-back",
         "the SuperLink's pod is deleted: all SuperNodes are connected again",

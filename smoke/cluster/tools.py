@@ -59,7 +59,7 @@ class Cluster:
 
         return client.AuthorizationV1Api(self._client)
 
-    def helm(self, *arguments: str, limit: float = 300) -> str:
+    def helm(self, *arguments: str, limit: float = 300.0) -> str:
         """Run Helm in the namespace and return its output.
 
         Args:
@@ -170,7 +170,7 @@ class Cluster:
         meta = V1ObjectMeta(name=self.namespace, labels=OURS)
         self.core.create_namespace(V1Namespace(metadata=meta), _request_timeout=CALL)
 
-    def drop_namespace(self, limit: float = 180) -> None:
+    def drop_namespace(self, limit: float = 300.0) -> None:
         """Delete the namespace and wait until it is gone.
 
         Raises:

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-START = 180.0
+START = 600.0
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -75,7 +75,7 @@ class Page:
             return str(self.run(script) or "")
         return ""
 
-    def open(self, url: str, *words: str, deadline: float = 180.0) -> str:
+    def open(self, url: str, *words: str, deadline: float = 300.0) -> str:
         """Go to an address and wait until the page has all words.
 
         Args:
@@ -92,7 +92,7 @@ class Page:
         self.ask("Page.navigate", url=url)
         return self.wait_for(*words, deadline=deadline)
 
-    def wait_for(self, *words: str, deadline: float = 180.0) -> str:
+    def wait_for(self, *words: str, deadline: float = 300.0) -> str:
         """Wait until the page has all words; see ``open``."""
         end = time.monotonic() + deadline
         while True:

@@ -45,7 +45,7 @@ ALLOWED = {
     "gate-hospital-1": ("superlink:9092", "s3:8333", "s3:9327", "gate-hospital-2:9092"),
 }
 """Who may reach them: a port that no service reaches would prove nothing."""
-LISTEN = "import socket,time; s=socket.create_server(('0.0.0.0', 7000)); time.sleep(120)"
+LISTEN = "import socket,time; s=socket.create_server(('0.0.0.0', 7000)); time.sleep(400)"
 
 
 def look(table: Table, stack: Project) -> None:
@@ -59,7 +59,7 @@ def look(table: Table, stack: Project) -> None:
 
 
 def _reach(stack: Project, service: str, *targets: str) -> dict[str, str]:
-    done = stack.inside(service, "python", "-c", REACH, *targets, deadline=120)
+    done = stack.inside(service, "python", "-c", REACH, *targets, deadline=400)
     if done.returncode != 0:
         raise StackError(f"{service}: {done.stderr[-500:]}")
     return dict(line.split(" ", 1) for line in done.stdout.splitlines())
@@ -102,7 +102,7 @@ def _network(table: Table, stack: Project) -> None:
         return _reach(stack, "gate-hospital-2", address)[address] == "reached"
 
     # It has only just begun to listen.
-    until("the gate reaches its hospital", near, 300)
+    until("the gate reaches its hospital", near, 600)
     far = _reach(stack, ONE, address)[address]
     table.check(
         "other-container",

@@ -105,7 +105,7 @@ def _sign_in(page: Page, url: str, user: str, password: str) -> None:
     page.fill("input[name=username]", user)
     page.fill("input[name=password]", password)
     page.click("button[type=submit]")
-    until("it is signed in", lambda: (at := page.path()) and "/auth" not in at, 180)
+    until("it is signed in", lambda: (at := page.path()) and "/auth" not in at, 600)
 
 
 def _open_form(page: Page, url: str, dag: str, title: str) -> None:
@@ -115,10 +115,10 @@ def _open_form(page: Page, url: str, dag: str, title: str) -> None:
         "[...document.querySelectorAll('button')].find(e => e.innerText.trim() ==="
         " 'Trigger' || e.getAttribute('aria-label') === 'Trigger Dag')"
     )
-    until("the button for the form is there", lambda: page.run(f"!!{button}"), 180)
+    until("the button for the form is there", lambda: page.run(f"!!{button}"), 600)
     page.run(f"{button}.click()")
     page.wait_for(*FORM)
-    until("the form's button is there", lambda: page.has(f"{SUBMIT}:not([disabled])"), 180)
+    until("the form's button is there", lambda: page.has(f"{SUBMIT}:not([disabled])"), 600)
 
 
 def _unpauses(page: Page) -> bool:
@@ -136,6 +136,6 @@ def _press_trigger(page: Page, values: Mapping[str, str]) -> None:
         field = f"[name=element_{name}]"
         page.fill(field, value)
         written = f"document.querySelector({json.dumps(field)}).value"
-        until(f"{name} is written", lambda said=written, v=value: page.run(said) == v, 180)
+        until(f"{name} is written", lambda said=written, v=value: page.run(said) == v, 600)
     page.click(SUBMIT)
-    until("the form is closed", lambda: not page.has(SUBMIT), 180)
+    until("the form is closed", lambda: not page.has(SUBMIT), 600)

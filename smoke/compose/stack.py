@@ -27,7 +27,7 @@ class Project:
         self._command += [part for file in files for part in ("--file", file)]
 
     def compose(
-        self, *arguments: str, deadline: float = 120.0, check: bool = True
+        self, *arguments: str, deadline: float = 400.0, check: bool = True
     ) -> subprocess.CompletedProcess[str]:
         """Run a command of compose; see ``call``."""
         return call(
@@ -42,14 +42,14 @@ class Project:
         """
         wait = ("--wait", "--wait-timeout", f"{deadline:.0f}")
         try:
-            self.compose("up", "--detach", *wait, deadline=deadline + 60)
+            self.compose("up", "--detach", *wait, deadline=deadline + 300)
         except StackError as error:
             states = {name: each["State"]["Status"] for name, each in self.containers().items()}
             logs = self.compose("logs", "--tail", "8", "--no-color", check=False).stdout
             raise StackError(f"{error}\n{states}\n{logs[-6000:]}") from None
 
     def inside(
-        self, service: str, *command: str, deadline: float = 60.0
+        self, service: str, *command: str, deadline: float = 600.0
     ) -> subprocess.CompletedProcess[str]:
         """Run a command in a service's container, whatever its exit code."""
         return self.compose("exec", "--no-TTY", service, *command, deadline=deadline, check=False)

@@ -37,7 +37,7 @@ CHOICE = ("isolation", "join", "restart", "figures", "pages")
 ANYBODY = "2468:2468"
 """User that gets the kit from root: not the images' user, as for most who unpack a kit."""
 RUN_DEADLINE = 1500.0
-REJOIN_DEADLINE = 240.0
+REJOIN_DEADLINE = 600.0
 APPROVED = "studies:\n  - name: stroke\n"
 
 
@@ -151,7 +151,7 @@ class Smoke:
         except AirflowError as error:
             refused = str(error)
         self.table.check("wrong-password", "a wrong password is refused", "401" in refused, refused)
-        until("the DAG is there", lambda: self.airflow.dag(DAG), 300)
+        until("the DAG is there", lambda: self.airflow.dag(DAG), 600)
         errors = self.airflow.import_errors()
         if self.compares and self.beside is None:
             self.beside = ProcessRun(self.folder / "process", self.run, self.overrides)
@@ -168,14 +168,14 @@ class Smoke:
             *("--env", f"KIT_USER={self.owner}", "keys", "python", "/opt/stack/keys.py", NEW),
         )
         (self.folder / NEW / "approved.yaml").write_text(APPROVED, encoding="utf-8")
-        until("it is registered", lambda: f"registered {NEW}" in self.stack.log("superlink"), 300)
+        until("it is registered", lambda: f"registered {NEW}" in self.stack.log("superlink"), 600)
         self.guest.compose(
-            "up", "--detach", "--wait", "--wait-timeout", "180", "gate", deadline=240
+            "up", "--detach", "--wait", "--wait-timeout", "600", "gate", deadline=600
         )
         checked = self.guest.compose(
             *("run", "--rm", "--no-deps", "--no-TTY", "--volume", f"{self.folder / NEW}:/kit:ro"),
             *("supernode", "fedrisk", "hospital", "check", "--kit", "/kit"),
-            deadline=300,
+            deadline=600,
             check=False,
         )
         self.table.check(
@@ -184,7 +184,7 @@ class Smoke:
             checked.returncode == 0,
             checked.stdout or checked.stderr[-500:],
         )
-        self.guest.up(deadline=300)
+        self.guest.up(deadline=600)
         self.table.check("joined", "a new hospital joins with its kit", True, NEW)
         now = {name: _life(each) for name, each in self.stack.containers().items()}
         changed = [name for name, life in before.items() if now.get(name) != life]
@@ -200,7 +200,7 @@ class Smoke:
         over_rest(self.table, self.airflow, f"{self.run}-rest")
         before = self.airflow.active_runs(DAG)
         if by_hand := self.pages.trigger(self.values):
-            until("the form's run is there", lambda: self.airflow.active_runs(DAG), 300)
+            until("the form's run is there", lambda: self.airflow.active_runs(DAG), 600)
         else:
             self.airflow.set_paused(DAG, False)
             given = {"rounds": ROUNDS, "overrides": [HOSPITAL]} if self.joins else {}
@@ -215,7 +215,7 @@ class Smoke:
         )
         self.run = found[0]
         # The form asks for the run and for its DAG to go on in two calls.
-        self.table.check("unpaused", "its DAG is paused no more", not remaining(self._paused, 120))
+        self.table.check("unpaused", "its DAG is paused no more", not remaining(self._paused, 400))
 
     def _paused(self) -> bool:
         return (self.airflow.dag(DAG) or {}).get("is_paused") is not False
@@ -223,11 +223,11 @@ class Smoke:
     def restart(self) -> None:
         """Restart either side while the run reads its tables."""
         before = self._joined("hospital-2")
-        self.stack.compose("restart", "supernode-hospital-2", deadline=120)
+        self.stack.compose("restart", "supernode-hospital-2", deadline=400)
         until("hospital-2 is back", lambda: self._joined("hospital-2") > before, REJOIN_DEADLINE)
         self.table.check("supernode", "a restarted SuperNode joins again", True)
         joined = {name: self._joined(name) for name in self.hospitals}
-        self.stack.compose("restart", "superlink", deadline=120)
+        self.stack.compose("restart", "superlink", deadline=400)
         for name in self.hospitals:
             until(f"{name} is back", lambda n=name: self._joined(n) > joined[n], REJOIN_DEADLINE)
         self.table.check(

@@ -11,7 +11,7 @@ from smoke_checks import assert_held, assert_nothing_else, each_check
 from smoke.table import Table
 
 # The first of each part goes through all of its stages.
-pytestmark = [pytest.mark.slow, pytest.mark.end_to_end, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.slow, pytest.mark.end_to_end, pytest.mark.timeout(3600)]
 
 BOTH = {
     "alone": "alone",
