@@ -30,6 +30,9 @@ PLUGINS = CHECKOUT / "plugins"
 USER = "admin"
 EXECUTOR = "ordered_executor.OrderedLocalExecutor"
 PARALLELISM = 4
+IMPORT_TIMEOUT = "300"
+"""Seconds that reading a DAG file may take, before each task too; Airflow's 30 are few on a busy
+machine, where a task would fail for it."""
 POOLS = {"spark": (2, "steps that start a JVM: each takes about 1 GB and a core")}
 
 
@@ -110,6 +113,7 @@ class AirflowHome:
                 "execution_api_server_url": f"{url}/execution/",
                 "fernet_key": keys["fernet"],
                 "dags_are_paused_at_creation": "True",
+                "dagbag_import_timeout": IMPORT_TIMEOUT,
             },
             "database": {
                 "sql_alchemy_conn": f"sqlite:///{self.database}",
@@ -133,7 +137,11 @@ class AirflowHome:
                 "use_job_schedule": str(schedules),
                 "catchup_by_default": "False",
             },
-            "dag_processor": {"min_file_process_interval": "30", "parsing_processes": "1"},
+            "dag_processor": {
+                "min_file_process_interval": "30",
+                "parsing_processes": "1",
+                "dag_file_processor_timeout": IMPORT_TIMEOUT,
+            },
             "logging": {
                 "base_log_folder": str(self.logs / "tasks"),
                 "dag_processor_child_process_log_directory": str(self.logs / "dags"),
