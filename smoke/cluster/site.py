@@ -141,7 +141,7 @@ class Site:
         self,
         action: str,
         values: Path,
-        limit: float = 300.0,
+        limit: float = 300,
         chart: Path = CHART,
         *,
         wait: bool = True,

@@ -59,7 +59,7 @@ class Cluster:
 
         return client.AuthorizationV1Api(self._client)
 
-    def helm(self, *arguments: str, limit: float = 300.0) -> str:
+    def helm(self, *arguments: str, limit: float = 300) -> str:
         """Run Helm in the namespace and return its output.
 
         Args:

@@ -18,7 +18,7 @@ SECRET = "Zebra7781"
 
 def changed(column: str, value: str, share: float) -> Rows:
     rows = patients()
-    for row in rows[: round(share * len(rows)) or 1]:
+    for row in rows[: round(share * len(rows))]:
         row[HEADER.index(column)] = value
     return rows
 
@@ -129,7 +129,9 @@ def test_a_row_that_breaks_a_rule_goes_to_quarantine_with_the_reason(house: Hous
     assert done.figures["reasons"] == Counter(reasons)
     assert done.figures["rows"] == len(rows) - len(broken)
     # Of two rows with one id the first is kept: here the later, sound one is the copy.
-    kept = {row["_row"]: row["reason"] for row in read(done.tables["quarantine"])}
+    quarantine = read(done.tables["quarantine"])
+    assert all(set(row) == {*HEADER, "_row", "reason"} for row in quarantine)
+    kept = {row["_row"]: row["reason"] for row in quarantine}
     place = reasons.index("id: duplicate") + 1
     assert kept.pop(41) == "id: duplicate"
     assert kept == {i: reason for i, reason in enumerate(reasons, 1) if i != place}
@@ -140,8 +142,9 @@ def test_rules_that_60_percent_of_the_rows_break_stop_the_hospital_and_are_all_n
 ) -> None:
     rows = patients()
     values = {"id": "twin", "age": SECRET, "sex": SECRET, "smoker": "2", "bmi": "N/A"}
+    values["visits"] = "99"
     for row in rows[:48]:
-        for column, value in {**values, "visits": "99"}.items():
+        for column, value in values.items():
             row[HEADER.index(column)] = value
     house.north(text_of(rows))
     message = refused(house, "collect", "validate")

@@ -110,3 +110,4 @@ def test_permuted_test_labels_change_no_weight_threshold_or_round(run_steps: Any
         assert model_bytes(first, step) == model_bytes(second, step), step
         for key in ("threshold", "best_round", "epochs"):
             assert first.read(step).figures.get(key) == second.read(step).figures.get(key)
+    assert first.read("federated").figures == second.read("federated").figures

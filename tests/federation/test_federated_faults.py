@@ -67,6 +67,8 @@ def test_a_hospital_that_hangs_costs_one_deadline_and_rejoins(home: Path) -> Non
     assert "no answer in time" in late.lost["north"]
     assert "north" in events[-1].replied
     assert step.context.run.read("federated").figures["lost"]["north"]
+    assert not stopped.is_running()
+    assert step.left() == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from kubernetes_cluster import need_cluster
 from smoke_checks import need_images
-from whole_runs import WholeRun
+from whole_runs import PATIENT, WholeRun
 
 from smoke.cluster.__main__ import the_cluster
 from smoke.cluster.stages import IMAGES, go_through, smoke_on
@@ -43,8 +43,7 @@ def ready() -> None:
 @pytest.fixture(scope="session")
 def table(ready: None, default_run: WholeRun) -> Table:
     """What is checked every time: one release, from its install over a run in pods to its end."""
-    patient = ("federation.deadlines.ready=400", "federation.deadlines.round=400")
-    beside = default_run.to_compare(*patient)
+    beside = default_run.to_compare(*PATIENT)
     return gone_through(["run", "isolation", "uninstall"], beside)
 
 
