@@ -114,7 +114,8 @@ def main(arguments: Sequence[str]) -> int:
     judged: dict[str, str] = {}
 
     def platform_passed(stage: str) -> str:
-        about, _ = platform_key.patterns()
+        lists = platform_key.patterns()
+        about = lists["both"] + lists[stage]
         found = platform_key.key(CHECKOUT, about, platform_key.toolchain(SHARED))
         judged[stage] = found and f"{stage}-{found}"
         return "" if os.environ.get("CI_FULL") == "1" else passes.found(judged[stage], time.time())

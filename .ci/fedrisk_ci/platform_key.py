@@ -1,6 +1,6 @@
-"""Whether the platform stage has passed for what it is about, as it stands now.
+"""Whether a platform stage has passed for what it is about, as it stands now.
 
-Its tests take long and are about a part of the files. The key is a hash over these files, as git
+Its tests take long and are about a part of the files. Its key is a hash over these files, as git
 has them committed, and the versions of the programs that they run on. A pass counts for
 ``MAX_AGE``, because what is not in the key (Debian's packages, the kernel) changes too.
 """
@@ -34,10 +34,9 @@ def matches(pattern: str, path: str) -> bool:
     return folder == its_folder and fnmatch.fnmatchcase(its_name, name)
 
 
-def patterns() -> tuple[list[str], list[str]]:
-    """What the stage is about, and what it is not about."""
-    found = tomllib.loads(PATTERNS.read_text())
-    return found["about"], found["not_about"]
+def patterns() -> dict[str, list[str]]:
+    """The lists of ``platform.toml``: ``both``, one for each stage, and ``not_about``."""
+    return tomllib.loads(PATTERNS.read_text())
 
 
 def output(*command: str, cwd: Path | None = None) -> str:
@@ -52,7 +51,7 @@ def output(*command: str, cwd: Path | None = None) -> str:
 
 
 def toolchain(shared: Path) -> list[str]:
-    """The versions of the programs that the stage runs on.
+    """The versions of the programs that the stages run on.
 
     Args:
         shared: Where the scripts that install engine and cluster are; they name the versions.
@@ -71,7 +70,7 @@ def toolchain(shared: Path) -> list[str]:
 
 
 def key(checkout: Path, about: Sequence[str], tools: Sequence[str]) -> str:
-    """The stage's key, or nothing where a file that it is about is not committed as it is."""
+    """A stage's key, or nothing where a file that it is about is not committed as it is."""
 
     def is_about(path: str) -> bool:
         return any(matches(pattern, path) for pattern in about)

@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from fedrisk_ci.plan import PLATFORM
 from fedrisk_ci.platform_key import MAX_AGE, Passes, key, matches, patterns, toolchain
 
 NOW = 1_800_000_000.0
@@ -88,23 +89,26 @@ def test_every_file_is_in_the_key_or_listed_as_not_in_it(checkout: Path) -> None
         ["git", "ls-files", "-z"], cwd=checkout, capture_output=True, text=True, check=True,
         timeout=60,
     ).stdout.strip("\0").split("\0")  # fmt: skip
-    about, not_about = patterns()
+    lists = patterns()
+    assert set(lists) == {"both", *PLATFORM, "not_about"}
+    all_of_them = [pattern for each in lists.values() for pattern in each]
     faults = {}
     for path in listed:
-        held = [pattern for pattern in about + not_about if matches(pattern, path)]
+        held = [pattern for pattern in all_of_them if matches(pattern, path)]
         if len(held) != 1:
             faults[path] = held
     assert not faults, "name each in .ci/platform.toml, once"
-    dead = [p for p in about + not_about if not any(matches(p, path) for path in listed)]
-    assert not dead
+    assert not [p for p in all_of_them if not any(matches(p, path) for path in listed)]
 
 
-def test_the_tests_of_the_stage_are_in_its_key(checkout: Path) -> None:
+@pytest.mark.parametrize("stage", PLATFORM)
+def test_the_tests_of_a_stage_are_in_its_key(checkout: Path, stage: str) -> None:
     marked = [
         str(path.relative_to(checkout))
-        for path in checkout.glob("tests/**/test_*.py")
-        if "pytest.mark.platform" in path.read_text() and path.parent.name != "ci"
+        for folder in PLATFORM[stage]
+        for path in (checkout / folder).glob("**/test_*.py")
+        if "pytest.mark.platform" in path.read_text()
     ]
     assert marked
-    about, _ = patterns()
+    about = patterns()["both"] + patterns()[stage]
     assert not [p for p in marked if not any(matches(pattern, p) for pattern in about)]
