@@ -131,6 +131,7 @@ class Run:
         self._ended = {name: threading.Event() for name in self.results}
         self._stop = threading.Event()
         self._stopped_by = ""
+        self._background_alone = False
         self._printing = threading.Lock()
 
     def stop(self, reason: str) -> None:
@@ -151,7 +152,19 @@ class Run:
             time.sleep(_POLL)
             if time.monotonic() > self._deadline:
                 self.stop("the limit of the whole run")
+            self._share_when_alone()
         return list(self.results.values())
+
+    def _share_when_alone(self) -> None:
+        """Give background work its full share once nothing runs beside it."""
+        if self._background_alone:
+            return
+        stages = [stage for lane in self.lanes for stage in lane.stages]
+        background = {stage.name for stage in stages if stage.background}
+        beside = [s.name for s in stages if not s.background and not background & set(s.needs)]
+        if all(self._ended[name].is_set() for name in beside):
+            self._background_alone = True
+            self._background.restore_weight()
 
     @property
     def passed(self) -> bool:

@@ -72,6 +72,21 @@ def test_a_stage_may_end_all(go: Go) -> None:
     assert "first failed" in done["long"].reason
 
 
+def test_background_work_gets_its_full_share_once_it_is_alone(tmp_path: Path) -> None:
+    weight = tmp_path / "weight"
+    weight.write_text("least")
+    seen = f"open({str(weight)!r}).read()"
+    waits = f"import time\nwhile {seen} != 'full': time.sleep(.1)"
+    made = [
+        Lane((stage("beside", f"import time; time.sleep(1); assert {seen} == 'least'"),), 120),
+        Lane((stage("alone", waits, background=True),), 120),
+        Lane((stage("after", f"assert {seen} == 'full'", needs=("alone",)),), 120),
+    ]
+    how = Background("in a group", group=tmp_path, normal=("weight", "full"))
+    ended = Run(made, tmp_path, 120, how, io.StringIO()).run()
+    assert {each.state for each in ended} == {"passed"}
+
+
 @pytest.mark.parametrize("limits", [{"limit": 1.0}, {"lane": 1.0}])
 def test_what_hangs_is_ended_at_its_limit(go: Go, tmp_path: Path, limits: Any) -> None:
     code = f"""

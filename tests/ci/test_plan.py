@@ -68,7 +68,7 @@ def test_a_stage_needs_only_stages_that_are_there(shared: Path) -> None:
     found = stages(shared)
     assert {need for stage in found.values() for need in stage.needs} <= set(found)
     for name in PLATFORM:
-        assert set(found[name].needs) == set(found) - {*PLATFORM, "computing"}
+        assert set(found[name].needs) == set(found) - {*PLATFORM}
     assert [s.name for s in found.values() if s.retry] == [
         "image-contents", "cluster", "compose", *PLATFORM,
     ]  # fmt: skip
