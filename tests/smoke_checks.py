@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import pytest
 
@@ -11,6 +12,15 @@ from smoke.table import Table
 
 Holds = Mapping[str, str]
 """Ids of checks by stage, with blanks between them."""
+
+
+@contextlib.contextmanager
+def shown(config: pytest.Config) -> Iterator[None]:
+    """Let each check be seen as it is made, and the stages' times, also where all of them hold."""
+    capture = config.pluginmanager.getplugin("capturemanager")
+    assert capture is not None
+    with capture.global_and_fixture_disabled():
+        yield
 
 
 def need_images(names: Iterable[str]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from smoke_checks import need_images
+from smoke_checks import need_images, shown
 from whole_runs import WholeRun
 
 from smoke.compare import EarlierRun
@@ -63,13 +63,20 @@ def ready(ctrl_c: Any) -> None:
 
 
 @pytest.fixture(scope="session")
-def table(ready: None, default_run: WholeRun, tmp_path_factory: pytest.TempPathFactory) -> Table:
-    """What is checked every time: the default run, and what a hospital cannot do."""
-    wanted = ["isolation", "figures"]
-    return gone_through(tmp_path_factory.mktemp("compose"), wanted, default_run.to_compare())
+def folder(ready: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """For the table and pictures of pages."""
+    return tmp_path_factory.mktemp("compose")
 
 
 @pytest.fixture(scope="session")
-def platform_table(ready: None, tmp_path_factory: pytest.TempPathFactory) -> Table:
+def table(folder: Path, default_run: WholeRun, pytestconfig: pytest.Config) -> Table:
+    """What is checked every time: the default run, and what a hospital cannot do."""
+    with shown(pytestconfig):
+        return gone_through(folder, ["isolation", "figures"], default_run.to_compare())
+
+
+@pytest.fixture(scope="session")
+def platform_table(folder: Path, pytestconfig: pytest.Config) -> Table:
     """What is checked in the platform stage: a hospital joins, both sides restart, the pages."""
-    return gone_through(tmp_path_factory.mktemp("compose"), ["join", "restart", "pages"])
+    with shown(pytestconfig):
+        return gone_through(folder, ["join", "restart", "pages"])

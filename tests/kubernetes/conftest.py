@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from kubernetes_cluster import need_cluster
-from smoke_checks import need_images
+from smoke_checks import need_images, shown
 from whole_runs import PATIENT, WholeRun
 
 from smoke.cluster.__main__ import the_cluster
@@ -41,13 +41,15 @@ def ready() -> None:
 
 
 @pytest.fixture(scope="session")
-def table(ready: None, default_run: WholeRun) -> Table:
+def table(ready: None, default_run: WholeRun, pytestconfig: pytest.Config) -> Table:
     """What is checked every time: one release, from its install over a run in pods to its end."""
     beside = default_run.to_compare(*PATIENT)
-    return gone_through(["run", "isolation", "uninstall"], beside)
+    with shown(pytestconfig):
+        return gone_through(["run", "isolation", "uninstall"], beside)
 
 
 @pytest.fixture(scope="session")
-def platform_table(ready: None) -> Table:
+def platform_table(ready: None, pytestconfig: pytest.Config) -> Table:
     """What is checked in the platform stage: faults, growth and the standing federation."""
-    return gone_through(["faults", "commands", "standing", "uninstall"])
+    with shown(pytestconfig):
+        return gone_through(["faults", "commands", "standing", "uninstall"])

@@ -92,6 +92,9 @@ def connect(home: Path, address: str, authority: Path) -> None:
 def register(name: str, key: Path) -> int:
     """Register a hospital's public key, so that its SuperNode may join.
 
+    Flower waits 30 s for the SuperLink's answer. Where it is lost the key is registered, and a
+    second try would be refused, because the key is in use; so the SuperLink's own list counts.
+
     Args:
         name: The hospital.
         key: Its public key.
@@ -99,16 +102,45 @@ def register(name: str, key: Path) -> int:
     Returns:
         The node's id.
     """
-    return int(flwr("supernode", "register", str(key), CONNECTION, "--name", name)["node-id"])
+    try:
+        return int(flwr("supernode", "register", str(key), CONNECTION, "--name", name)["node-id"])
+    except Exception:
+        from cryptography.hazmat.primitives.serialization import load_ssh_public_key
+        from flwr.supercore.primitives.asymmetric import public_key_to_bytes
+
+        own = public_key_to_bytes(load_ssh_public_key(key.read_bytes()))
+        for node in _registered_nodes():
+            if node.public_key == own:
+                return int(node.node_id)
+        raise
 
 
 def unregister(node: int) -> None:
-    """Shut a hospital's SuperNode out.
+    """Shut a hospital's SuperNode out; one that is shut out already stays so.
 
     Args:
         node: The node's id.
     """
-    flwr("supernode", "unregister", str(node), CONNECTION)
+    try:
+        flwr("supernode", "unregister", str(node), CONNECTION)
+    except Exception:
+        if node in [each.node_id for each in _registered_nodes()]:
+            raise
+
+
+def _registered_nodes() -> list[Any]:
+    """The SuperLink's nodes that may join; Flower's command line shows no keys."""
+    from flwr.cli.flower_config import read_superlink_connection
+    from flwr.cli.utils import init_http_client_from_connection
+    from flwr.proto.control_pb2 import ListNodesRequest
+    from flwr.supercore.constant import NodeStatus
+
+    client = init_http_client_from_connection(read_superlink_connection(CONNECTION))
+    try:
+        nodes = client.ListNodes(ListNodesRequest()).nodes_info
+    finally:
+        client.close()
+    return [node for node in nodes if node.status != NodeStatus.UNREGISTERED]
 
 
 def submit(app: Path, folder: Path, run: str) -> str:

@@ -24,6 +24,7 @@ from tests_processes import processes_of
 from smoke.command import ROOT
 from tasks.federation.deployment.certificates import make_certificates, make_node_key
 from tasks.federation.deployment.local import free_ports
+from tasks.federation.flower import control_cli as control
 from tasks.launch.environment import settings_environment
 from tasks.run.step import Context, run_step
 from tasks.settings import Settings
@@ -240,6 +241,22 @@ def test_a_hospital_that_is_removed_is_shut_out_and_comes_back_with_the_same_key
     shutil.copy(stand.root / "keys" / "west" / "node.pub", registered)
     stand.wait_for("west", "has joined", times=joined + 1)
     assert stand.processes["superlink"].pid == before
+
+
+def test_a_key_whose_registration_was_not_answered_is_registered(
+    stand: Stand, trained: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does a hospital stay half removed whose removal was not answered."""
+    authority = stand.root / "identity" / "superlink" / "ca.crt"
+    control.connect(tmp_path / "flower", f"127.0.0.1:{stand.port}", authority)
+    monkeypatch.setenv("FLWR_HOME", str(tmp_path / "flower"))
+    _, key = make_node_key(tmp_path)
+    # The second calls are those of one that did not get the first ones' answers.
+    node, again = control.register("east", key), control.register("east", key)
+    assert node == again
+    for _ in range(2):
+        control.unregister(node)
+    assert control.register("east", key) != node
 
 
 def test_the_control_api_is_closed_to_other_machines(stand: Stand, trained: Context) -> None:
