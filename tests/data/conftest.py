@@ -102,14 +102,31 @@ def read(table: TableVersion) -> list[dict[str, Any]]:
     return DeltaTable(table.uri, version=table.version).to_pyarrow_table().to_pylist()
 
 
+def by_patient(table: TableVersion) -> list[dict[str, Any]]:
+    """Rows of one version of a Delta table, in the order of the patients."""
+    return sorted(read(table), key=lambda row: str(row["patient"]))
+
+
+def sound_house(folder: Path) -> House:
+    """A home with the small study and two sound tables."""
+    made = House(folder)
+    made.study()
+    made.north(text_of(patients()))
+    (folder / "south.csv").write_text(text_of(patients(40, seed=8)))
+    return made
+
+
 @pytest.fixture
 def house(tmp_path: Path) -> House:
     """A home with the small study and two sound tables."""
-    made = House(tmp_path)
-    made.study()
-    made.north(text_of(patients()))
-    (tmp_path / "south.csv").write_text(text_of(patients(40, seed=8)))
-    return made
+    return sound_house(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Manifest]:
+    """What each of the three steps leaves of a sound table, only to be read."""
+    made = sound_house(tmp_path_factory.mktemp("sound"))
+    return {step: made.steps("r", step) for step in ("collect", "validate", "features")}
 
 
 @pytest.fixture

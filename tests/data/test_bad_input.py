@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 
 import pytest
 
@@ -105,7 +104,9 @@ def test_ragged_rows_are_counted_and_told_by_line(house: House) -> None:
     assert "line 7, 11" in message
 
 
-def test_a_row_that_breaks_a_rule_goes_to_quarantine_with_the_reason(house: House) -> None:
+def test_a_row_that_breaks_a_rule_goes_to_quarantine_and_its_value_onto_no_page(
+    house: House,
+) -> None:
     broken = [
         ("age", SECRET, "age: type"),
         ("age", "NaN", "age: type"),
@@ -135,6 +136,9 @@ def test_a_row_that_breaks_a_rule_goes_to_quarantine_with_the_reason(house: Hous
     place = reasons.index("id: duplicate") + 1
     assert kept.pop(41) == "id: duplicate"
     assert kept == {i: reason for i, reason in enumerate(reasons, 1) if i != place}
+    pages = list((house.settings.runs / "one" / "files").rglob("*.html"))
+    assert pages
+    assert not any(SECRET in page.read_text() for page in pages)
 
 
 def test_rules_that_60_percent_of_the_rows_break_stop_the_hospital_and_are_all_named(
@@ -190,13 +194,3 @@ def test_a_failed_table_leaves_the_last_good_silver(house: House) -> None:
     assert read(again) == before
     newest = sorted((house.settings.home / "lake/north/small/silver/_delta_log").glob("*.json"))
     assert int(newest[-1].stem) == good.version
-
-
-def test_the_pages_of_great_expectations_show_no_value(
-    house: House, rows_of: Callable[..., Rows]
-) -> None:
-    house.north(text_of(changed("sex", SECRET, 0.1)))
-    house.steps("pages", "collect", "validate")
-    pages = list((house.settings.runs / "pages" / "files").rglob("*.html"))
-    assert pages
-    assert not any(SECRET in page.read_text() for page in pages)

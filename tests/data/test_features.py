@@ -8,8 +8,9 @@ import random
 import pytest
 
 from tasks.data.profile import BINS, Profile, merge_bins, merge_categories
+from tasks.run.manifest import Manifest
 from tasks.study import read_study
-from tests.data.conftest import HEADER, House, patients, read, text_of
+from tests.data.conftest import HEADER, House, by_patient, patients, read, text_of
 
 
 def part_of(key: str, patient: str) -> str:
@@ -19,10 +20,11 @@ def part_of(key: str, patient: str) -> str:
 
 
 @pytest.mark.slow
-def test_gold_holds_the_studys_features_and_frozen_parts(house: House) -> None:
-    done = house.steps("r", "collect", "validate", "features")
+def test_gold_holds_the_studys_features_and_frozen_parts(
+    house: House, sound: dict[str, Manifest]
+) -> None:
     study = read_study(house.folder / "small.yaml", [])
-    rows = {row["patient"]: row for row in read(done.tables["gold"])}
+    rows = {row["patient"]: row for row in read(sound["features"].tables["gold"])}
     first = next(iter(rows.values()))
     assert list(first) == ["patient", "part", "label", *(f.name for f in study.features)]
     for raw in patients():
@@ -38,8 +40,10 @@ def test_gold_holds_the_studys_features_and_frozen_parts(house: House) -> None:
 
 
 @pytest.mark.slow
-def test_a_patient_stays_in_his_part_whatever_else_is_in_the_table(house: House) -> None:
-    before = read(house.steps("a", "collect", "validate", "features").tables["gold"])
+def test_a_patient_stays_in_his_part_whatever_else_is_in_the_table(
+    house: House, sound: dict[str, Manifest]
+) -> None:
+    before = read(sound["features"].tables["gold"])
     rows = patients() + patients(50, seed=11)
     random.Random(1).shuffle(rows)
     house.north(text_of(rows))
@@ -57,15 +61,11 @@ def test_without_an_id_the_order_of_rows_does_not_matter_and_copies_stay_togethe
     rows = patients()
     rows += rows[:30] + rows[:5]
     house.north(text_of(rows))
-    gold = read(house.steps("copied", "collect", "validate", "features").tables["gold"])
+    gold = by_patient(house.steps("copied", "collect", "validate", "features").tables["gold"])
     random.Random(1).shuffle(rows)
     house.north(text_of(rows))
-    again = read(house.steps("shuffled", "collect", "validate", "features").tables["gold"])
-
-    def order(table: list[dict[str, object]]) -> list[dict[str, object]]:
-        return sorted(table, key=lambda row: str(row["patient"]))
-
-    assert order(gold) == order(again)
+    again = house.steps("shuffled", "collect", "validate", "features").tables["gold"]
+    assert gold == by_patient(again)
     assert len({row["patient"] for row in gold}) == 115
     originals = {str(row["patient"]): row for row in gold if "#" not in str(row["patient"])}
     assert len(originals) == 80
@@ -77,8 +77,10 @@ def test_without_an_id_the_order_of_rows_does_not_matter_and_copies_stay_togethe
 
 
 @pytest.mark.slow
-def test_the_profile_counts_training_rows_alone_and_no_small_group(house: House) -> None:
-    done = house.steps("r", "collect", "validate", "features")
+def test_the_profile_counts_training_rows_alone_and_no_small_group(
+    sound: dict[str, Manifest],
+) -> None:
+    done = sound["features"]
     profile = Profile.model_validate(done.figures["profile"])
     train = [row for row in read(done.tables["gold"]) if row["part"] == "train"]
     assert (profile.rows, profile.positives) == (len(train), sum(r["label"] for r in train))

@@ -3,44 +3,18 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
 from tasks.data.drift import Outcome, bounds, remark
 from tasks.errors import DataError
-from tasks.run.plan import Request, make_plan
-from tasks.run.step import run_step
-from tasks.settings import Settings
-from tests.data.conftest import House, patients, read, text_of
+from tasks.run.manifest import Manifest
+from tests.data.conftest import House, by_patient, patients, read, text_of
 
 
 @pytest.mark.slow
-def test_the_heart_study_keeps_every_patient_of_four_hospitals(
-    tmp_path: Path, checkout: Path
-) -> None:
-    settings = Settings(home=tmp_path, studies=checkout / "dags" / "studies")
-    plan = make_plan(Request(study="heart"), "h", settings)
-    found = {}
-    for hospital in plan.hospitals:
-        run_step("collect", "h", settings, hospital)
-        done = run_step("validate", "h", settings, hospital)
-        found[hospital] = (done.figures["rows"], done.figures["positives"])
-        missing = done.figures["missing"]
-        assert (missing["chol"] == 1.0) == (hospital == "switzerland")
-        rows = read(done.tables["silver"])
-        assert len({row["patient"] for row in rows}) == len(rows)
-    assert found == {
-        "cleveland": (303, 139),
-        "hungarian": (294, 106),
-        "switzerland": (123, 115),
-        "va": (200, 149),
-    }
-
-
-@pytest.mark.slow
-def test_silver_refuses_what_the_study_forbids(house: House) -> None:
-    silver = house.steps("r", "collect", "validate").tables["silver"]
+def test_silver_refuses_what_the_study_forbids(house: House, sound: dict[str, Manifest]) -> None:
+    silver = sound["validate"].tables["silver"]
     from tasks.lake.session import spark_session
     from tasks.lake.tables import overwrite
 
@@ -58,18 +32,13 @@ def test_silver_refuses_what_the_study_forbids(house: House) -> None:
 
 
 @pytest.mark.slow
-def test_codes_with_decimals_are_the_same_codes(house: House) -> None:
+def test_codes_with_decimals_are_the_same_codes(house: House, sound: dict[str, Manifest]) -> None:
     rows = patients()
     for row in rows[:20]:
         row[3], row[6], row[5] = f"{row[3]}.0", f" {row[6]}.0", f"{row[5]}.0"
-    expected = house.steps("plain", "collect", "validate").tables["silver"]
     house.north(text_of(rows))
     silver = house.steps("decimals", "collect", "validate").tables["silver"]
-
-    def order(table: list[dict[str, object]]) -> list[dict[str, object]]:
-        return sorted(table, key=lambda row: str(row["patient"]))
-
-    assert order(read(silver)) == order(read(expected))
+    assert by_patient(silver) == by_patient(sound["validate"].tables["silver"])
 
 
 @pytest.mark.slow
