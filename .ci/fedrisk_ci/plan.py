@@ -123,9 +123,8 @@ def lanes(shared: Path, docker: bool, platform_passed: Callable[[str], str]) -> 
     lanes = [
         Lane(first, 25 * 60),
         *_prepared(shared, docker),
-        # Side by side, stack and runs keep twenty processes waiting for two cores, and deadlines
-        # pass; the stack's services also cost CPU time for as long as they stand.
-        Lane((*stack, runs), 80 * 60),
+        Lane(stack, 75 * 60),
+        Lane((runs,), 75 * 60),
         Lane((computing,), 75 * 60),
     ]
     # After everything, background work too: all of these start twenty processes and more.
