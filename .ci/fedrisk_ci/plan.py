@@ -13,12 +13,11 @@ from fedrisk_ci.lanes import Lane, Stage
 
 LIMIT = 84 * 60.0
 """Seconds for the whole: CI ends a run after 90 minutes, and what was started is to end first."""
-COMPUTING = (
-    *("tests/data", "tests/end_to_end/test_science.py", "tests/lake/test_tables.py"),
-    "tests/model",
-)
+COMPUTING = ("tests/data", "tests/lake/test_tables.py", "tests/model")
 """Slow tests that only compute and have no deadline of less than minutes: they run at the lowest
 weight, in what the others leave of the cores."""
+SCIENCE = ("tests/end_to_end/test_science.py",)
+"""Slow tests of what the models reach, which take as long as all of those together."""
 FAST = ("--numprocesses=2", "--dist=loadfile", "--exitfirst")
 """Two processes, a file's tests in one of them, and the end at the first failure."""
 PLATFORM = {
@@ -104,27 +103,30 @@ def lanes(shared: Path, docker: bool, platform_passed: Callable[[str], str]) -> 
     """
     first = (
         Stage("set-up", ("make", "setup"), ends_all=True),
-        Stage("lint", ("make", "lint"), ends_all=True),
         # Some of them read files with Docker's client, which comes with the engine.
         _tests("fast", "test-fast", *FAST, needs=("engine",), ends_all=True),
     )
-    tried_twice = {"needs": ("fast", "images", "cluster-up"), "retry": True}
+    lint = Stage("lint", ("make", "lint"), needs=("set-up",), ends_all=True)
+    checked = ("lint", "fast")
+    tried_twice = {"needs": (*checked, "images", "cluster-up"), "retry": True}
     ignored = ("--ignore=tests/images", "--ignore=tests/compose")
     stack = (
         _tests("image-contents", "test-stack", "tests/images", **tried_twice),
         _tests("cluster", "test-stack", *ignored, **tried_twice),
         _tests("compose", "test-stack", "tests/compose", **tried_twice),
     )
-    left_out = [f"--ignore={path}" for path in COMPUTING]
-    runs = _tests("runs", "test-slow", *left_out, needs=("fast",))
+    left_out = [f"--ignore={path}" for path in (*COMPUTING, *SCIENCE)]
+    runs = _tests("runs", "test-slow", *left_out, needs=checked)
+    science = _tests("science", "test-slow", *SCIENCE, needs=checked)
     # One test may have to wait until the other lanes are through.
     patient = (*COMPUTING, "--timeout=4500")
-    computing = _tests("computing", "test-slow", *patient, needs=("fast",), background=True)
+    computing = _tests("computing", "test-slow", *patient, needs=checked, background=True)
     lanes = [
         Lane(first, 25 * 60),
+        Lane((lint,), 20 * 60),
         *_prepared(shared, docker),
         Lane(stack, 75 * 60),
-        Lane((runs,), 75 * 60),
+        Lane((runs, science), 75 * 60),
         Lane((computing,), 75 * 60),
     ]
     # After everything, background work too: all of these start twenty processes and more.

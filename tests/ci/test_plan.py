@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from fedrisk_ci.lanes import Stage
 from fedrisk_ci.main import BUDGETS
-from fedrisk_ci.plan import COMPUTING, LIMIT, PLATFORM, lanes
+from fedrisk_ci.plan import COMPUTING, LIMIT, PLATFORM, SCIENCE, lanes
 
 MARKERS = ("slow", "end_to_end", "stack", "platform")
 
@@ -49,7 +49,8 @@ def test_each_combination_of_markers_is_selected_by_one_target(
 
 def test_what_one_stage_leaves_out_another_runs(shared: Path, checkout: Path) -> None:
     found = stages(shared)
-    for whole, parts in (("runs", COMPUTING), ("cluster", ("tests/images", "tests/compose"))):
+    elsewhere = {"runs": COMPUTING + SCIENCE, "cluster": ("tests/images", "tests/compose")}
+    for whole, parts in elsewhere.items():
         assert {f"--ignore={part}" for part in parts} <= set(found[whole].arguments)
         ran = [a for n, s in found.items() if n not in (whole, *PLATFORM) for a in s.arguments]
         assert all(ran.count(part) == 1 and (checkout / part).exists() for part in parts)

@@ -6,17 +6,14 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
-from tests_processes import processes_of
 
-from tasks.errors import FedriskError
 from tasks.local_airflow.api_client import AirflowError, AlreadyExists
-from tasks.local_airflow.server import Running, airflow_running
+from tasks.local_airflow.server import Running
 from tasks.run.ending import read_endings
 from tasks.run.folder import RunFolder
-from tasks.settings import Settings
+from tests.local_airflow.conftest import FailedStart
 
 pytestmark = pytest.mark.slow
 
@@ -97,21 +94,10 @@ def test_a_second_run_in_the_same_home_is_refused_with_exit_code_4(running: Runn
     assert "Traceback" not in done.stderr
 
 
-def fail_inside(settings: Settings) -> None:
-    with airflow_running(settings, "run", print):
-        assert processes_of(settings.home, grace=0)
-        raise FedriskError("on purpose")
-
-
-def test_an_error_inside_the_block_leaves_no_process(running: Running, tmp_path: Path) -> None:
-    settings = running.home.settings.model_copy(update={"home": tmp_path / "other"})
-    with pytest.raises(FedriskError, match="on purpose"):
-        fail_inside(settings)
-    assert processes_of(settings.home) == []
-    logs = running.home.logs.relative_to(running.home.settings.home)
-    made = [settings.home / logs / name for name in ("database.log", "reading-dags.log")]
-    before = [path.stat().st_mtime_ns for path in made]
-    with airflow_running(settings, "run", print) as again:
-        again.wait_for_dag(DAG)
-    # The home exists now; its creation takes most of a first start.
-    assert [path.stat().st_mtime_ns for path in made] == before
+def test_an_error_inside_the_block_leaves_no_process_and_a_home_that_is_made(
+    running: Running, failed_start: FailedStart
+) -> None:
+    running.wait_for_dag(DAG)
+    assert failed_start.left == []
+    # Its creation takes most of a first start.
+    assert {path: path.stat().st_mtime_ns for path in failed_start.made} == failed_start.made
