@@ -93,7 +93,8 @@ def register(name: str, key: Path) -> int:
     """Register a hospital's public key, so that its SuperNode may join.
 
     Flower waits 30 s for the SuperLink's answer. Where it is lost the key is registered, and a
-    second try would be refused, because the key is in use; so the SuperLink's own list counts.
+    second try would be refused, because the key is in use; so the SuperLink's own list counts. A
+    key that is another hospital's is refused.
 
     Args:
         name: The hospital.
@@ -110,7 +111,7 @@ def register(name: str, key: Path) -> int:
 
         own = public_key_to_bytes(load_ssh_public_key(key.read_bytes()))
         for node in _registered_nodes():
-            if node.public_key == own:
+            if (node.name, node.public_key) == (name, own):
                 return int(node.node_id)
         raise
 

@@ -254,6 +254,8 @@ def test_a_key_whose_registration_was_not_answered_is_registered(
     # The second calls are those of one that did not get the first ones' answers.
     node, again = control.register("east", key), control.register("east", key)
     assert node == again
+    with pytest.raises(RuntimeError, match="in use"):
+        control.register("another", key)
     for _ in range(2):
         control.unregister(node)
     assert control.register("east", key) != node
