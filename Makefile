@@ -12,10 +12,12 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 # Test tools must not ask the network for their own news.
 export UV_NO_PROGRESS ?= 1
 
-.PHONY: help setup run up test test-fast test-slow test-stack test-platform lint bench images lock clean cluster-smoke compose-files compose-up compose-down compose-password compose-smoke
+.PHONY: help environment setup run up test test-fast test-slow test-stack test-platform lint bench images lock clean cluster-smoke compose-files compose-up compose-down compose-password compose-smoke
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+environment: $(READY)  ## uv and the environment
 
 setup: $(READY)  ## uv, Java, the environment, Spark's jars and the databases
 	@$(VENV)/bin/fedrisk setup

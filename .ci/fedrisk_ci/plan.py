@@ -88,7 +88,7 @@ def _prepared(shared: Path, docker: bool) -> list[Lane]:
         programs = Stage("cluster-programs", (str(cluster / "setup"),), needs=("engine",))
         cluster_stages.append(programs)
         start = ("env", "PYTHONPATH=.:tests", ".venv/bin/python", "-m", "kubernetes_cluster")
-        needed = ("set-up", "images", "cluster-programs")
+        needed = ("environment", "images", "cluster-programs")
         cluster_stages.append(Stage("cluster-up", start, needs=needed, daemons=True))
     return [Lane(tuple(image_stages), 45 * 60), Lane(tuple(cluster_stages), 45 * 60)]
 
@@ -102,12 +102,16 @@ def lanes(shared: Path, docker: bool, platform_passed: Callable[[str], str]) -> 
         platform_passed: Why a platform stage need not run, or nothing.
     """
     first = (
-        Stage("set-up", ("make", "setup"), ends_all=True),
+        Stage("environment", ("make", "environment"), ends_all=True),
         # Some of them read files with Docker's client, which comes with the engine.
         _tests("fast", "test-fast", *FAST, needs=("engine",), ends_all=True),
     )
-    lint = Stage("lint", ("make", "lint"), needs=("set-up",), ends_all=True)
-    checked = ("lint", "fast")
+    beside_fast = (
+        # Spark's classes and the databases, which the fast tests do without.
+        Stage("set-up", ("make", "setup"), needs=("environment",), ends_all=True),
+        Stage("lint", ("make", "lint"), needs=("environment",), ends_all=True),
+    )
+    checked = ("set-up", "lint", "fast")
     tried_twice = {"needs": (*checked, "images", "cluster-up"), "retry": True}
     ignored = ("--ignore=tests/images", "--ignore=tests/compose")
     stack = (
@@ -123,7 +127,7 @@ def lanes(shared: Path, docker: bool, platform_passed: Callable[[str], str]) -> 
     computing = _tests("computing", "test-slow", *patient, needs=checked, background=True)
     lanes = [
         Lane(first, 25 * 60),
-        Lane((lint,), 20 * 60),
+        Lane(beside_fast, 25 * 60),
         *_prepared(shared, docker),
         Lane(stack, 75 * 60),
         Lane((runs, science), 75 * 60),

@@ -16,7 +16,7 @@ from tests_processes import runs
 
 from smoke.waits import until
 
-TARGETS = "setup lint images test-fast test-slow test-stack test-platform"
+TARGETS = "environment setup lint images test-fast test-slow test-stack test-platform"
 
 
 def script(path: Path, text: str) -> None:
@@ -106,8 +106,9 @@ def test_all_stages_run_and_what_was_started_ends(machine: Machine) -> None:
     code, said, called = machine.run()
     assert code == 0, said
     order = [each for each in called if each != "test-slow"]
-    assert order.index("setup") < min(order.index("lint"), order.index("test-fast"))
-    assert max(order.index("lint"), order.index("test-fast")) < order.index("test-stack")
+    checks = [order.index(each) for each in ("setup", "lint", "test-fast")]
+    assert order.index("environment") < min(checks)
+    assert max(checks) < order.index("test-stack")
     assert order.index("images") < order.index("cluster up") < order.index("test-stack")
     ends = ["test-stack"] * 3 + ["test-platform"] * 2 + ["cluster down", "engine down"]
     assert order[-7:] == ends
