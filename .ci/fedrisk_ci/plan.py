@@ -103,8 +103,8 @@ def lanes(shared: Path, docker: bool, platform_passed: Callable[[str], str]) -> 
     """
     first = (
         Stage("environment", ("make", "environment"), ends_all=True),
-        # Some of them read files with Docker's client, which comes with the engine.
-        _tests("fast", "test-fast", *FAST, needs=("engine",), ends_all=True),
+        # Some of them read files with Docker's client, kubectl or Helm.
+        _tests("fast", "test-fast", *FAST, needs=("engine", "cluster-programs"), ends_all=True),
     )
     beside_fast = (
         # Spark's classes and the databases, which the fast tests do without.
