@@ -80,6 +80,7 @@ def test_heart_keeps_every_patient_of_four_hospitals_with_missing_columns(run_st
         patients = DeltaTable(silver.tables["silver"].uri).to_pyarrow_table()["patient"]
         assert len(patients.unique()) == len(patients)
     result = folder.read("evaluate").figures
+    assert sum(each["rows"] for each in result["hospitals"]) >= 900
     assert result["federated"]["auroc"] >= 0.98 * result["central"]["auroc"]
 
 

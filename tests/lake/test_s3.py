@@ -105,18 +105,20 @@ def test_the_data_steps_leave_the_same_rows_in_s3_as_on_disk(
     as_north: S3Server, tmp_path: Path
 ) -> None:
     settings = settings_of(tmp_path)
-    stored = run_steps("one", settings)
+    first, again = run_steps("one", settings), run_steps("two", settings)
     (tmp_path / "disk").mkdir()
     local = run_steps("one", settings_of(tmp_path / "disk", lake=""))
     for name in STEPS:
         for layer, written in local[name].tables.items():
             here = rows_of(local[name], layer)
             assert len(here) == written.rows > 0
-            assert stored[name].tables[layer].uri == f"s3a://fl-demo-data-north/small/{layer}"
-            assert rows_of(stored[name], layer) == here, (name, layer)
-        assert stored[name].figures == local[name].figures
+            for there in (first, again):
+                assert there[name].tables[layer].uri == f"s3a://fl-demo-data-north/small/{layer}"
+                assert rows_of(there[name], layer) == here, (name, layer)
+            assert again[name].tables[layer].version > first[name].tables[layer].version
+        assert first[name].figures == local[name].figures
     study: Study = read_study(tmp_path / "small.yaml")
-    gold = stored["features"].tables["gold"]
+    gold = first["features"].tables["gold"]
     rows = load_rows(gold.uri, study, gold.version, ("train",))
     assert len(rows) == local["features"].figures["parts"]["train"]["rows"]
 
