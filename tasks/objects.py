@@ -11,6 +11,7 @@ import functools
 import os
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.errors import DataError, SettingsError, StoreUnavailable
@@ -64,6 +65,42 @@ def put(store: str, key: str, content: bytes) -> None:
 
     with _translated_errors(store, key, "write"):
         obstore.put(_store(store), key, content)
+
+
+def download_all(store: str, key: str, target: Path) -> bool:
+    """Copy an object, or all objects of a folder, to this machine.
+
+    Args:
+        store: ``s3://bucket[/prefix]`` or ``file:///folder``.
+        key: The object's or folder's name below it.
+        target: The file or folder to create.
+
+    Returns:
+        Whether there is such an object or folder.
+
+    Raises:
+        DataError: The store refuses this party's key, or bucket or name is not valid.
+        StoreUnavailable: It does not answer.
+    """
+    if _download(store, key, target):
+        return True
+    names = list(keys(store, key))
+    for name in names:
+        _download(store, name, target / name.removeprefix(f"{key}/"))
+    return bool(names)
+
+
+def _download(store: str, key: str, target: Path) -> bool:
+    import obstore
+
+    with contextlib.suppress(FileNotFoundError), _translated_errors(store, key, "read"):
+        parts = obstore.get(_store(store), key).stream(min_chunk_size=1 << 20)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("wb") as file:
+            for part in parts:
+                file.write(part)
+        return True
+    return False
 
 
 def remove(store: str, key: str) -> None:

@@ -28,6 +28,7 @@ class Settings(BaseModel):
             ``file://`` or ``s3a://`` URI. A hospital's step gets its own hospital's root only.
         studies: Folder of the study files, one YAML each.
         mlflow_uri: Tracking and registry URI; empty for SQLite below ``home``.
+        engine: What runs the data steps; overrides the study's unless empty.
         java_home: Java 17 or newer for Spark; empty to search for one.
         spark_memory: Memory of Spark's driver, as Java writes it (``1g``).
         spark_master: Spark's master URL.
@@ -54,6 +55,7 @@ class Settings(BaseModel):
     lake: str = ""
     studies: Path = Path("dags/studies")
     mlflow_uri: str = ""
+    engine: Literal["", "auto", "local", "spark"] = ""
     java_home: str = ""
     spark_memory: str = "1g"
     spark_master: str = "local[2]"

@@ -40,8 +40,9 @@ def deal(context: Context) -> Result:
     folder = context.run.folder("deal")
     with tempfile.TemporaryDirectory(prefix="fedrisk-deal-") as temporary:
         where = f"table {source}"
-        path = local_copy(plan.source, Path(temporary), context.settings, where)
-        table = open_table(path, study, where)
+        scratch = Path(temporary)
+        path = local_copy(plan.source, scratch, where)
+        table = open_table(path, study, where, context.settings, scratch)
         if study.source.kind == "site_column":
             belongs, scale = _by_site(table, study, where), None
         else:

@@ -10,14 +10,11 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tasks.data.fetch import public_name
 from tasks.lake.tables import commits
 from tasks.run.plan import Plan
-
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
 
 NOTED = 3.0
 """Standard errors of the difference of two shares from which a drift is noted."""
@@ -65,10 +62,10 @@ def origin_of(plan: Plan) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def outcome_before(spark: SparkSession, uri: str, plan: Plan) -> Outcome | None:
+def outcome_before(uri: str, plan: Plan, owner: str) -> Outcome | None:
     """The outcome of silver's newest version of the same origin by another run, if there is one."""
     origin = origin_of(plan)
-    for commit in commits(spark, uri):
+    for commit in commits(uri, owner):
         about = commit.about
         if about.get("origin") == origin and about.get("run") != plan.run and about.get("rows"):
             return Outcome(origin, str(about["run"]), int(about["rows"]), int(about["positives"]))

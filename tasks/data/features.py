@@ -6,8 +6,6 @@ patient's id and the split's key, so no row can tell another anything (ADR 2).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from tasks.data.profile import (
     BINS,
     ColumnProfile,
@@ -18,13 +16,10 @@ from tasks.data.profile import (
 )
 from tasks.data.values import literal, quoted
 from tasks.errors import DataError
-from tasks.lake.session import persisted, spark_session, tune
-from tasks.lake.tables import overwrite, read_version
+from tasks.lake.engine.choose import engine_for
+from tasks.lake.engine.engine import Engine
 from tasks.run.step import Context, Result
 from tasks.study import Feature, Study
-
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
 
 PARTS = ("train", "validation", "test")
 _MISSING = "missing"
@@ -44,25 +39,25 @@ def features(context: Context) -> Result:
     """
     study, hospital = context.study, context.own
     silver = context.run.read("validate", hospital).tables["silver"]
-    spark = spark_session(context.settings, owner=f"hospital {hospital}")
-    tune(spark, silver.rows)
     inputs = [f"{feature_sql(feature)} AS {quoted(feature.name)}" for feature in study.features]
-    parted = read_version(spark, silver).selectExpr("*", f"{part_sql(study)} AS part")
-    with persisted(parted) as rows:
-        counted = _counted(rows, study)
-        parts = {p: counted["part "].get(p, (0, 0)) for p in PARTS}
-        for part, (n, positives) in parts.items():
-            if n == 0 or (part == "train" and positives in (0, n)):
-                raise DataError(
-                    f"hospital {hospital}: part {part} has {n} rows, {positives} of them positive, "
-                    f"of {silver.rows} in all. Every part needs rows, and train both outcomes: the "
-                    "hospital has too few patients for this split."
-                )
-        gold = overwrite(
-            rows.selectExpr("patient", "part", "label", *inputs),
-            context.settings.table(hospital, study.name, "gold"),
-            {"run": context.run.run, "step": "features"},
-        )
+    owner = f"hospital {hospital}"
+    with engine_for(context.settings, study, owner, silver.rows) as engine:
+        engine.read("silver", silver)
+        with engine.keep("parted", f"SELECT *, {part_sql(study)} AS part FROM silver"):
+            counted = _counted(engine, study)
+            parts = {p: counted["part "].get(p, (0, 0)) for p in PARTS}
+            for part, (n, positives) in parts.items():
+                if n == 0 or (part == "train" and positives in (0, n)):
+                    raise DataError(
+                        f"hospital {hospital}: part {part} has {n} rows, {positives} of them "
+                        f"positive, of {silver.rows} in all. Every part needs rows, and train both "
+                        "outcomes: the hospital has too few patients for this split."
+                    )
+            gold = engine.write(
+                f"SELECT patient, part, label, {', '.join(inputs)} FROM parted",
+                context.settings.table(hospital, study.name, "gold"),
+                {"run": context.run.run, "step": "features"},
+            )
     return Result(
         tables={"gold": gold},
         figures={
@@ -81,8 +76,8 @@ def part_sql(study: Study) -> str:
     Without an id column the same row can stand in a table twice. All its copies have one part:
     one to train on and its twin to test on would be a leak.
     """
-    who = "patient" if study.id else "substring_index(patient, '#', 1)"
-    digest = f"sha2(concat({literal(study.split.key)}, ':', {who}), 256)"
+    who = "patient" if study.id else "regexp_replace(patient, '#.*$', '')"
+    digest = f"sha2({literal(study.split.key)} || ':' || {who}, 256)"
     place = f"cast(conv(substr({digest}, 1, 13), 16, 10) AS double) / {float(16**13)!r}D"
     train = study.split.train
     both = train + study.split.validation
@@ -104,28 +99,26 @@ def feature_sql(feature: Feature) -> str:
     return f"if({column} <=> {literal(str(feature.category))}, 1D, 0D)"
 
 
-def _counted(rows: DataFrame, study: Study) -> Counts:
+def _counted(engine: Engine, study: Study) -> Counts:
     """Count parts, and the training rows of every bin and category, in one pass."""
     entries = ["struct('part ' AS name, part AS bin)"]
     for name, column in study.columns.items():
         value = quoted(name)
         if column.range is not None:
             low, high = column.range
-            place = f"floor(({value} - {low!r}D) / {(high - low) / BINS!r}D)"
-            value = f"cast(greatest(0, least({BINS - 1}, {place})) AS string)"
-            value = f"if({quoted(name)} IS NULL, NULL, {value})"
-        known = f"concat('=', cast({value} AS string))"
+            place = f"cast(floor(({value} - {low!r}D) / {(high - low) / BINS!r}D) AS int)"
+            value = f"if({value} IS NULL, NULL, greatest(0, least({BINS - 1}, {place})))"
+        known = f"'=' || cast({value} AS string)"
         of_train = f"if(part = 'train', coalesce({known}, '{_MISSING}'), NULL)"
         entries.append(f"struct({literal(name)} AS name, {of_train} AS bin)")
-    counted = (
-        rows.selectExpr("label", f"explode(array({', '.join(entries)})) AS entry")
-        .where("entry.bin IS NOT NULL")
-        .groupBy("entry.name", "entry.bin")
-        .agg({"*": "count", "label": "sum"})
-        .toDF("name", "bin", "n", "k")
+    of_row = f"explode(array({', '.join(entries)}))"
+    engine.view("entries", f"SELECT label, {of_row} AS entry FROM parted")
+    rows = engine.rows(
+        "SELECT entry.name AS name, entry.bin AS bin, count(*) AS n, sum(label) AS k "
+        "FROM entries WHERE entry.bin IS NOT NULL GROUP BY entry.name, entry.bin"
     )
     found: Counts = {"part ": {}, **{name: {} for name in study.columns}}
-    for row in counted.collect():
+    for row in rows:
         found[row["name"]][row["bin"]] = (int(row["n"]), int(row["k"]))
     return found
 

@@ -12,8 +12,8 @@ import urllib.request
 from pathlib import Path
 
 from tasks.errors import DataError, ExitCode, FedriskError
-from tasks.lake.s3 import is_s3, s3a_address
-from tasks.settings import Settings
+from tasks.objects import download_all
+from tasks.s3 import is_s3, s3_address
 
 DEADLINE = 900.0
 """Seconds that a download may take in all."""
@@ -40,13 +40,12 @@ def public_name(uri: str) -> str:
     return urllib.parse.urlunsplit((parts.scheme, host + port, parts.path, "", ""))
 
 
-def local_copy(uri: str, folder: Path, settings: Settings, where: str) -> Path:
+def local_copy(uri: str, folder: Path, where: str) -> Path:
     """Return a path of this machine that holds what ``uri`` names.
 
     Args:
         uri: A path, ``file://``, ``https://`` or ``s3a://`` address; ``s3://`` is the same.
         folder: Where a copy is put; the caller removes it.
-        settings: For ``s3a://``, which Spark's file system reads.
         where: The message's first words.
 
     Raises:
@@ -63,7 +62,7 @@ def local_copy(uri: str, folder: Path, settings: Settings, where: str) -> Path:
         download(uri, target, where)
         return target
     if is_s3(uri):
-        _copy_from_store(uri, target, settings, where)
+        _copy_from_store(uri, target, where)
         return target
     raise DataError(f"{where}: {scheme}:// is not read. Use a path, s3a:// or https://.")
 
@@ -121,11 +120,7 @@ def _is_loopback(uri: str) -> bool:
     return (urllib.parse.urlsplit(uri).hostname or "") in ("127.0.0.1", "localhost", "::1")
 
 
-def _copy_from_store(uri: str, target: Path, settings: Settings, where: str) -> None:
-    from tasks.lake.session import spark_session
-    from tasks.lake.tables import copy_to_local
-
-    # A hospital's own source, or the one table that is dealt out with the pool's key.
-    owner = where.partition(",")[0] if where.startswith("hospital ") else "pool"
-    spark = spark_session(settings, uri, owner=owner)
-    copy_to_local(spark, s3a_address(uri), target, where)
+def _copy_from_store(uri: str, target: Path, where: str) -> None:
+    _, _, bucket, *names = s3_address(uri).split("/")
+    if not download_all(f"s3://{bucket}", "/".join(names), target):
+        raise DataError(f"{where}: {uri} does not exist. Check the address.")

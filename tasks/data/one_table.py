@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tasks.data.csv_table import CsvTable, check_fields, inspect_csv, is_blank, open_rows
+from tasks.data.source_rows import open_columns
 from tasks.errors import DataError
+from tasks.settings import Settings
 from tasks.study import Source, Study, canonical
 
 
@@ -40,20 +42,22 @@ class OneTable(Protocol):
         """
 
 
-def open_table(path: Path, study: Study, where: str) -> OneTable:
+def open_table(path: Path, study: Study, where: str, settings: Settings, scratch: Path) -> OneTable:
     """Open a table after checking that it is what the study says.
 
     Args:
         path: A file, or a folder of a Delta or Parquet table.
         study: Columns and dialect.
         where: The message's first words.
+        settings: For Spark, which alone reads some Delta tables.
+        scratch: A folder for copies.
 
     Raises:
         DataError: It is not.
     """
     if study.source.format == "csv":
         return _Csv(inspect_csv(path, study, where, None), study)
-    return _Arrow(path, study, where)
+    return _Arrow(path, study, where, settings, scratch)
 
 
 def row_digests(rows: Iterable[Sequence[str]]) -> list[str]:
@@ -111,23 +115,11 @@ class _Csv:
 
 
 class _Arrow:
-    def __init__(self, path: Path, study: Study, where: str) -> None:
-        import pyarrow.parquet as parquet
-
-        if not path.exists():
-            raise DataError(f"{where}: no such file or folder. Check --source.")
-        try:
-            if study.source.format == "delta":
-                from deltalake import DeltaTable
-
-                self.table: Any = DeltaTable(str(path)).to_pyarrow_table()
-            else:
-                self.table = parquet.read_table(path)
-        except Exception as error:
-            kind = type(error).__name__
-            raise DataError(
-                f"{where}: not readable as {study.source.format} ({kind}). Check source.format."
-            ) from error
+    def __init__(
+        self, path: Path, study: Study, where: str, settings: Settings, scratch: Path
+    ) -> None:
+        found = open_columns(str(path), study.source.format, settings, "pool", where, scratch)
+        self.table: Any = found.to_table()
         check_fields(self.table.column_names, study, where, None)
         if self.table.num_rows == 0:
             raise DataError(f"{where}: the table has no row. Expected a row a patient.")

@@ -1,4 +1,4 @@
-"""What a row must meet, from the study's columns: as SQL for Spark and for Delta's constraints.
+"""What a row must meet, from the study's columns: as SQL for the engines and for Delta.
 
 A row that breaks a rule goes to quarantine with the rule's name (``age: range``); the rules are
 judged on what is known of a value, so that a missing value breaks ``missing`` and nothing else.
@@ -6,12 +6,13 @@ judged on what is known of a value, so that a missing value breaks ``missing`` a
 
 from __future__ import annotations
 
-import re
+import hashlib
+import json
 from dataclasses import dataclass
 
-from tasks.data.values import NUMBER, any_of, known_sql, literal, quoted
+from tasks.data.values import NUMBER, any_of, known_sql, literal, quoted, trimmed_sql
 from tasks.errors import StudyError
-from tasks.lake.tables import UNUSUAL
+from tasks.lake.tables import UNUSUAL, Definition
 from tasks.study import Column, Study
 
 RESERVED = frozenset(
@@ -69,7 +70,7 @@ def known_columns(study: Study, present: set[str]) -> dict[str, str]:
     }
     texts[study.target.column] = known_sql(study.target.column, [])
     if study.id:
-        texts[study.id] = f"nullif(trim({quoted(study.id)}), '')"
+        texts[study.id] = f"nullif({trimmed_sql(study.id)}, '')"
     return texts
 
 
@@ -81,7 +82,7 @@ def typed_sql(name: str, column: Column) -> str:
     if column.type == "flag":
         return f"try_cast({text} AS int)"
     number = f"if({text} RLIKE {literal(NUMBER)}, try_cast({text} AS double), NULL)"
-    return number if column.type == "number" else f"try_cast({number} AS int)"
+    return number if column.type == "number" else f"try_cast(floor({number}) AS int)"
 
 
 def rules_of(study: Study, hospital: str) -> list[Rule]:
@@ -120,7 +121,10 @@ def _column_rules(name: str, column: Column, hospital: str) -> list[Rule]:
         low, high = column.range or (float("-inf"), float("inf"))
         value = f"try_cast({text} AS double)"
         of_type = f"{text} RLIKE {literal(NUMBER)}"
-        whole = f" OR {value} != floor({value})" if column.type == "integer" else ""
+        whole = ""
+        if column.type == "integer":
+            # Beyond 2**53 every double is whole, and the engines round it differently.
+            whole = f" OR (abs({value}) < {2.0**53!r}D AND {value} != floor({value}))"
         rules.append(Rule(f"{name}: type", name, f"NOT ({of_type}){whole}"))
         outside = f"NOT ({value} BETWEEN {low!r}D AND {high!r}D)"
         rules.append(Rule(f"{name}: range", name, f"if({of_type}, {outside}, false)"))
@@ -140,25 +144,26 @@ def category_sql(name: str, column: Column) -> str:
     )
 
 
-def silver_columns(study: Study) -> dict[str, tuple[str, bool]]:
-    """Per silver column its SQL type and whether it may be null."""
-    kinds = {"number": "double", "integer": "int", "flag": "int", "category": "string"}
-    own = {n: (kinds[c.type], c.may_be_missing) for n, c in study.columns.items()}
-    return {"patient": ("string", False), **own, "label": ("int", False)}
-
-
-def constraints_of(study: Study) -> dict[str, str]:
-    """Delta's CHECK constraints on silver, by name."""
-    found = {"label_binary": "`label` IN (0, 1)", "patient_named": "length(`patient`) > 0"}
-    for place, (name, column) in enumerate(study.columns.items()):
-        key = f"c{place}_" + re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+def silver_definition(study: Study) -> Definition:
+    """Silver's columns, and what Delta itself refuses in it."""
+    kinds = {"number": "double", "integer": "integer", "flag": "integer", "category": "string"}
+    columns = {
+        "patient": ("string", False),
+        **{n: (kinds[c.type], c.may_be_missing) for n, c in study.columns.items()},
+        "label": ("integer", False),
+    }
+    conditions = ["`label` IN (0, 1)", "`patient` != ''"]
+    for name, column in study.columns.items():
         of = quoted(name)
         if column.range is not None:
             low, high = column.range
-            condition = f"{of} BETWEEN {low!r}D AND {high!r}D"
+            conditions.append(f"({of} IS NULL OR ({of} >= {low!r} AND {of} <= {high!r}))")
         elif column.type == "flag":
-            condition = f"{of} IN (0, 1)"
-        else:
-            condition = f"{of} IN ({', '.join(literal(c) for c in column.categories)})"
-        found[key] = f"{of} IS NULL OR {condition}"
-    return found
+            conditions.append(f"({of} IS NULL OR {of} IN (0, 1))")
+        elif not any("\\" in category for category in column.categories):
+            # The engines differ in what a backslash means in a constraint.
+            texts = ", ".join("'" + c.replace("'", "''") + "'" for c in column.categories)
+            conditions.append(f"({of} IS NULL OR {of} IN ({texts}))")
+    constraint = " AND ".join(conditions)
+    text = json.dumps([columns, constraint])
+    return Definition(columns, constraint, hashlib.sha256(text.encode()).hexdigest()[:16])

@@ -1,4 +1,4 @@
-"""How a raw value is read: one rule in Python and in Spark's SQL, so that both agree.
+"""How a raw value is read: one rule in Python and in SQL, so that both agree.
 
 Hospitals write the same code as ``1``, ``1.0`` or `` 1 ``. A value is compared in its canonical
 form: trimmed, and a whole number without its decimals.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tasks.study import canonical
+from tasks.study.base import BLANKS, canonical
 
 NUMBER = r"^[+-]?([0-9]+([.][0-9]*)?|[.][0-9]+)([eE][+-]?[0-9]+)?$"
 """What counts as a number: no ``NaN``, no ``inf``, no Java suffix, a point for the decimals."""
@@ -29,9 +29,16 @@ def any_of(values: Iterable[str]) -> str:
     return "(" + ", ".join(sorted({literal(canonical(value)) for value in values})) + ")"
 
 
+def trimmed_sql(column: str) -> str:
+    """A column's text without the blanks around it."""
+    return f"trim(BOTH {literal(BLANKS)} FROM {quoted(column)})"
+
+
 def canonical_sql(column: str) -> str:
     """``canonical`` of a column, as SQL."""
-    return f"regexp_replace(trim({quoted(column)}), '^([+-]?[0-9]+)[.]0*$', '$1')"
+    text = trimmed_sql(column)
+    whole = f"{text} RLIKE '^[+-]?[0-9]+[.]0*$'"
+    return f"if({whole}, regexp_replace({text}, '[.]0*$', ''), {text})"
 
 
 def known_sql(column: str, missing: Iterable[str]) -> str:

@@ -12,7 +12,6 @@ import tempfile
 from pathlib import Path
 
 from tasks.lake.session import java_options, spark_configuration, start
-from tasks.lake.tables import overwrite, read_version
 from tasks.settings import Settings
 
 
@@ -35,10 +34,11 @@ def record_classes(java: Path, archive: Path, jars: list[Path]) -> None:
             "id", "try_cast(x as double) x", "try_cast(y as int) y", "sha2(id, 256) h"
         )
         table = str(Path(temporary) / "table")
-        written = overwrite(typed.dropDuplicates(["id"]), table, {"step": "record"})
-        again = overwrite(read_version(spark, written).where("x > 1"), table, {})
-        read_version(spark, again).groupBy("y").count().collect()
-        read_version(spark, again).toPandas()
+        for frame in (typed.dropDuplicates(["id"]), typed.where("x > 1")):
+            frame.write.format("delta").mode("overwrite").save(table)
+        read = spark.read.format("delta").option("versionAsOf", 1).load(table)
+        read.groupBy("y").count().collect()
+        read.toPandas()
     with contextlib.suppress(Exception):
         spark._jvm.System.exit(0)
 

@@ -9,43 +9,17 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
-import re
 import ssl
 import time
 import urllib.parse
 from collections.abc import Mapping
 
-from tasks.errors import DataError, FedriskError, SettingsError, StoreUnavailable
+from tasks.errors import SettingsError, StoreUnavailable
+from tasks.s3 import endpoint
 
 STORE_TRIES, STORE_TIMEOUT = 3, 10.0
 """Number of probes of a store, and the timeout of each in seconds."""
 SDK_CREDENTIALS = "software.amazon.awssdk.auth.credentials"
-_UNAVAILABLE = re.compile(
-    r"UnknownHost|ConnectException|Connect to |ConnectTimeout|SocketTimeout|SocketException"
-    r"|ApiCallTimeout|ConnectionClosed|NoHttpResponse|AWSServiceThrottled|AWSStatus500"
-    r"|SSLHandshake|SSLException|Status Code: 5\d\d|Unable to execute HTTP request"
-)
-_REFUSED = re.compile(r"AccessDenied|Status Code: 403|InvalidAccessKeyId|SignatureDoesNotMatch")
-_NO_KEY = re.compile(r"NoAuthWithAWS|NoAwsCredentials|Unable to load credentials")
-
-
-class AccessDenied(DataError):  # noqa: N818  (names the state)
-    """The store refuses this key."""
-
-
-def is_s3(uri: str) -> bool:
-    """Whether an address is in S3."""
-    return uri.startswith(("s3a://", "s3://"))
-
-
-def s3a_address(uri: str) -> str:
-    """An address in Spark's form, ``s3a://`` for ``s3://``."""
-    return f"s3a://{uri.removeprefix('s3://')}" if uri.startswith("s3://") else uri
-
-
-def endpoint(environment: Mapping[str, str]) -> str:
-    """The store's endpoint; empty for AWS."""
-    return environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL", "")
 
 
 def s3a_configuration(environment: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -130,42 +104,3 @@ def wait_for_store(environment: Mapping[str, str] | None = None) -> None:
         f"the store at {address} does not answer. Check AWS_ENDPOINT_URL and the network, and "
         "retry."
     )
-
-
-def store_error(text: str, uri: str, owner: str) -> FedriskError | None:
-    """Translate a failure of an S3 store.
-
-    Args:
-        text: The texts of Java's exception and its causes.
-        uri: The address.
-        owner: The owner of this process's key; empty where it is not known.
-
-    Returns:
-        The error to raise, without any part of a key; None where the store is not the cause.
-    """
-    if not is_s3(uri):
-        return None
-    bucket = uri.split("/")[2]
-    who = owner or "this step"
-    at = endpoint(os.environ) or "AWS"
-    if _NO_KEY.search(text):
-        return SettingsError(
-            f"{uri}: {who} has no key for the store. Set AWS_ACCESS_KEY_ID and "
-            "AWS_SECRET_ACCESS_KEY, or give the pod an identity that may use the bucket."
-        )
-    if _REFUSED.search(text):
-        return AccessDenied(
-            f"{uri}: bucket {bucket} refuses the key of {who}. docs/deployment.md lists the rights "
-            "of each owner: check which key this process has, and the address."
-        )
-    if "NoSuchBucket" in text or "UnknownStoreException" in text:
-        return DataError(
-            f"{uri}: there is no bucket {bucket} at {at}. Create it, or check the address and "
-            "AWS_ENDPOINT_URL."
-        )
-    if _UNAVAILABLE.search(text):
-        return StoreUnavailable(
-            f"{uri}: the store at {at} does not answer. Check AWS_ENDPOINT_URL and the network, "
-            "and retry."
-        )
-    return None

@@ -14,7 +14,7 @@ import os
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,11 +22,12 @@ from tasks.lake.jvm.class_archive import archive_for
 from tasks.lake.jvm.find_java import find_java
 from tasks.lake.jvm.jars import ensure_jars, ensure_s3_jars
 from tasks.lake.jvm.options import java_environment
-from tasks.lake.s3 import is_s3, s3a_configuration, wait_for_store
+from tasks.lake.s3 import s3a_configuration, wait_for_store
+from tasks.s3 import is_s3
 from tasks.settings import Settings
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import SparkSession
 
 S3_READY = "spark.delta.logStore.s3a.impl"
 """Set in a session that has S3A's jars."""
@@ -92,6 +93,9 @@ def spark_configuration(settings: Settings, jars: Sequence[Path], options: str) 
         # Columns of a study may differ in case only, and Airflow's machines in time zone.
         "spark.sql.caseSensitive": "true",
         "spark.sql.session.timeZone": "UTC",
+        # A constraint that deltalake wrote has names in double quotes.
+        "spark.sql.ansi.enabled": "true",
+        "spark.sql.ansi.doubleQuotedIdentifiers": "true",
         # One partition for a file of ordinary size, so that rows keep their order.
         "spark.sql.files.minPartitionNum": "1",
         "spark.sql.warehouse.dir": str(Path(tempfile.gettempdir()) / "fedrisk-no-warehouse"),
@@ -163,20 +167,6 @@ def start(configuration: dict[str, str], java: Path, owner: str = "") -> SparkSe
 def tune(spark: SparkSession, rows: int) -> None:
     """Set the number of shuffle partitions for a table of ``rows`` rows."""
     spark.conf.set("spark.sql.shuffle.partitions", str(max(1, -(-rows // PARTITION_ROWS))))
-
-
-@contextlib.contextmanager
-def persisted(frame: DataFrame) -> Iterator[DataFrame]:
-    """Keep a frame's rows in memory while they are used, and no longer.
-
-    Spark compares every later query's plan with those that are still kept: a process that refused
-    thirty tables and kept them took ten times as long for the next.
-    """
-    frame.persist()
-    try:
-        yield frame
-    finally:
-        frame.unpersist()
 
 
 def close_session() -> None:

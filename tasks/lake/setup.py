@@ -7,7 +7,7 @@ import logging
 from tasks.lake.jvm.class_archive import ensure_classes
 from tasks.lake.jvm.find_java import find_java
 from tasks.lake.jvm.jars import ensure_jars, ensure_s3_jars
-from tasks.lake.s3 import is_s3
+from tasks.s3 import is_s3
 from tasks.settings import Settings
 
 log = logging.getLogger(__name__)

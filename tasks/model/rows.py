@@ -6,16 +6,14 @@ starts in a tenth of the time.
 
 from __future__ import annotations
 
-import os
-import re
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.errors import DataError, FedriskError, StoreUnavailable
-from tasks.objects import REFUSED
+from tasks.errors import DataError
+from tasks.s3 import s3_address, store_error, store_options
 from tasks.study import Study
 
 PARTS = ("train", "validation", "test")
@@ -141,7 +139,7 @@ def _read(
     from deltalake import DeltaTable, QueryBuilder
     from deltalake.exceptions import DeltaError
 
-    address = f"s3://{uri.removeprefix('s3a://')}" if uri.startswith("s3a://") else uri
+    address = s3_address(uri)
     wanted = ["patient", "part", *numbers]
     try:
         table = DeltaTable(address, version=version, storage_options=store_options(address))
@@ -158,7 +156,7 @@ def _read(
             query = QueryBuilder().register("gold", table)
             return query.execute(f"select patient, part, {columns} from gold{where}").read_all()
     except (DeltaError, OSError) as error:
-        failure = _store_failure(str(error), uri)
+        failure = store_error(str(error), uri, "this step")
         if failure is not None:
             raise failure from None
         at = "" if version is None else f" at version {version}"
@@ -172,48 +170,6 @@ def _read(
         f"{uri}: the gold table is not of study {study.name} as it stands now (lacks "
         f"{lacking or 'nothing'}, has {extra or 'nothing'} too much). Run the step features again."
     )
-
-
-def store_options(address: str) -> dict[str, str] | None:
-    """What Delta's engine is told of an S3 store; keys it reads from the environment itself.
-
-    Args:
-        address: The table's address.
-
-    Returns:
-        The options; None where the table is not in S3.
-    """
-    if not address.startswith("s3://"):
-        return None
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
-    options = {"timeout": "20s", "connect_timeout": "10s", "max_retries": "3"}
-    options["retry_timeout"] = "30s"
-    if endpoint:
-        options["aws_endpoint_url"] = endpoint
-        options["aws_virtual_hosted_style_request"] = "false"
-        options["aws_allow_http"] = str(endpoint.startswith("http://")).lower()
-    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-    if region or endpoint:
-        options["aws_region"] = region or "us-east-1"
-    return options
-
-
-def _store_failure(told: str, uri: str) -> FedriskError | None:
-    if not uri.startswith(("s3://", "s3a://")):
-        return None
-    bucket = uri.split("/")[2]
-    if REFUSED.search(told):
-        return DataError(
-            f"{uri}: bucket {bucket} refuses this step's key. The owner of a hospital's steps may "
-            "use that hospital's bucket alone: check whose AWS_ACCESS_KEY_ID this process has."
-        )
-    if re.search("NoSuchBucket", told):
-        return DataError(f"{uri}: there is no bucket {bucket}. Make it, or check the address.")
-    if re.search("error sending request|timed out|connect|status 5|dns error", told):
-        return StoreUnavailable(
-            f"{uri}: the store does not answer. Check AWS_ENDPOINT_URL and retry."
-        )
-    return None
 
 
 def _quoted(name: str) -> str:

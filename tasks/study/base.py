@@ -34,10 +34,15 @@ Texts = Annotated[list[str], BeforeValidator(_texts)]
 """Values as they are written in a table."""
 
 
+BLANKS = " \t\n\v\f\r\x85\u00a0\u2007\u2028\u2029\u202f\u3000\ufeff"
+"""What may stand around a value and says nothing, in Python and in every engine's SQL."""
+
+
 def canonical(text: str) -> str:
     """The form for comparing values: trimmed, and a whole number without decimals."""
-    found = re.fullmatch(r"([+-]?[0-9]+)[.]0*", text.strip(" "))
-    return found.group(1) if found else text.strip(" ")
+    trimmed = text.strip(BLANKS)
+    found = re.fullmatch(r"([+-]?[0-9]+)[.]0*", trimmed)
+    return found.group(1) if found else trimmed
 
 
 Fraction = Annotated[float, Field(ge=0, le=1)]

@@ -1,7 +1,8 @@
-"""The resources of a run's pods: a named profile, and a study's changes to it.
+"""What a run runs on: the engine of its data steps, and the resources of its pods.
 
-Only the launcher ``kubernetes`` reads this. It affects the place and speed of a run, not its
-result, so it is not part of a study's digest.
+The resources are a named profile and a study's changes to it, read by the launcher ``kubernetes``
+alone. All this affects the place and speed of a run, not its result, so it is not part of a
+study's digest.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from tasks.study.base import Part, Positive
+from tasks.study.base import Count, Part, Positive
 
 Role = Literal["data", "training", "server", "hospital", "registry"]
 """data: Spark's steps; training: baselines and scores; server: a run's SuperLink; hospital: a
@@ -175,7 +176,12 @@ FIGURES: dict[ProfileName, dict[Role, Resources]] = {
 
 
 class Compute(Part):
-    """The resources of a run's pods."""
+    """What runs the data steps, and the resources of a run's pods."""
+
+    engine: Literal["auto", "local", "spark"] = "auto"
+    """``FEDRISK_ENGINE`` replaces it. local: DuckDB in the step's process; spark: for tables that
+    one process cannot hold; auto: local up to ``spark_above_rows``."""
+    spark_above_rows: Count = 20_000_000
 
     profile: ProfileName = "standard"
     """``FEDRISK_COMPUTE`` replaces it; the roles below still apply."""

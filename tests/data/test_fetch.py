@@ -17,7 +17,6 @@ from cryptography.x509.oid import NameOID
 
 from tasks.data.fetch import SourceAway, download, local_copy, public_name
 from tasks.errors import DataError
-from tasks.settings import Settings
 
 CONTENT = b"id,age\n1,50\n" * 5000
 SILENCE = threading.Event()
@@ -103,7 +102,7 @@ def address(server: tuple[str, Path], monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_a_source_comes_whole(address: str, tmp_path: Path) -> None:
-    found = local_copy(f"{address}/whole.csv?token=abc", tmp_path, Settings(), "hospital a")
+    found = local_copy(f"{address}/whole.csv?token=abc", tmp_path, "hospital a")
     assert found.name == "whole.csv"
     assert found.read_bytes() == CONTENT
 
@@ -144,7 +143,7 @@ def test_a_certificate_of_nobody_is_refused(
 def test_plain_http_and_other_schemes_are_not_read(tmp_path: Path) -> None:
     for address in ("http://example.org/x.csv", "ftp://example.org/x.csv"):
         with pytest.raises(DataError, match="is not read"):
-            local_copy(address, tmp_path, Settings(), "hospital a")
+            local_copy(address, tmp_path, "hospital a")
 
 
 def test_a_message_names_a_source_without_its_secrets() -> None:

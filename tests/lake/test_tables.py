@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from tasks.errors import DataError, SettingsError
 from tasks.lake.jvm.find_java import MIN_JAVA, find_java, java_version
-from tasks.lake.setup import prepare
-from tasks.lake.tables import local_path
-from tasks.run.manifest import TableVersion
+from tasks.lake.tables import commits, local_path, open_table, overwrite
 from tasks.settings import Settings
 
 
@@ -33,21 +32,13 @@ def test_a_uri_of_this_machine_has_a_path(uri: str, path: Path | None) -> None:
     assert local_path(uri) == path
 
 
-@pytest.mark.slow
 def test_versions_are_read_from_commits_and_a_lost_one_is_named(tmp_path: Path) -> None:
-    from tasks.lake.session import spark_session
-    from tasks.lake.tables import commits, overwrite, read_version
-
-    settings = Settings(home=tmp_path)
-    prepare(settings)
-    spark = spark_session(settings)
-    assert list(commits(spark, str(tmp_path / "none"))) == []
     uri = str(tmp_path / "table")
-    first = overwrite(spark.range(5).toDF("a"), uri, {"run": "one"})
-    second = overwrite(spark.range(7).toDF("an odd, name"), uri, {"run": "two"})
-    assert (first.version, first.rows, second.rows) == (0, 5, 7)
-    assert second.version > first.version
-    assert next(commits(spark, uri)).about["run"] == "two"
-    assert read_version(spark, first).count() == 5
+    assert list(commits(uri, "")) == []
+    batches = [pa.table({"a": range(rows)}).to_reader() for rows in (5, 7)]
+    first, second = (overwrite(b, uri, {"run": f"r{i}"}, "h") for i, b in enumerate(batches))
+    assert (first.version, first.rows, second.version, second.rows) == (0, 5, 1, 7)
+    assert [commit.about["run"] for commit in commits(uri, "")] == ["r1", "r0"]
+    assert open_table(uri, "h", 0).to_pyarrow_table().num_rows == 5
     with pytest.raises(DataError, match="could not read"):
-        read_version(spark, TableVersion(uri=uri, version=99, rows=0)).count()
+        open_table(uri, "h", 99)

@@ -1,0 +1,172 @@
+"""The rows of a source as Arrow batches of text, whatever kind of file it is.
+
+Only the study's columns are read: a hospital's lake holds no copy of what nobody asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks.data.csv_table import CsvTable
+from tasks.errors import DataError
+from tasks.lake.tables import local_path, open_table
+from tasks.s3 import is_s3
+from tasks.settings import Settings
+from tasks.study import Source
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+ROW = "_row"
+"""The 1-based place of a row in its source."""
+_BLOCK = 16 << 20
+"""Bytes of a CSV that are parsed at a time, more than its longest row has."""
+_WHOLE = float(2**53)
+"""Below it every whole number is a double of its own."""
+
+
+def csv_rows(table: CsvTable, source: Source, columns: Sequence[str]) -> pa.RecordBatchReader:
+    """Read a CSV as received: nothing is trimmed, and an empty value is null.
+
+    Args:
+        table: What ``inspect_csv`` found.
+        source: The dialect.
+        columns: The columns to read.
+    """
+    import pyarrow as pa
+    from pyarrow import csv
+
+    places = {name: f"c{i}" for i, name in enumerate(table.fields)}
+    wanted = [places[name] for name in columns]
+    reader = csv.open_csv(
+        table.path,
+        read_options=csv.ReadOptions(
+            column_names=list(places.values()), block_size=_BLOCK, encoding=source.encoding
+        ),
+        parse_options=csv.ParseOptions(
+            delimiter=source.delimiter,
+            newlines_in_values=table.multiline,
+            invalid_row_handler=lambda row: "error" if row.text.strip() else "skip",
+        ),
+        convert_options=csv.ConvertOptions(
+            column_types=dict.fromkeys(wanted, pa.string()),
+            include_columns=wanted,
+            null_values=[""],
+            strings_can_be_null=True,
+        ),
+    )
+
+    def batches() -> Iterator[list[Any]]:
+        names = source.header
+        for batch in reader:
+            rows = batch.slice(1) if names and batch.num_rows else batch
+            names = names and not batch.num_rows
+            yield rows.columns
+
+    return _placed(batches(), columns)
+
+
+def open_columns(
+    address: str, kind: str, settings: Settings, owner: str, where: str, folder: Path
+) -> Any:
+    """Open Parquet or Delta as an Arrow dataset.
+
+    Args:
+        address: A file or folder; of Delta also ``s3://``.
+        kind: ``parquet`` or ``delta``.
+        settings: For Spark, which alone reads deletion vectors and column mapping.
+        owner: The owner of this process's key.
+        where: The message's first words.
+        folder: Where Spark may leave a copy.
+
+    Raises:
+        DataError: There is no such table, or it is of another kind.
+        FedriskError: The store does not answer, or Spark cannot start.
+    """
+    from pyarrow import ArrowException, dataset
+
+    path = local_path(address)
+    if path is not None and not path.exists():
+        raise DataError(f"{where}: no such file or folder. Check --source and the study's paths.")
+    try:
+        if kind == "parquet":
+            return dataset.dataset(path, format="parquet")
+        table = open_table(address, owner)
+        features = table.protocol().reader_features or []
+        if not (
+            "deletionVectors" in features
+            or table.metadata().configuration.get("delta.columnMapping.mode", "none") != "none"
+        ):
+            return table.to_pyarrow_dataset()
+    except (ArrowException, OSError, DataError) as error:
+        if is_s3(address):
+            raise
+        raise DataError(
+            f"{where}: not readable as {kind} ({type(error).__name__}). Check source.format."
+        ) from None
+    from tasks.lake.engine.spark import SparkEngine
+
+    copy = folder / "columns"
+    with SparkEngine(settings, owner, 0, address) as engine:
+        engine.copy_columns(address, kind, str(copy))
+    return dataset.dataset(copy, format="parquet")
+
+
+def column_rows(rows: Any, columns: Sequence[str], where: str) -> pa.RecordBatchReader:
+    """Read columns of an Arrow dataset as text.
+
+    Args:
+        rows: The dataset.
+        columns: The columns to read.
+        where: The message's first words.
+
+    Raises:
+        DataError: A column is nested.
+    """
+    import pyarrow.types as kinds
+
+    schema = rows.schema
+    nested = [name for name in columns if kinds.is_nested(schema.field(name).type)]
+    if nested:
+        raise DataError(f"{where}: column {', '.join(nested)} is nested. Expected plain values.")
+    batches = rows.to_batches(columns=list(columns))
+    return _placed(([_text(c) for c in batch.columns] for batch in batches), columns)
+
+
+def _placed(batches: Iterable[list[Any]], columns: Sequence[str]) -> pa.RecordBatchReader:
+    """Add ``ROW`` to batches of text."""
+    import pyarrow as pa
+
+    schema = pa.schema([*[pa.field(name, pa.string()) for name in columns], (ROW, pa.int64())])
+
+    def made() -> Iterator[pa.RecordBatch]:
+        before = 0
+        for texts in batches:
+            count = len(texts[0])
+            place = pa.array(range(before + 1, before + count + 1), pa.int64())
+            yield pa.record_batch([*texts, place], schema=schema)
+            before += count
+
+    return pa.RecordBatchReader.from_batches(schema, made())
+
+
+def _text(values: Any) -> Any:
+    """Values as text: true and false as 1 and 0, NaN as null, a whole number without decimals."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.types as kinds
+
+    if kinds.is_dictionary(values.type):
+        values = pc.cast(values, values.type.value_type)
+    if kinds.is_boolean(values.type):
+        return pc.if_else(values, "1", "0")
+    if not kinds.is_floating(values.type):
+        return pc.cast(values, pa.string())
+    values = pc.cast(values, pa.float64())
+    values = pc.if_else(pc.is_nan(values), pa.scalar(None, pa.float64()), values)
+    whole = pc.and_(pc.equal(pc.floor(values), values), pc.less(pc.abs(values), _WHOLE))
+    whole = pc.fill_null(whole, False)
+    digits = pc.cast(pc.if_else(whole, values, 0.0), pa.int64())
+    return pc.if_else(whole, pc.cast(digits, pa.string()), pc.cast(values, pa.string()))

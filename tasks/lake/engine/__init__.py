@@ -1,0 +1,1 @@
+"""Two engines that run the data steps' SQL: DuckDB in this process, and Spark."""

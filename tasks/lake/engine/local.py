@@ -1,0 +1,112 @@
+"""The engine for ordinary tables: DuckDB in this process, Delta through ``deltalake``.
+
+No Java, no extension that DuckDB would download, and rows beyond ``MEMORY`` on the local disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import shutil
+import tempfile
+from collections.abc import Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from tasks.lake.tables import Definition, define, open_table, overwrite
+from tasks.run.manifest import TableVersion
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MEMORY = "1GB"
+"""What DuckDB keeps in memory before it writes to the local disk."""
+BATCH = 100_000
+"""Rows per batch that is handed to the writer."""
+
+
+class LocalEngine:
+    """An engine of one step.
+
+    Args:
+        owner: The owner of this process's key, for messages.
+    """
+
+    def __init__(self, owner: str) -> None:
+        import duckdb
+
+        self._owner = owner
+        self._folder = tempfile.mkdtemp(prefix="fedrisk-engine-")
+        self._connection = duckdb.connect(
+            f"{self._folder}/work.duckdb",
+            config={
+                "autoinstall_known_extensions": "false",
+                "autoload_known_extensions": "false",
+                "memory_limit": MEMORY,
+                "temp_directory": self._folder,
+            },
+        )
+
+    def read(self, name: str, table: TableVersion) -> list[str]:
+        """See ``Engine.read``."""
+        rows = open_table(table.uri, self._owner, table.version).to_pyarrow_dataset()
+        self._connection.register(name, rows)
+        return list(rows.schema.names)
+
+    def view(self, name: str, sql: str) -> None:
+        """See ``Engine.view``."""
+        self._connection.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS {duckdb_sql(sql)}")
+
+    @contextlib.contextmanager
+    def keep(self, name: str, sql: str) -> Iterator[None]:
+        """See ``Engine.keep``."""
+        self._connection.execute(f"CREATE OR REPLACE TABLE {name} AS {duckdb_sql(sql)}")
+        yield
+
+    def rows(self, sql: str) -> list[dict[str, Any]]:
+        """See ``Engine.rows``."""
+        found = self._connection.execute(duckdb_sql(sql))
+        names = [column[0] for column in found.description or []]
+        return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+
+    def frame(self, sql: str) -> pd.DataFrame:
+        """See ``Engine.frame``."""
+        found: pd.DataFrame = self._connection.sql(duckdb_sql(sql)).to_arrow_table().to_pandas()
+        return found
+
+    def write(
+        self, sql: str, uri: str, about: dict[str, Any], definition: Definition | None = None
+    ) -> TableVersion:
+        """See ``Engine.write``."""
+        if definition is not None:
+            define(uri, definition, self._owner)
+        rows = self._connection.sql(duckdb_sql(sql)).to_arrow_reader(BATCH)
+        return overwrite(rows, uri, about, self._owner, definition)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._connection.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+@functools.lru_cache(maxsize=256)
+def duckdb_sql(sql: str) -> str:
+    """Spark's SQL in DuckDB's dialect."""
+    import sqlglot
+    from sqlglot import exp
+
+    def number(node: exp.Expression) -> exp.Expression:
+        # sqlglot has no translation of a hexadecimal number.
+        if isinstance(node, exp.Anonymous) and node.name.lower() == "conv":
+            text = exp.DPipe(this=exp.Literal.string("0x"), expression=node.expressions[0])
+            return exp.cast(exp.paren(text), "bigint")
+        return node
+
+    return sqlglot.parse_one(sql, read="spark").transform(number).sql(dialect="duckdb")
