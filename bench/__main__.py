@@ -6,7 +6,7 @@ import importlib
 import signal
 import sys
 
-ALL = ["federated_round", "steps", "run"]
+ALL = ["federated_round", "data_steps", "steps", "run"]
 
 
 def main() -> None:

@@ -15,6 +15,9 @@ from pathlib import Path
 from tasks.errors import DataError
 from tasks.study import Source, Study
 
+LONGEST = 1 << 24
+"""Characters that a value may have: Python's limit of 131,072 refuses a note with a picture."""
+csv.field_size_limit(LONGEST)
 OTHERS = ",;\t|"
 """Delimiters that are looked for when the study's one is not there."""
 NAMES = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}

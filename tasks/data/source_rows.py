@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.data.csv_table import CsvTable
+from tasks.data.csv_table import LONGEST, CsvTable
 from tasks.errors import DataError
 from tasks.lake.tables import local_path, open_table
 from tasks.s3 import is_s3
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 ROW = "_row"
 """The 1-based place of a row in its source."""
-_BLOCK = 16 << 20
-"""Bytes of a CSV that are parsed at a time, more than its longest row has."""
+_BLOCK = 4 * LONGEST
+"""Bytes of a CSV that are parsed at a time, at least its longest value's."""
 _WHOLE = float(2**53)
 """Below it every whole number is a double of its own."""
 

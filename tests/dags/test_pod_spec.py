@@ -215,8 +215,9 @@ def test_a_study_and_the_settings_change_what_pods_get(checkout: Path) -> None:
     assert node["containers"][0]["resources"]["requests"] == {"cpu": "50m", "memory": "768Mi"}
     assert node["nodeSelector"] == {"kind": "gpu"}
     assert node["tolerations"][-1] == {"key": "gpu", "operator": "Exists"}
-    data = rendered(checkout, "collect", "hospital-1", *changes)
-    assert variables(data)["FEDRISK_SPARK_MEMORY"] == "1536m"
+    data = variables(rendered(checkout, "collect", "hospital-1", *changes, engine="spark"))
+    assert data["FEDRISK_SPARK_MEMORY"] == "1536m"
+    assert data["FEDRISK_ENGINE"] == "spark"
     study = plan(checkout, *changes).study
     told = limits_of(PodOf("collect", "hospital-1", False), study, SETTINGS)
     assert told == "3Gi (compute.data.limits.memory)"

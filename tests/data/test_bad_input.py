@@ -9,8 +9,6 @@ import pytest
 from tasks.errors import DataError, ExitCode
 from tests.data.conftest import HEADER, House, Rows, patients, read, text_of
 
-pytestmark = pytest.mark.slow
-
 SECRET = "Zebra7781"
 """A value that must not stand in any message."""
 

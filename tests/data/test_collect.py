@@ -19,8 +19,6 @@ from deltalake import DeltaTable, write_deltalake
 from tasks.run.manifest import Manifest
 from tests.data.conftest import HEADER, House, by_patient, patients, read, text_of
 
-pytestmark = pytest.mark.slow
-
 
 def test_bronze_holds_every_value_as_text_with_its_place(house: House) -> None:
     rows = patients()

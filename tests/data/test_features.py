@@ -19,7 +19,6 @@ def part_of(key: str, patient: str) -> str:
     return "train" if place < 0.6 else "validation" if place < 0.8 else "test"
 
 
-@pytest.mark.slow
 def test_gold_holds_the_studys_features_and_frozen_parts(
     house: House, sound: dict[str, Manifest]
 ) -> None:
@@ -39,7 +38,6 @@ def test_gold_holds_the_studys_features_and_frozen_parts(
         assert row["bmi__missing"] == float(named["bmi"] == "N/A")
 
 
-@pytest.mark.slow
 def test_a_patient_stays_in_his_part_whatever_else_is_in_the_table(
     house: House, sound: dict[str, Manifest]
 ) -> None:
@@ -53,7 +51,6 @@ def test_a_patient_stays_in_his_part_whatever_else_is_in_the_table(
     assert all(parts[row["patient"]] == row["part"] for row in before)
 
 
-@pytest.mark.slow
 def test_without_an_id_the_order_of_rows_does_not_matter_and_copies_stay_together(
     house: House,
 ) -> None:
@@ -76,7 +73,6 @@ def test_without_an_id_the_order_of_rows_does_not_matter_and_copies_stay_togethe
         assert copy in ("", "2", "3")
 
 
-@pytest.mark.slow
 def test_the_profile_counts_training_rows_alone_and_no_small_group(
     sound: dict[str, Manifest],
 ) -> None:

@@ -12,7 +12,6 @@ from tasks.run.manifest import Manifest
 from tests.data.conftest import House, by_patient, patients, text_of
 
 
-@pytest.mark.slow
 def test_codes_with_decimals_are_the_same_codes(house: House, sound: dict[str, Manifest]) -> None:
     rows = patients()
     for row in rows[:20]:
@@ -22,7 +21,6 @@ def test_codes_with_decimals_are_the_same_codes(house: House, sound: dict[str, M
     assert by_patient(silver) == by_patient(sound["validate"].tables["silver"])
 
 
-@pytest.mark.slow
 def test_a_drift_of_the_outcome_is_noted_and_a_large_one_stops(house: House) -> None:
     def with_positives(count: int) -> str:
         rows = patients(400)

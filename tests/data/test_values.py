@@ -12,8 +12,6 @@ from tasks.lake.engine.spark import SparkEngine
 from tasks.settings import Settings
 from tasks.study import canonical
 
-pytestmark = pytest.mark.slow
-
 TEXTS = [
     "\u00a01.0\n",
     "\ufeffa\u3000",
@@ -34,7 +32,7 @@ TEXTS = [
 ]
 
 
-@pytest.mark.parametrize("name", ["local", "spark"])
+@pytest.mark.parametrize("name", ["local", pytest.param("spark", marks=pytest.mark.slow)])
 def test_python_and_sql_read_a_value_alike(tmp_path: Path, name: str) -> None:
     settings = Settings(home=tmp_path)
     rows = " UNION ALL ".join(

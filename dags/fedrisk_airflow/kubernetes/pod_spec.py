@@ -205,6 +205,8 @@ def _environment(
         found["FEDRISK_SUPERLINK"] = superlink_of(plan.run, settings)
     if pod.role == "data":
         found |= _spark(resources)
+        if settings.engine:
+            found["FEDRISK_ENGINE"] = settings.engine
     return found
 
 

@@ -160,8 +160,7 @@ def test_both_engines_leave_the_same_tables_and_take_over_each_others(
             assert described(table) == described(made["b", "spark"][step].tables[layer]), layer
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["local", "spark"])
+@pytest.mark.parametrize("name", ["local", pytest.param("spark", marks=pytest.mark.slow)])
 def test_no_engine_writes_what_the_study_forbids(tmp_path: Path, name: str) -> None:
     text = STUDY.format(id="id: id\n", source="").replace("\\", "")
     (tmp_path / "odd.yaml").write_text(text)

@@ -1,0 +1,142 @@
+"""The three data steps of one large hospital: DuckDB, Spark, and a plain pandas pass.
+
+``FEDRISK_BENCH_ROWS`` sets the rows (500,000 by default). The pandas pass writes the same four
+tables from the same rules, and neither quarantines with reasons nor judges the table as a whole.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from bench.figures import Usage, fedrisk, figure, measure
+
+NUMBERS = [f"x{i}" for i in range(8)]
+STUDY = """
+name: large
+title: One large hospital
+pooling: forbidden
+id: id
+target: {{column: outcome, positive: ["1"], negative: ["0"]}}
+columns:
+{columns}
+  sex: {{type: category, modality: demographics, categories: [Female, Male]}}
+  smoker: {{type: flag, modality: lifestyle, max_missing: 0.5}}
+  ward: {{type: category, modality: history, categories: [a, b, c, d]}}
+source: {{kind: own, format: csv}}
+hospitals:
+  north: {{path: north.csv}}
+  south: {{path: south.csv}}
+split: {{key: large}}
+federation: {{min_hospitals: 2}}
+"""
+PANDAS = """
+import sys
+import pandas as pd
+from deltalake import write_deltalake
+source, folder = sys.argv[1:]
+raw = pd.read_csv(source, dtype=str, keep_default_na=False, na_values=[""])
+write_deltalake(f"{folder}/bronze", raw)
+text = raw.apply(lambda column: column.str.strip().str.replace(r"^([+-]?[0-9]+)[.]0*$", r"\\1",
+                                                               regex=True))
+numbers = [name for name in raw if name.startswith("x")]
+values = {name: pd.to_numeric(text[name], errors="coerce") for name in numbers}
+good = ~text["id"].duplicated() & text["id"].notna() & text["outcome"].isin(["0", "1"])
+for name in numbers:
+    good &= text[name].isna() | values[name].between(0, 100)
+good &= text["sex"].isin(["Female", "Male"]) & text["ward"].isin(list("abcd"))
+good &= text["smoker"].isna() | text["smoker"].isin(["0", "1"])
+write_deltalake(f"{folder}/quarantine", raw[~good])
+silver = pd.DataFrame({"patient": text["id"], **values, "sex": text["sex"],
+                       "smoker": pd.to_numeric(text["smoker"]), "ward": text["ward"],
+                       "label": text["outcome"].astype("int32")})[good]
+write_deltalake(f"{folder}/silver", silver)
+gold = silver.drop(columns=["sex", "ward"])
+for name, kinds in (("sex", ["Female", "Male"]), ("ward", list("abcd"))):
+    for kind in kinds:
+        gold[f"{name}_{kind}"] = (silver[name] == kind).astype(float)
+write_deltalake(f"{folder}/gold", gold)
+"""
+
+
+def write_table(path: Path, rows: int) -> None:
+    """A table of 13 columns, a hundredth of its numbers missing and a thousandth out of range."""
+    draw = np.random.default_rng(1)
+    with path.open("w") as file:
+        file.write(",".join(["id", *NUMBERS, "sex", "smoker", "ward", "outcome"]) + "\n")
+        for start in range(0, rows, 100_000):
+            count = min(100_000, rows - start)
+            numbers = draw.uniform(0, 100.05, (count, len(NUMBERS)))
+            missing = draw.random(numbers.shape) < 0.01
+            sex, ward = draw.integers(0, 2, count), draw.integers(0, 4, count)
+            flags = draw.integers(0, 2, (count, 2))
+            for i in range(count):
+                texts = [
+                    "" if m else f"{n:.3f}" for n, m in zip(numbers[i], missing[i], strict=True)
+                ]
+                kinds = [("Female", "Male")[sex[i]], str(flags[i, 0]), "abcd"[ward[i]]]
+                file.write(",".join([f"p{start + i}", *texts, *kinds, str(flags[i, 1])]) + "\n")
+
+
+def steps(folder: Path, engine: str, rows: int) -> tuple[float, float, float]:
+    """Wall and CPU seconds of the three steps in all, and the highest memory in MiB."""
+    environment = {
+        **os.environ,
+        "FEDRISK_HOME": str(folder / engine),
+        "FEDRISK_STUDIES": str(folder),
+        "FEDRISK_ENGINE": engine,
+        "FEDRISK_SPARK_MEMORY": "4g",
+    }
+    log = folder / f"{engine}.log"
+    base = ("--study", "large", "--run", "bench")
+    used: list[Usage] = [measure(fedrisk("step", "plan", *base), environment, log)]
+    for name in ("collect", "validate", "features"):
+        command = fedrisk("step", name, *base, "--hospital", "north")
+        used.append(measure(command, environment, log, sample=True))
+        if used[-1].code != 0:
+            raise SystemExit(f"step {name} ended with {used[-1].code}:\n{log.read_text()[-3000:]}")
+        figure(f"data_{engine}_{name}_{rows}_cpu", used[-1].cpu, "s")
+    parts = used[1:]
+    return sum(u.wall for u in parts), sum(u.cpu for u in parts), max(u.peak_mib for u in parts)
+
+
+def main() -> None:
+    """Measure, and print the ratios."""
+    rows = int(os.environ.get("FEDRISK_BENCH_ROWS", "500000"))
+    with tempfile.TemporaryDirectory(prefix="fedrisk-bench-") as name:
+        folder = Path(name)
+        number = "  {}: {{type: number, modality: clinical, range: [0, 100], max_missing: 0.5}}"
+        columns = "\n".join(number.format(each) for each in NUMBERS)
+        (folder / "large.yaml").write_text(STUDY.format(columns=columns))
+        write_table(folder / "north.csv", rows)
+        (folder / "south.csv").symlink_to(folder / "north.csv")
+        local = steps(folder, "local", rows)
+        plain = measure(
+            [sys.executable, "-c", PANDAS, str(folder / "north.csv"), str(folder)],
+            os.environ,
+            folder / "pandas.log",
+            sample=True,
+        )
+        if plain.code != 0:
+            raise SystemExit((folder / "pandas.log").read_text()[-3000:])
+        figure("data_local_wall", local[0], "s")
+        figure("data_local_cpu", local[1], "s")
+        figure("data_local_peak", local[2], "MiB")
+        figure("data_pandas_wall", plain.wall, "s")
+        figure("data_pandas_cpu", plain.cpu, "s")
+        figure("data_pandas_peak", plain.peak_mib, "MiB")
+        figure("data_local_cpu_ratio", local[1] / plain.cpu, "ratio", "one pandas pass")
+        if "--no-spark" not in sys.argv:
+            spark = steps(folder, "spark", rows)
+            figure("data_spark_wall", spark[0], "s")
+            figure("data_spark_cpu", spark[1], "s")
+            figure("data_spark_peak", spark[2], "MiB")
+            figure("data_local_cpu_ratio", local[1] / spark[1], "ratio", "Spark")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""Every kind of file reaches bronze as text, and what the study does not name does no harm."""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as parquet
+import pytest
+
+from tasks.data.source_rows import column_rows
+from tasks.errors import DataError
+from tasks.settings import Settings
+from tests.data.conftest import HEADER, House, patients, read, text_of
+
+
+def texts(values: Any) -> list[str | None]:
+    """A column's values as bronze holds them."""
+    from pyarrow import dataset
+
+    table = dataset.dataset(pa.table({"a": values}))
+    found: list[str | None] = column_rows(table, ["a"], "here").read_all()["a"].to_pylist()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([266919005.0, float("nan"), None, 1.5, -0.0], ["266919005", None, None, "1.5", "0"]),
+        ([9007199254740991.0, 1e300], ["9007199254740991", "1e+300"]),
+        ([True, False, None], ["1", "0", None]),
+        (pa.array(["a", "b", None, "a"]).dictionary_encode(), ["a", "b", None, "a"]),
+        (pa.array([7, None], pa.uint8()), ["7", None]),
+        (pa.array([0.5, 3], pa.float32()), ["0.5", "3"]),
+        ([decimal.Decimal("1.50")], ["1.50"]),
+        ([datetime.date(2020, 1, 2)], ["2020-01-02"]),
+        (pa.array(["x"], pa.large_string()), ["x"]),
+        (pa.nulls(2), [None, None]),
+    ],
+    ids=["codes", "large", "flags", "categories", "small", "single", "decimal", "date", "long",
+         "nothing"],
+)  # fmt: skip
+def test_a_column_of_any_type_is_text(values: Any, expected: list[str | None]) -> None:
+    assert texts(values) == expected
+
+
+def test_a_nested_column_is_refused_where_the_study_names_it() -> None:
+    with pytest.raises(DataError, match="column a is nested"):
+        texts([[1], [2]])
+
+
+def table_of(rows: list[list[str]]) -> pa.Table:
+    columns = zip(*rows, strict=True)
+    return pa.table({name: list(c) for name, c in zip(HEADER, columns, strict=True)})
+
+
+def test_an_ignored_column_of_any_type_and_name_does_no_harm(house: House) -> None:
+    house.study(kind="parquet", source=", ignore: [Reason, 'a, b', taken, many]")
+    table = table_of(patients())
+    count = table.num_rows
+    for name, values in {
+        "Reason": ["x"] * count,
+        "a, b": [{"c": 1}] * count,
+        "taken": pa.array([1] * count, pa.timestamp("ns")),
+        "many": ["y" * 200_000] + ["y"] * (count - 1),
+    }.items():
+        table = table.append_column(name, pa.array(values))
+    parquet.write_table(table, house.folder / "north.parquet")
+    done = house.steps("r", "collect", "validate")
+    assert done.figures["rows"] == count
+    bronze = read(house.steps("r", "collect").tables["bronze"])
+    assert list(bronze[0]) == [*HEADER, "_row"]
+
+
+def test_long_cells_and_blank_lines_of_a_csv_lose_no_row(house: House) -> None:
+    house.study(source=", ignore: [note]")
+    rows = [[*row, "z" * 200_000 if i == 7 else ""] for i, row in enumerate(patients())]
+    lines = text_of(rows, [*HEADER, "note"]).splitlines()
+    house.north("\r\n".join([*lines[:5], "", "   ", *lines[5:], "", ""]))
+    assert house.steps("r", "collect", "validate").figures["rows"] == len(rows)
+
+
+@pytest.mark.slow
+def test_a_delta_table_that_only_spark_reads_is_read(house: House, tmp_path: Path) -> None:
+    from tasks.lake.session import spark_session
+
+    house.study(kind="delta")
+    sound = patients()
+    twice = [[f"{row[0]}x", *row[1:]] for row in sound[:10]]
+    spark = spark_session(Settings(home=tmp_path))
+    frame = spark.createDataFrame(table_of(sound + twice).to_pandas())
+    source = str(house.folder / "north.delta")
+    options = {"delta.columnMapping.mode": "name", "delta.enableDeletionVectors": "true"}
+    frame.coalesce(1).write.format("delta").options(**options).save(source)
+    spark.sql(f"DELETE FROM delta.`{source}` WHERE id LIKE '%x'")
+    bronze = read(house.steps("r", "collect").tables["bronze"])
+    assert sorted(row["id"] for row in bronze) == sorted(row[0] for row in sound)
+    assert {row["sex"] for row in bronze} == {"Female", "Male"}
