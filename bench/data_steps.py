@@ -1,6 +1,6 @@
 """The three data steps of one large hospital: DuckDB, Spark, and a plain pandas pass.
 
-``FEDRISK_BENCH_ROWS`` sets the rows (500,000 by default). The pandas pass writes the same four
+``BENCH_ROWS`` sets the rows (500,000 by default). The pandas pass writes the same four
 tables from the same rules, and neither quarantines with reasons nor judges the table as a whole.
 """
 
@@ -106,7 +106,7 @@ def steps(folder: Path, engine: str, rows: int) -> tuple[float, float, float]:
 
 def main() -> None:
     """Measure, and print the ratios."""
-    rows = int(os.environ.get("FEDRISK_BENCH_ROWS", "500000"))
+    rows = int(os.environ.get("BENCH_ROWS", "500000"))
     with tempfile.TemporaryDirectory(prefix="fedrisk-bench-") as name:
         folder = Path(name)
         number = "  {}: {{type: number, modality: clinical, range: [0, 100], max_missing: 0.5}}"
