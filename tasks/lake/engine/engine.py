@@ -17,6 +17,14 @@ if TYPE_CHECKING:
     from tasks.lake.tables import Definition
 
 
+def arrow_frame(table: Any) -> pd.DataFrame:
+    """A pandas frame on Arrow columns: a third of the memory and of the time of objects."""
+    import pandas as pd
+
+    found: pd.DataFrame = table.to_pandas(types_mapper=pd.ArrowDtype)
+    return found
+
+
 class Engine(Protocol):
     """A session of one step; leaving it as a context frees what it holds."""
 
@@ -40,7 +48,7 @@ class Engine(Protocol):
         """The rows of a small result."""
 
     def frame(self, sql: str) -> pd.DataFrame:
-        """The rows of a result as a pandas frame; null as None or NaN."""
+        """The rows of a result as a pandas frame on Arrow's columns; null as NA."""
 
     def write(
         self, sql: str, uri: str, about: dict[str, Any], definition: Definition | None = None

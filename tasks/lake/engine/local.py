@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from tasks.lake.engine.engine import arrow_frame
 from tasks.lake.tables import Definition, define, open_table, overwrite
 from tasks.run.manifest import TableVersion
 
@@ -71,8 +72,7 @@ class LocalEngine:
 
     def frame(self, sql: str) -> pd.DataFrame:
         """See ``Engine.frame``."""
-        found: pd.DataFrame = self._connection.sql(duckdb_sql(sql)).to_arrow_table().to_pandas()
-        return found
+        return arrow_frame(self._connection.sql(duckdb_sql(sql)).to_arrow_table())
 
     def write(
         self, sql: str, uri: str, about: dict[str, Any], definition: Definition | None = None

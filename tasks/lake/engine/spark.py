@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from tasks.errors import DataError, FedriskError
+from tasks.lake.engine.engine import arrow_frame
 from tasks.lake.session import spark_session, tune
 from tasks.lake.tables import Definition, define, table_error, written
 from tasks.run.manifest import TableVersion
@@ -68,8 +69,7 @@ class SparkEngine:
 
     def frame(self, sql: str) -> pd.DataFrame:
         """See ``Engine.frame``."""
-        found: pd.DataFrame = self._session.sql(sql).toPandas()
-        return found
+        return arrow_frame(self._session.sql(sql).toArrow())
 
     def write(
         self, sql: str, uri: str, about: dict[str, Any], definition: Definition | None = None
