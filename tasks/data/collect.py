@@ -66,7 +66,12 @@ def collect(context: Context) -> Result:
         )
     return Result(
         tables={"bronze": bronze},
-        figures={"rows": bronze.rows, "columns": len(fields), "source": name},
+        figures={
+            "rows": bronze.rows,
+            "columns": len(fields),
+            "ignored": len(fields) - len(_of_study(fields, study)),
+            "source": name,
+        },
     )
 
 

@@ -6,11 +6,17 @@ what is wrong is found here, in one streaming pass, and told with its place and 
 
 from __future__ import annotations
 
+import codecs
 import csv
+import io
+import re
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Any, TextIO, cast
 
 from tasks.errors import DataError
 from tasks.study import Source, Study
@@ -18,6 +24,8 @@ from tasks.study import Source, Study
 LONGEST = 1 << 24
 """Characters that a value may have: Python's limit of 131,072 refuses a note with a picture."""
 csv.field_size_limit(LONGEST)
+COMPRESSED = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
+"""Suffix of a packed CSV, and what Arrow calls it."""
 OTHERS = ",;\t|"
 """Delimiters that are looked for when the study's one is not there."""
 NAMES = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
@@ -34,25 +42,108 @@ class CsvTable:
         fields: Names of the columns, in order.
         rows: Rows, without header and blank lines.
         multiline: Whether a quoted value holds a line break.
+        has_blank: Whether a line has delimiters and nothing else.
     """
 
     path: Path
     fields: list[str]
     rows: int
     multiline: bool
+    has_blank: bool
+
+
+@contextmanager
+def open_text(path: Path, source: Source) -> Iterator[tuple[TextIO, int]]:
+    """Open a CSV as text, unpacked and decoded, after the lines that are no part of the table.
+
+    Args:
+        path: The file; ``.gz``, ``.bz2``, ``.zst`` and ``.zip`` (of one file) are unpacked.
+        source: Encoding and lines to skip.
+
+    Yields:
+        The text, with its line ends as they are, and the number of lines before it.
+    """
+    with (
+        _open_bytes(path) as raw,
+        io.TextIOWrapper(raw, _encoding(path, source), newline="") as text,
+    ):
+        # Counted first: a stream that is unpacked cannot be taken back.
+        skipped = source.skip + _has_sep_line(path, source)
+        for _ in range(skipped):
+            text.readline()
+        yield text, skipped
 
 
 @contextmanager
 def open_rows(path: Path, source: Source) -> Iterator[Iterator[list[str]]]:
     """Open a CSV as an iterator of its lines' fields, the header's included."""
-    encoding = "utf-8-sig" if source.encoding == "utf-8" else source.encoding
-    with path.open(encoding=encoding, newline="") as file:
-        yield csv.reader(file, delimiter=source.delimiter)
+    with open_text(path, source) as (text, _):
+        yield csv.reader(text, delimiter=source.delimiter)
+
+
+def is_plain(path: Path, source: Source) -> bool:
+    """Whether the file is UTF-8 that starts with the table."""
+    return (
+        path.suffix.lower() not in (*COMPRESSED, ".zip")
+        and _encoding(path, source).startswith("utf-8")
+        and source.skip + _has_sep_line(path, source) == 0
+    )
+
+
+@contextmanager
+def _open_bytes(path: Path) -> Iterator[IO[bytes]]:
+    suffix = path.suffix.lower()
+    if suffix == ".zip":
+        with zipfile.ZipFile(path) as archive:
+            names = [each.filename for each in archive.infolist() if not each.is_dir()]
+            if len(names) != 1:
+                raise zipfile.BadZipFile(f"holds {len(names)} files, expected one table")
+            with archive.open(names[0]) as member:
+                yield member
+    elif suffix in COMPRESSED:
+        import pyarrow as pa
+
+        with pa.CompressedInputStream(pa.OSFile(str(path)), COMPRESSED[suffix]) as stream:
+            # TextIOWrapper asks for a method that Arrow's stream lacks.
+            yield io.BufferedReader(cast("io.RawIOBase", _Raw(stream)))
+    else:
+        with path.open("rb") as file:
+            yield file
+
+
+class _Raw(io.RawIOBase):
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        part: bytes = self._stream.read(len(buffer))
+        buffer[: len(part)] = part
+        return len(part)
+
+
+def _encoding(path: Path, source: Source) -> str:
+    with _open_bytes(path) as raw:
+        mark = raw.read(3)
+    if mark[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        return "utf-16"
+    if mark == codecs.BOM_UTF8:
+        return "utf-8-sig"
+    return source.encoding
+
+
+def _has_sep_line(path: Path, source: Source) -> bool:
+    with _open_bytes(path) as raw, io.TextIOWrapper(raw, _encoding(path, source)) as text:
+        for _ in range(source.skip):
+            text.readline()
+        return re.fullmatch(r"sep=.", text.readline(16).strip("\r\n"), re.IGNORECASE) is not None
 
 
 def is_blank(row: list[str]) -> bool:
     """Whether a line holds nothing; such lines are no rows."""
-    return not row or (len(row) == 1 and not row[0].strip())
+    return not any(value.strip() for value in row)
 
 
 def inspect_csv(path: Path, study: Study, where: str, hospital: str | None) -> CsvTable:
@@ -74,7 +165,10 @@ def inspect_csv(path: Path, study: Study, where: str, hospital: str | None) -> C
     try:
         return _inspect(path, study, where, hospital)
     except UnicodeDecodeError:
-        raise _undecodable(path, where) from None
+        raise _undecodable(path, study.source, where) from None
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        why = str(error) if isinstance(error, zipfile.BadZipFile) else type(error).__name__
+        raise DataError(f"{where}: cannot be unpacked or read ({why}). Is it whole?") from None
     except csv.Error as error:
         raise DataError(f"{where}: not readable as CSV ({error}). Check the quotes.") from None
 
@@ -82,15 +176,17 @@ def inspect_csv(path: Path, study: Study, where: str, hospital: str | None) -> C
 def _inspect(path: Path, study: Study, where: str, hospital: str | None) -> CsvTable:
     source = study.source
     ragged: list[int] = []
-    rows, wrong, multiline = 0, 0, False
+    rows, wrong, multiline, has_blank = 0, 0, False, False
     fields: list[str] = list(source.fields)
-    with open_rows(path, source) as lines:
-        line_before, first = 0, True
+    with open_text(path, source) as (text, skipped):
+        lines = csv.reader(text, delimiter=source.delimiter)
+        line_before, first = skipped, True
         for row in lines:
-            line: int = lines.line_num  # type: ignore[attr-defined]
+            line = skipped + lines.line_num
             place, line_before = line_before + 1, line
             multiline = multiline or line > place
             if is_blank(row):
+                has_blank = has_blank or len(row) > 1
                 continue
             if first:
                 first = False
@@ -116,7 +212,7 @@ def _inspect(path: Path, study: Study, where: str, hospital: str | None) -> CsvT
             f"{'the header' if source.header else 'source.fields'} says (line {lines_named}). "
             f"Look for a missing or unquoted {NAMES.get(source.delimiter, 'delimiter')}."
         )
-    return CsvTable(path=path, fields=fields, rows=rows, multiline=multiline)
+    return CsvTable(path=path, fields=fields, rows=rows, multiline=multiline, has_blank=has_blank)
 
 
 def check_fields(fields: list[str], study: Study, where: str, hospital: str | None) -> None:
@@ -147,22 +243,15 @@ def check_fields(fields: list[str], study: Study, where: str, hospital: str | No
             f"expected {', '.join(study.raw_columns)}."
         )
     lower = [name.lower() for name in fields]
-    twice = sorted({name for name in fields if lower.count(name.lower()) > 1})
+    twice = sorted({name for name in study.raw_columns if lower.count(name.lower()) > 1})
     if twice:
         raise DataError(f"{where}: column {', '.join(twice)} stands there twice. Remove one.")
     extra = [name for name in fields if name not in study.raw_columns]
-    unknown = [name for name in extra if name not in study.source.ignore]
-    if unknown:
+    if extra and study.source.extra == "refuse":
         raise DataError(
-            f"{where}: has {len(unknown)} column{'s'[: len(unknown) > 1]} that the study does not "
-            f"name: {', '.join(repr(name) for name in unknown)}. Add to columns or to "
-            "source.ignore of the study, or remove."
-        )
-    reserved = sorted({"_row", "reason"} & set(fields))
-    if reserved:
-        raise DataError(
-            f"{where}: column {', '.join(reserved)} bears a name that fedrisk keeps for itself. "
-            "Rename it."
+            f"{where}: has {len(extra)} column{'s'[: len(extra) > 1]} that the study does not "
+            f"name: {', '.join(repr(name) for name in extra)}. Add to columns, remove, or set "
+            "source.extra: ignore."
         )
 
 
@@ -179,18 +268,18 @@ def _check_delimiter(row: list[str], source: Source, study: Study, where: str) -
         )
 
 
-def _undecodable(path: Path, where: str) -> DataError:
-    offset = 0
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if number == 1 and line[:2] in (b"\xff\xfe", b"\xfe\xff"):
-                return DataError(f"{where}: is UTF-16. Expected UTF-8: convert the file.")
-            try:
-                line.decode("utf-8")
-            except UnicodeDecodeError as error:
-                return DataError(
-                    f"{where}: not UTF-8 at byte {offset + error.start} (line {number}). Convert "
-                    "the file, or set source.encoding: iso-8859-1 if that is what it is."
-                )
-            offset += len(line)
-    return DataError(f"{where}: not UTF-8. Convert the file.")
+def _undecodable(path: Path, source: Source, where: str) -> DataError:
+    encoding, offset = _encoding(path, source), 0
+    if encoding.startswith("utf-8"):
+        with _open_bytes(path) as file:
+            for number, line in enumerate(file, start=1):
+                try:
+                    line.decode("utf-8")
+                except UnicodeDecodeError as error:
+                    return DataError(
+                        f"{where}: not UTF-8 at byte {offset + error.start} (line {number}). Set "
+                        "source.encoding: cp1252 (Windows) or iso-8859-1 if that is what it is, or "
+                        "convert the file."
+                    )
+                offset += len(line)
+    return DataError(f"{where}: not {encoding}. Set source.encoding, or convert the file.")

@@ -21,6 +21,9 @@ from tasks.errors import DataError
 from tasks.run.step import Context, Result
 from tasks.study import Study, canonical
 
+OTHER_SITE = ""
+"""The owner of rows that no hospital of the study has."""
+
 
 def deal(context: Context) -> Result:
     """Leave one raw table a hospital in ``files/deal/``.
@@ -62,20 +65,21 @@ def _by_site(table: OneTable, study: Study, where: str) -> list[str]:
     of_site = {canonical(str(h.site)): name for name, h in study.hospitals.items()}
     sites = [canonical(text) for text in table.values([column])[column]]
     unknown = sum(site not in of_site for site in sites)
-    if unknown:
+    if unknown and study.source.other_sites == "refuse":
         kinds = len({site for site in sites if site not in of_site})
         raise DataError(
             f"{where}: column {column} of {unknown} of {len(sites)} rows names no hospital of the "
             f"study ({kinds} unknown values). Known: "
-            f"{', '.join(str(h.site) for h in study.hospitals.values())}."
+            f"{', '.join(str(h.site) for h in study.hospitals.values())}. Correct them, or set "
+            "source.other_sites: ignore."
         )
-    counts = Counter(of_site[site] for site in sites)
+    counts = Counter(of_site.get(site, OTHER_SITE) for site in sites)
     empty = [name for name in study.hospitals if counts[name] == 0]
     if empty:
         raise DataError(
             f"{where}: column {column} gives no row to {', '.join(empty)}. Check hospitals.*.site."
         )
-    return [of_site[site] for site in sites]
+    return [of_site.get(site, OTHER_SITE) for site in sites]
 
 
 def _by_share(table: OneTable, study: Study, where: str) -> Deal:
@@ -114,13 +118,15 @@ def _by_share(table: OneTable, study: Study, where: str) -> Deal:
 def _figures(table: OneTable, belongs: list[str], study: Study, source: str) -> dict[str, Any]:
     positive = {canonical(value) for value in study.target.positive}
     target = table.values([study.target.column])[study.target.column]
+    others = {"other_sites": n} if (n := belongs.count(OTHER_SITE)) else {}
     rows, positives = Counter(belongs), Counter[str]()
     for name, text in zip(belongs, target, strict=True):
         positives[name] += canonical(text) in positive
     return {
         "source": source,
-        "rows": len(belongs),
-        "positives": sum(positives.values()),
+        "rows": len(belongs) - belongs.count(OTHER_SITE),
+        **others,
+        "positives": sum(positives[name] for name in study.hospitals),
         "hospitals": {
             name: {"rows": rows[name], "positives": positives[name]} for name in study.hospitals
         },

@@ -77,6 +77,7 @@ def write_csv(
     """Write a CSV in the study's dialect, so that ``collect`` reads it as it reads the source."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with temporary.open("w", encoding=source.encoding, newline="") as file:
+        file.write("\n" * source.skip)
         writer = csv.writer(file, delimiter=source.delimiter, lineterminator="\n")
         if source.header:
             writer.writerow(fields)

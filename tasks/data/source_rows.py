@@ -5,11 +5,13 @@ Only the study's columns are read: a hospital's lake holds no copy of what nobod
 
 from __future__ import annotations
 
+import contextlib
+import io
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.data.csv_table import LONGEST, CsvTable
+from tasks.data.csv_table import LONGEST, CsvTable, is_plain, open_text
 from tasks.errors import DataError
 from tasks.lake.tables import local_path, open_table
 from tasks.s3 import is_s3
@@ -23,6 +25,7 @@ ROW = "_row"
 """The 1-based place of a row in its source."""
 _BLOCK = 4 * LONGEST
 """Bytes of a CSV that are parsed at a time, at least its longest value's."""
+_CHARACTERS = 1 << 20
 _WHOLE = float(2**53)
 """Below it every whole number is a double of its own."""
 
@@ -38,34 +41,70 @@ def csv_rows(table: CsvTable, source: Source, columns: Sequence[str]) -> pa.Reco
     import pyarrow as pa
     from pyarrow import csv
 
-    places = {name: f"c{i}" for i, name in enumerate(table.fields)}
-    wanted = [places[name] for name in columns]
+    names = [f"c{i}" for i in range(len(table.fields))]
+    wanted = [names[table.fields.index(name)] for name in columns]
     reader = csv.open_csv(
-        table.path,
-        read_options=csv.ReadOptions(
-            column_names=list(places.values()), block_size=_BLOCK, encoding=source.encoding
-        ),
+        table.path if is_plain(table.path, source) else _Utf8(table.path, source),
+        read_options=csv.ReadOptions(column_names=names, block_size=_BLOCK),
         parse_options=csv.ParseOptions(
             delimiter=source.delimiter,
             newlines_in_values=table.multiline,
-            invalid_row_handler=lambda row: "error" if row.text.strip() else "skip",
+            # Only blank lines differ in width: ``inspect_csv`` refuses others.
+            invalid_row_handler=lambda _: "skip",
         ),
         convert_options=csv.ConvertOptions(
-            column_types=dict.fromkeys(wanted, pa.string()),
-            include_columns=wanted,
+            column_types=dict.fromkeys(names, pa.string()),
+            include_columns=names if table.has_blank else wanted,
             null_values=[""],
             strings_can_be_null=True,
         ),
     )
 
     def batches() -> Iterator[list[Any]]:
-        names = source.header
+        header = source.header
         for batch in reader:
-            rows = batch.slice(1) if names and batch.num_rows else batch
-            names = names and not batch.num_rows
-            yield rows.columns
+            rows = batch.slice(1) if header and batch.num_rows else batch
+            header = header and not batch.num_rows
+            if table.has_blank:
+                rows = rows.filter(_has_value(rows))
+            yield [rows.column(name) for name in wanted]
 
     return _placed(batches(), columns)
+
+
+def _has_value(rows: pa.RecordBatch) -> Any:
+    """Whether any column of a row says something."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    found: Any = pa.array([False] * rows.num_rows)
+    for column in rows.columns:
+        says = pc.greater(pc.utf8_length(pc.utf8_trim_whitespace(column)), 0)
+        found = pc.or_(found, pc.fill_null(says, False))
+    return found
+
+
+class _Utf8(io.RawIOBase):
+    """A CSV's text as a stream of UTF-8."""
+
+    def __init__(self, path: Path, source: Source) -> None:
+        self._exit = contextlib.ExitStack()
+        self._text, _ = self._exit.enter_context(open_text(path, source))
+        self._rest = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if not self._rest:
+            self._rest = self._text.read(_CHARACTERS).encode()
+        part, self._rest = self._rest[: len(buffer)], self._rest[len(buffer) :]
+        buffer[: len(part)] = part
+        return len(part)
+
+    def close(self) -> None:
+        self._exit.close()
+        super().close()
 
 
 def open_columns(

@@ -57,9 +57,15 @@ class Source(Part):
     fields: list[str] = Field(default_factory=list)
     """The columns of a CSV without a header, in order."""
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] = ","
-    encoding: Literal["utf-8", "iso-8859-1"] = "utf-8"
-    ignore: list[str] = Field(default_factory=list)
-    """Columns of the table that are not used; any other extra column is an error."""
+    encoding: Literal["utf-8", "utf-16", "cp1252", "iso-8859-1", "iso-8859-15"] = "utf-8"
+    """Of a CSV; a byte order mark of UTF-8 or UTF-16 is followed whatever stands here."""
+    skip: Annotated[int, Field(ge=0, le=1000)] = 0
+    """Lines of a CSV before its header, such as a title; Excel's ``sep=;`` is not one of them."""
+    extra: Literal["ignore", "refuse"] = "ignore"
+    """What becomes of columns that the study does not name: they never enter the lake, or they are
+    an error."""
+    other_sites: Literal["ignore", "refuse"] = "refuse"
+    """What becomes of rows whose site is no hospital of the study (kind ``site_column``)."""
 
     @model_validator(mode="after")
     def _whole(self) -> Source:
@@ -67,6 +73,8 @@ class Source(Part):
             raise ValueError("kind site_column needs site_column: the column that names the site")
         if self.kind != "site_column" and self.site_column:
             raise ValueError(f"kind {self.kind} has no site_column")
+        if self.other_sites == "ignore" and self.kind != "site_column":
+            raise ValueError(f"kind {self.kind} has no other_sites")
         if self.synthetic and self.kind != "deal":
             raise ValueError("synthetic replaces a table that is dealt out: use kind deal")
         if not self.header and not self.fields:

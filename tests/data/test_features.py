@@ -54,7 +54,7 @@ def test_a_patient_stays_in_his_part_whatever_else_is_in_the_table(
 def test_without_an_id_the_order_of_rows_does_not_matter_and_copies_stay_together(
     house: House,
 ) -> None:
-    house.study(change=("id: id\n", ""), source=", ignore: [id]")
+    house.study(change=("id: id\n", ""))
     rows = patients()
     rows += rows[:30] + rows[:5]
     house.north(text_of(rows))

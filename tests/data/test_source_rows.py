@@ -58,7 +58,7 @@ def table_of(rows: list[list[str]]) -> pa.Table:
 
 
 def test_an_ignored_column_of_any_type_and_name_does_no_harm(house: House) -> None:
-    house.study(kind="parquet", source=", ignore: [Reason, 'a, b', taken, many]")
+    house.study(kind="parquet")
     table = table_of(patients())
     count = table.num_rows
     for name, values in {
@@ -76,7 +76,6 @@ def test_an_ignored_column_of_any_type_and_name_does_no_harm(house: House) -> No
 
 
 def test_long_cells_and_blank_lines_of_a_csv_lose_no_row(house: House) -> None:
-    house.study(source=", ignore: [note]")
     rows = [[*row, "z" * 200_000 if i == 7 else ""] for i, row in enumerate(patients())]
     lines = text_of(rows, [*HEADER, "note"]).splitlines()
     house.north("\r\n".join([*lines[:5], "", "   ", *lines[5:], "", ""]))

@@ -34,7 +34,7 @@ columns:
   sex: {{type: category, modality: demographics, categories: ["Fe'male", 'M\ale', "1", "<65; #2"]}}
   flag: {{type: flag, modality: lifestyle, max_missing: 0.9}}
   visits: {{type: integer, modality: history, range: [-3, 50], max_missing: 0.9}}
-source: {{kind: own, format: csv{source}}}
+source: {{kind: own, format: csv}}
 hospitals:
   north: {{path: north.csv}}
   south: {{path: south.csv}}
@@ -139,8 +139,7 @@ def without_former(manifest: Manifest) -> dict[str, Any]:
 def test_both_engines_leave_the_same_tables_and_take_over_each_others(
     tmp_path: Path, named: bool
 ) -> None:
-    how = ("id: id\n", ", ignore: [note]") if named else ("", ", ignore: [note, id]")
-    (tmp_path / "odd.yaml").write_text(STUDY.format(id=how[0], source=how[1]))
+    (tmp_path / "odd.yaml").write_text(STUDY.format(id="id: id\n" if named else ""))
     (tmp_path / "north.csv").write_text(odd_table(20_000, 7))
     made: dict[tuple[str, str], dict[str, Manifest]] = {}
     for lake, engines in (("a", ("spark", "local")), ("b", ("local", "spark"))):
@@ -162,7 +161,7 @@ def test_both_engines_leave_the_same_tables_and_take_over_each_others(
 
 @pytest.mark.parametrize("name", ["local", pytest.param("spark", marks=pytest.mark.slow)])
 def test_no_engine_writes_what_the_study_forbids(tmp_path: Path, name: str) -> None:
-    text = STUDY.format(id="id: id\n", source="").replace("\\", "")
+    text = STUDY.format(id="id: id\n").replace("\\", "")
     (tmp_path / "odd.yaml").write_text(text)
     study = read_study(tmp_path / "odd.yaml")
     definition = silver_definition(study)
@@ -206,7 +205,7 @@ def test_the_engine_follows_setting_study_and_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compute = "compute: {spark_above_rows: 1000}\n"
-    (tmp_path / "odd.yaml").write_text(STUDY.format(id="", source="") + compute)
+    (tmp_path / "odd.yaml").write_text(STUDY.format(id="") + compute)
     study = read_study(tmp_path / "odd.yaml")
     with engine_for(Settings(home=tmp_path), study, "hospital north", 1000) as engine:
         assert isinstance(engine, LocalEngine)
