@@ -160,7 +160,7 @@ def _column_checks(name: str, column: Column, hospital: str) -> list[Check]:
             Check(
                 f"{name}: missing",
                 gxe.ExpectColumnValuesToNotBeNull(column=name, mostly=1 - allowed),
-                "{share:.0%} of {known} rows lack the value; "
+                "{share} of {known} rows lack the value; "
                 + f"at most {allowed:.0%} may. Check the markers in missing, raise max_missing, "
                 "or name the hospital in optional_at",
             )
@@ -271,6 +271,7 @@ def _filled(message: str, result: dict[str, Any]) -> str:
     if "missing_count" in result:
         known -= result["missing_count"]
     share = broken / known if known else 0.0
-    return message.replace("{unknown}", "{{unknown}}").format(
-        broken=broken, known=known, share=share
-    )
+    # Not str.format: a unit or a category may hold braces of its own.
+    for name, value in (("{broken}", broken), ("{known}", known), ("{share}", f"{share:.0%}")):
+        message = message.replace(name, str(value))
+    return message

@@ -20,13 +20,19 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,39}$")]
 """A name that is also used for a folder, a bucket's suffix and a pod's label."""
 
 
+class PaddedNumber(int):
+    """A number that was written with zeros before it, which a number does not keep."""
+
+
 def _texts(value: object) -> object:
-    """Accept numbers as text; values that YAML reads as true, false or null need quotes."""
+    """Accept numbers as text; values of which YAML keeps another spelling need quotes."""
     if not isinstance(value, list):
         return value
     for item in value:
         if isinstance(item, bool) or item is None:
             raise ValueError("true, false and null are not text: put the value in quotes")
+        if isinstance(item, PaddedNumber):
+            raise ValueError(f"YAML reads the code 0...{item} as {item}: put it in quotes")
     return [str(item) for item in value]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -110,8 +111,15 @@ def features_of(columns: dict[str, Column]) -> list[Feature]:
     found: list[Feature] = []
     for name, column in columns.items():
         if column.type == "category":
+            slugs = ["missing"] if column.may_be_missing else []
             for category in column.categories:
                 slug = "".join(c if c.isalnum() else "_" for c in category).strip("_").lower()
+                slug = slug or "value"
+                # "A+" and "A-" are cleaned to the same name: the later one gets a number.
+                if slug in slugs:
+                    numbered = (f"{slug}_{n}" for n in itertools.count(2))
+                    slug = next(other for other in numbered if other not in slugs)
+                slugs.append(slug)
                 found.append(
                     Feature(
                         name=f"{name}__{slug}",

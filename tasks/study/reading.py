@@ -12,8 +12,10 @@ from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedBase
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.scalarint import ScalarInt
 
 from tasks.errors import StudyError
+from tasks.study.base import PaddedNumber
 from tasks.study.study import Study
 
 MAX_ERRORS = 10
@@ -90,6 +92,9 @@ def _plain(node: Any) -> Any:
         return [_plain(value) for value in node]
     if isinstance(node, bool) or node is None:
         return node
+    width = getattr(node, "_width", None) if isinstance(node, ScalarInt) else None
+    if width and width > len(str(abs(node))):
+        return PaddedNumber(node)
     for plain in (int, float, str):
         if isinstance(node, plain):
             return plain(node)

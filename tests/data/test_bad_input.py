@@ -192,3 +192,9 @@ def test_a_failed_table_leaves_the_last_good_silver(house: House) -> None:
     assert read(again) == before
     newest = sorted((house.settings.home / "lake/north/small/silver/_delta_log").glob("*.json"))
     assert int(newest[-1].stem) == good.version
+
+
+def test_braces_in_a_unit_are_text(house: House) -> None:
+    house.study(change=("range: [0, 120]", 'range: [0, 120], unit: "{score}"'))
+    house.north(text_of(changed("age", "130", 0.6)))
+    assert "outside 0 to 120 {score}" in refused(house, "collect", "validate")

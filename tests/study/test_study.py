@@ -123,7 +123,6 @@ def test_names_of_fedrisks_own_columns_are_reserved(file: Path, name: str) -> No
             ["columns.bmi__missing={type: flag, modality: clinical}"],
             "columns: two columns have the same feature ['bmi__missing']",
         ),
-        (["columns.ward.categories=[a b, a-b]"], "two columns have the same feature ['ward__a_b']"),
         (["evaluation.reference=pulse"], "evaluation.reference pulse is neither auto nor a column"),
         (
             ["evaluation.published={name: p, source: s, intercept: 0, weights: {ward: 1}}"],
@@ -318,6 +317,35 @@ def test_features_are_in_the_order_of_columns_and_categories(study: Study) -> No
     assert {feature.modality for feature in study.features if feature.column == "bmi"} == {
         "clinical"
     }
+
+
+@pytest.mark.parametrize(
+    ("categories", "names"),
+    [
+        (["A+", "A-", "B+"], ["a", "a_2", "b"]),
+        (["<65", ">=65"], ["65", "65_2"]),
+        (["+", "-"], ["value", "value_2"]),
+        (["Missing", "a_2", "a", "A"], ["missing_2", "a_2", "a", "a_3"]),
+    ],
+    ids=["blood groups", "bounds", "signs", "taken names"],
+)
+def test_categories_that_are_cleaned_to_one_name_are_numbered(
+    file: Path, categories: list[str], names: list[str]
+) -> None:
+    column = f"{{type: category, modality: history, max_missing: 0.1, categories: {categories}}}"
+    found = read_study(file, [f"columns.group={column}"]).features
+    own = [feature for feature in found if feature.column == "group"]
+    assert [feature.name for feature in own] == [f"group__{n}" for n in [*names, "missing"]]
+    assert [feature.category for feature in own] == [*categories, None]
+
+
+def test_a_code_with_zeros_before_it_needs_quotes(tmp_path: Path) -> None:
+    path = tmp_path / "deal.yaml"
+    path.write_text(DEAL.replace("[East Wing, West Wing, 3.0]", "[01, 02]"))
+    with pytest.raises(StudyError, match=r"deal.yaml:9: .*code 0...1 as 1: put it in quotes"):
+        read_study(path)
+    path.write_text(DEAL.replace("[East Wing, West Wing, 3.0]", '["01", "02"]'))
+    assert read_study(path).columns["ward"].categories == ["01", "02"]
 
 
 def test_features_depend_on_no_hospital(file: Path, study: Study) -> None:
