@@ -131,8 +131,7 @@ def checks_of(study: Study, hospital: str, drift: tuple[float, float] | None) ->
         Check(
             "table: quarantine",
             gxe.ExpectColumnValuesToBeNull(column=REASON, mostly=1 - MAX_BROKEN),
-            "{broken} of {known} rows break a rule, more than half; see the reasons in the Data "
-            "Docs",
+            "{broken} of {known} rows break a rule, more than half",
         ),
     ]
     if drift is not None:

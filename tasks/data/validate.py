@@ -32,6 +32,10 @@ _NAMED = "sha2(_who || '#1', 256) || if(_nth > 1, '#' || cast(_nth AS string), '
 which ``features`` leaves out to give a copy the part of its first occurrence."""
 
 
+UNCHANGED = " Silver was left as it is."
+"""What follows what is wrong with a table."""
+
+
 @dataclass(frozen=True)
 class Counts:
     """Rows of one table: all, kept, kept and positive; by broken rule; share missing by column."""
@@ -181,8 +185,8 @@ def _failure(context: Context, judgement: Judgement, engine: Engine) -> str:
         counted = f"SELECT count(DISTINCT {column}) AS n FROM judged WHERE {column} NOT IN {values}"
         words = words.replace("{unknown}", str(engine.rows(counted)[0]["n"]))
     return (
-        f"hospital {context.own}: the table is not what study {context.study.name} says. {words}. "
-        f"Silver was left as it is. Data Docs: {judgement.pages / 'index.html'}"
+        f"hospital {context.own}: the table is not what study {context.study.name} says. {words}."
+        f"{UNCHANGED} Data Docs: {judgement.pages / 'index.html'}"
     )
 
 
