@@ -43,7 +43,8 @@ def check_names(study: Study) -> None:
     Raises:
         StudyError: One does.
     """
-    taken = sorted(RESERVED & {*study.columns, *(f.name for f in study.features)})
+    added = {name for name in study.raw_columns if name.lower() in ("_row", "reason")}
+    taken = sorted(RESERVED & {*study.columns, *(f.name for f in study.features)} | added)
     if taken:
         raise StudyError(
             f"study {study.name}: columns {', '.join(taken)} bear names that fedrisk adds to the "

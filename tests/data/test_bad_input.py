@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from tasks.errors import DataError, ExitCode
+from tasks.errors import DataError, ExitCode, StudyError
 from tests.data.conftest import HEADER, House, Rows, patients, read, text_of
 
 SECRET = "Zebra7781"
@@ -198,3 +198,10 @@ def test_braces_in_a_unit_are_text(house: House) -> None:
     house.study(change=("range: [0, 120]", 'range: [0, 120], unit: "{score}"'))
     house.north(text_of(changed("age", "130", 0.6)))
     assert "outside 0 to 120 {score}" in refused(house, "collect", "validate")
+
+
+@pytest.mark.parametrize("name", ["Reason", "_row"])
+def test_a_target_may_not_bear_the_name_of_a_column_that_is_added(house: House, name: str) -> None:
+    house.study(change=("column: stroke", f"column: {name}"))
+    with pytest.raises(StudyError, match=f"columns {name} bear names that fedrisk adds"):
+        house.steps("bad", "collect")
