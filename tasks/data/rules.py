@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from tasks.data.values import NUMBER, any_of, known_sql, literal, quoted, trimmed_sql
 from tasks.errors import StudyError
-from tasks.lake.tables import UNUSUAL, Definition
+from tasks.lake.tables import UNUSUAL, Definition, lake_name
 from tasks.study import Column, Study
 
 RESERVED = frozenset(
@@ -43,7 +43,12 @@ def check_names(study: Study) -> None:
     Raises:
         StudyError: One does.
     """
-    added = {name for name in study.raw_columns if name.lower() in ("_row", "reason")}
+    raw = [lake_name(name).lower() for name in study.raw_columns]
+    added = {
+        name
+        for name, bronze in zip(study.raw_columns, raw, strict=True)
+        if bronze in ("_row", "reason") or raw.count(bronze) > 1
+    }
     taken = sorted(RESERVED & {*study.columns, *(f.name for f in study.features)} | added)
     if taken:
         raise StudyError(
@@ -69,9 +74,9 @@ def known_columns(study: Study, present: set[str]) -> dict[str, str]:
         name: known_sql(name, column.missing) if name in present else "CAST(NULL AS string)"
         for name, column in study.columns.items()
     }
-    texts[study.target.column] = known_sql(study.target.column, [])
+    texts[study.target.column] = known_sql(lake_name(study.target.column), [])
     if study.id:
-        texts[study.id] = f"nullif({trimmed_sql(study.id)}, '')"
+        texts[study.id] = f"nullif({trimmed_sql(lake_name(study.id))}, '')"
     return texts
 
 

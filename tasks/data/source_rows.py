@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.data.csv_table import LONGEST, CsvTable, is_plain, open_text
 from tasks.errors import DataError
-from tasks.lake.tables import local_path, open_table
+from tasks.lake.tables import lake_name, local_path, open_table
 from tasks.s3 import is_s3
 from tasks.settings import Settings
 from tasks.study import Source
@@ -178,7 +178,7 @@ def _placed(batches: Iterable[list[Any]], columns: Sequence[str]) -> pa.RecordBa
     """Add ``ROW`` to batches of text."""
     import pyarrow as pa
 
-    schema = pa.schema([*[pa.field(name, pa.string()) for name in columns], (ROW, pa.int64())])
+    schema = pa.schema([*[(lake_name(name), pa.string()) for name in columns], (ROW, pa.int64())])
 
     def made() -> Iterator[pa.RecordBatch]:
         before = 0

@@ -29,6 +29,11 @@ _NEWEST = 20
 """Commits that are read before all others are: the one in question is mostly the last."""
 
 
+def lake_name(name: str) -> str:
+    """The name of a source's column in bronze, where Delta allows no unusual characters."""
+    return "".join("_" if character in UNUSUAL else character for character in name)
+
+
 class TableBusy(FedriskError):  # noqa: N818  (names the state)
     """Another run wrote the same table at the same moment: retry."""
 

@@ -26,7 +26,7 @@ STUDY = r"""
 name: odd
 title: A study of odd values
 pooling: allowed
-{id}target: {{column: Out, positive: ["1", "yes"], negative: ["0", "no"]}}
+{id}target: {{column: "Out (1, 2)", positive: ["1", "yes"], negative: ["0", "no"]}}
 columns:
   Age: {{type: number, modality: demographics, range: [0, 120]}}
   rate: {{type: number, modality: clinical, range: [0.1, 1.0e5], missing: [N/A, "-9"],
@@ -78,7 +78,7 @@ ODD += [
 def odd_table(rows: int, seed: int) -> str:
     """A CSV whose rows are sound but for a tenth of the values."""
     draw = random.Random(seed)
-    lines = ["id,Age,rate,sex,flag,visits,Out,note"]
+    lines = ['Patient ID,Age,rate,sex,flag,visits,"Out (1, 2)",note']
     for place in range(rows):
         sound = [
             f"p{place if draw.random() > 0.02 else place // 2}",
@@ -139,7 +139,7 @@ def without_former(manifest: Manifest) -> dict[str, Any]:
 def test_both_engines_leave_the_same_tables_and_take_over_each_others(
     tmp_path: Path, named: bool
 ) -> None:
-    (tmp_path / "odd.yaml").write_text(STUDY.format(id="id: id\n" if named else ""))
+    (tmp_path / "odd.yaml").write_text(STUDY.format(id="id: Patient ID\n" if named else ""))
     (tmp_path / "north.csv").write_text(odd_table(20_000, 7))
     made: dict[tuple[str, str], dict[str, Manifest]] = {}
     for lake, engines in (("a", ("spark", "local")), ("b", ("local", "spark"))):
@@ -161,7 +161,7 @@ def test_both_engines_leave_the_same_tables_and_take_over_each_others(
 
 @pytest.mark.parametrize("name", ["local", pytest.param("spark", marks=pytest.mark.slow)])
 def test_no_engine_writes_what_the_study_forbids(tmp_path: Path, name: str) -> None:
-    text = STUDY.format(id="id: id\n").replace("\\", "")
+    text = STUDY.format(id="id: Patient ID\n").replace("\\", "")
     (tmp_path / "odd.yaml").write_text(text)
     study = read_study(tmp_path / "odd.yaml")
     definition = silver_definition(study)
