@@ -49,6 +49,15 @@ class Check:
     expectation: Any
     message: str
 
+    def filled(self, known: int, broken: int) -> str:
+        """The message for a number of known values and of those that do not meet it."""
+        share = broken / known if known else 0.0
+        filled = self.message
+        # Not str.format: a unit or a category may hold braces of its own.
+        for name, value in (("{broken}", broken), ("{known}", known), ("{share}", f"{share:.0%}")):
+            filled = filled.replace(name, str(value))
+        return filled
+
 
 @dataclass(frozen=True)
 class Judgement:
@@ -204,8 +213,8 @@ def judge(frame: pd.DataFrame, checks: list[Check], title: str, pages: Path) -> 
     """Judge a table and leave the Data Docs.
 
     Args:
-        frame: the study's columns as known text (null where missing), typed
-            values of numbers (``typed``), ``LABEL`` and ``REASON``.
+        frame: What the expectations name; of a table's values the study's columns as known text
+            (null where missing), typed values of numbers (``typed``), ``LABEL`` and ``REASON``.
         checks: The expectations.
         title: What the pages call the table.
         pages: Folder for the Data Docs.
@@ -247,8 +256,8 @@ def judge(frame: pd.DataFrame, checks: list[Check], title: str, pages: Path) -> 
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        told = checkpoint.run(batch_parameters={"dataframe": frame})
-    results = next(iter(told.run_results.values())).results
+        ended = checkpoint.run(batch_parameters={"dataframe": frame})
+    results = next(iter(ended.run_results.values())).results
     by_config = {
         (r.expectation_config.type, _column(r.expectation_config.kwargs)): r for r in results
     }
@@ -258,21 +267,11 @@ def judge(frame: pd.DataFrame, checks: list[Check], title: str, pages: Path) -> 
         column = getattr(check.expectation, "column", None)
         result = by_config[(kind, column)]
         if not result.success:
-            failed[check.name] = _filled(check.message, result.result)
+            told = result.result
+            known = told.get("element_count", 0) - told.get("missing_count", 0)
+            failed[check.name] = check.filled(known, told.get("unexpected_count", 0))
     return Judgement(expectations=len(results), failed=failed, pages=pages)
 
 
 def _column(arguments: dict[str, Any]) -> str | None:
     return arguments.get("column")
-
-
-def _filled(message: str, result: dict[str, Any]) -> str:
-    known = result.get("element_count", 0)
-    broken = result.get("unexpected_count", 0)
-    if "missing_count" in result:
-        known -= result["missing_count"]
-    share = broken / known if known else 0.0
-    # Not str.format: a unit or a category may hold braces of its own.
-    for name, value in (("{broken}", broken), ("{known}", known), ("{share}", f"{share:.0%}")):
-        message = message.replace(name, str(value))
-    return message

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tasks.data.counted import ABOVE, counted
 from tasks.data.drift import Outcome, bounds, origin_of, outcome_before, remark
 from tasks.data.quality import LABEL, REASON, Judgement, checks_of, judge, typed
 from tasks.data.rules import (
@@ -141,7 +142,17 @@ def _content_sql(known: dict[str, str]) -> str:
 
 
 def _judge(context: Context, engine: Engine, rows: int, before: Outcome | None) -> Judgement:
+    import pandas as pd
+
     study, hospital = context.study, context.own
+    checks = checks_of(study, hospital, bounds(before, rows) if before else None)
+    title, pages = (
+        f"{study.name}, {hospital}",
+        context.run.folder("validate", hospital) / "data_docs",
+    )
+    if rows > ABOVE:
+        checks, figures = counted(engine, study, checks)
+        return judge(pd.DataFrame([figures]), checks, title, pages)
     numbers = [name for name, column in study.columns.items() if column.range is not None]
     selected = [
         *map(quoted, known_columns(study, set())),
@@ -150,10 +161,7 @@ def _judge(context: Context, engine: Engine, rows: int, before: Outcome | None) 
         f"_reason AS {quoted(REASON)}",
     ]
     frame = engine.frame(f"SELECT {', '.join(selected)} FROM judged")
-    drift = bounds(before, rows) if before else None
-    checks = checks_of(study, hospital, drift)
-    pages = context.run.folder("validate", hospital) / "data_docs"
-    return judge(frame, checks, f"{study.name}, {hospital}", pages)
+    return judge(frame, checks, title, pages)
 
 
 def _counts(engine: Engine, study: Study, rules: list[Rule]) -> Counts:

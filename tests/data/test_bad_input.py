@@ -6,6 +6,7 @@ from collections import Counter
 
 import pytest
 
+from tasks.data.validate import UNCHANGED
 from tasks.errors import DataError, ExitCode, StudyError
 from tests.data.conftest import HEADER, House, Rows, patients, read, text_of
 
@@ -205,3 +206,35 @@ def test_a_target_may_not_bear_the_name_of_a_column_that_is_added(house: House, 
     house.study(change=("column: stroke", f"column: {name}"))
     with pytest.raises(StudyError, match=f"columns {name} bear names that fedrisk adds"):
         house.steps("bad", "collect")
+
+
+def test_a_table_that_is_judged_on_counts_is_judged_alike(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.steps("sound", "collect", "validate")
+    faults = [
+        {"id": "twin", "age": SECRET, "sex": SECRET, "smoker": "2", "bmi": "N/A", "visits": "99"},
+        {"stroke": SECRET, "age": "", "visits": "2.5"},
+        {"stroke": "1", "id": ""},
+        {"stroke": "0", "age": "1e400"},
+        {},
+    ]
+    for number, values in enumerate(faults):
+        rows = patients()
+        for row in rows[: 80 if "stroke" in values else 48]:
+            for column, value in values.items():
+                row[HEADER.index(column)] = value
+        house.north(text_of(rows))
+        said = []
+        for bound in (10**9, 0):
+            monkeypatch.setattr("tasks.data.validate.ABOVE", bound)
+            run = f"r{number}-{bound}"
+            if values:
+                with pytest.raises(DataError) as caught:
+                    house.steps(run, "collect", "validate")
+                said.append(str(caught.value).partition(UNCHANGED)[0])
+            else:
+                done = house.steps(run, "collect", "validate")
+                said.append(str({**done.figures, "target_rate_before": 0, "expectations": 0}))
+                assert (house.settings.runs / run / done.files["data_docs"]).is_file()
+        assert said[0] == said[1]

@@ -102,11 +102,14 @@ def duckdb_sql(sql: str) -> str:
     import sqlglot
     from sqlglot import exp
 
-    def number(node: exp.Expression) -> exp.Expression:
+    def translated(node: exp.Expression) -> exp.Expression:
+        if isinstance(node, exp.CountIf):
+            # Of nothing but nulls, DuckDB's is null and Spark's is 0.
+            return exp.Coalesce(this=node.copy(), expressions=[exp.Literal.number(0)])
         # sqlglot has no translation of a hexadecimal number.
         if isinstance(node, exp.Anonymous) and node.name.lower() == "conv":
             text = exp.DPipe(this=exp.Literal.string("0x"), expression=node.expressions[0])
             return exp.cast(exp.paren(text), "bigint")
         return node
 
-    return sqlglot.parse_one(sql, read="spark").transform(number).sql(dialect="duckdb")
+    return sqlglot.parse_one(sql, read="spark").transform(translated).sql(dialect="duckdb")
