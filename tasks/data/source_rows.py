@@ -131,7 +131,7 @@ def open_columns(
         raise DataError(f"{where}: no such file or folder. Check --source and the study's paths.")
     try:
         if kind == "parquet":
-            return dataset.dataset(path, format="parquet")
+            return dataset.dataset(path, format="parquet", partitioning="hive")
         table = open_table(address, owner)
         features = table.protocol().reader_features or []
         if not (

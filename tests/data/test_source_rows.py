@@ -13,8 +13,9 @@ import pytest
 
 from tasks.data.source_rows import column_rows
 from tasks.errors import DataError
+from tasks.run.manifest import Manifest
 from tasks.settings import Settings
-from tests.data.conftest import HEADER, House, patients, read, text_of
+from tests.data.conftest import HEADER, House, by_patient, patients, read, text_of
 
 
 def texts(values: Any) -> list[str | None]:
@@ -73,6 +74,20 @@ def test_an_ignored_column_of_any_type_and_name_does_no_harm(house: House) -> No
     assert done.figures["rows"] == count
     bronze = read(house.steps("r", "collect").tables["bronze"])
     assert list(bronze[0]) == [*HEADER, "_row"]
+
+
+@pytest.mark.parametrize("name", ["folder", "_export.parquet", "a b[1].parquet"])
+def test_a_partitioned_folder_and_odd_names_are_read(
+    house: House, sound: dict[str, Manifest], name: str
+) -> None:
+    house.study(kind="parquet", change=("{path: north.parquet}", f'{{path: "{name}"}}'))
+    table = table_of(patients())
+    if name == "folder":
+        parquet.write_to_dataset(table, house.folder / name, partition_cols=["smoker", "sex"])
+    else:
+        parquet.write_table(table, house.folder / name)
+    silver = house.steps("r", "collect", "validate").tables["silver"]
+    assert by_patient(silver) == by_patient(sound["validate"].tables["silver"])
 
 
 def test_long_cells_and_blank_lines_of_a_csv_lose_no_row(house: House) -> None:
