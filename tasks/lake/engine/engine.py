@@ -6,7 +6,6 @@ A step names tables, states views over them, and writes the result of a query as
 from __future__ import annotations
 
 import contextlib
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from tasks.run.manifest import TableVersion
@@ -68,9 +67,4 @@ class Engine(Protocol):
 
     def __enter__(self) -> Self: ...
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
+    def __exit__(self, *error: object) -> None: ...

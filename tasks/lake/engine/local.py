@@ -10,8 +10,7 @@ import functools
 import shutil
 import tempfile
 from collections.abc import Iterator
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from tasks.lake.engine.engine import arrow_frame
 from tasks.lake.tables import Definition, define, open_table, overwrite
@@ -26,7 +25,7 @@ BATCH = 100_000
 """Rows per batch that is handed to the writer."""
 
 
-class LocalEngine:
+class LocalEngine(contextlib.AbstractContextManager["LocalEngine"]):
     """An engine of one step.
 
     Args:
@@ -83,15 +82,7 @@ class LocalEngine:
         rows = self._connection.sql(duckdb_sql(sql)).to_arrow_reader(BATCH)
         return overwrite(rows, uri, about, self._owner, definition)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._connection.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 

@@ -6,8 +6,7 @@ import contextlib
 import json
 import uuid
 from collections.abc import Iterator
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from tasks.errors import DataError, FedriskError
 from tasks.lake.engine.engine import arrow_frame
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-class SparkEngine:
+class SparkEngine(contextlib.AbstractContextManager["SparkEngine"]):
     """An engine of one step; the session stays for the process's next.
 
     Args:
@@ -96,15 +95,7 @@ class SparkEngine:
         with _translated(address, self._owner):
             self._session.read.format(kind).load(s3a_address(address)).write.parquet(folder)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for name in self._names:
             self._session.catalog.dropTempView(name)
 
