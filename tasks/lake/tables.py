@@ -223,7 +223,7 @@ def table_error(text: str, uri: str, owner: str) -> FedriskError:
             f"{uri}: a constraint of the table rejects at least one row. The study's ranges or "
             "categories and the table's constraint differ; delete the table to rebuild it."
         )
-    if ("Concurrent" in text and "Exception" in text) or "ommit failed" in text:
+    if ("Concurrent" in text and "Exception" in text) or "Failed to commit transaction" in text:
         return TableBusy(f"{uri}: another run wrote this table at the same moment. Retry.")
     if "://" in uri and not uri.startswith(("s3://", "s3a://", "file:")):
         return DataError(f"{uri}: this kind of address is not supported. Use a path or s3a://.")

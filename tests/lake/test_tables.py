@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from threading import Thread
 
 import pyarrow as pa
 import pytest
 
 from tasks.errors import DataError, SettingsError
 from tasks.lake.jvm.find_java import MIN_JAVA, find_java, java_version
-from tasks.lake.tables import commits, local_path, open_table, overwrite
+from tasks.lake.tables import TableBusy, commits, local_path, open_table, overwrite
 from tasks.settings import Settings
 
 
@@ -42,3 +44,19 @@ def test_versions_are_read_from_commits_and_a_lost_one_is_named(tmp_path: Path) 
     assert open_table(uri, "h", 0).to_pyarrow_table().num_rows == 5
     with pytest.raises(DataError, match="could not read"):
         open_table(uri, "h", 99)
+
+
+def test_a_table_that_another_run_replaced_meanwhile_is_busy(tmp_path: Path) -> None:
+    uri = str(tmp_path / "table")
+    one = pa.table({"a": [1]})
+    overwrite(one.to_reader(), uri, {}, "h")
+
+    def slow() -> Iterator[pa.RecordBatch]:
+        yield from one.to_batches()
+        other = Thread(target=overwrite, args=(one.to_reader(), uri, {"run": "other"}, "h"))
+        other.start()
+        other.join()
+
+    with pytest.raises(TableBusy, match="Retry"):
+        overwrite(pa.RecordBatchReader.from_batches(one.schema, slow()), uri, {}, "h")
+    assert next(commits(uri, "")).about["run"] == "other"
