@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from tasks.errors import DataError
 from tasks.lake.engine.engine import arrow_frame
 from tasks.lake.tables import Definition, define, open_table, overwrite
 from tasks.run.manifest import TableVersion
@@ -55,23 +56,27 @@ class LocalEngine(contextlib.AbstractContextManager["LocalEngine"]):
 
     def view(self, name: str, sql: str) -> None:
         """See ``Engine.view``."""
-        self._connection.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS {duckdb_sql(sql)}")
+        with self._translated():
+            self._connection.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS {duckdb_sql(sql)}")
 
     @contextlib.contextmanager
     def keep(self, name: str, sql: str) -> Iterator[None]:
         """See ``Engine.keep``."""
-        self._connection.execute(f"CREATE OR REPLACE TABLE {name} AS {duckdb_sql(sql)}")
+        with self._translated():
+            self._connection.execute(f"CREATE OR REPLACE TABLE {name} AS {duckdb_sql(sql)}")
         yield
 
     def rows(self, sql: str) -> list[dict[str, Any]]:
         """See ``Engine.rows``."""
-        found = self._connection.execute(duckdb_sql(sql))
-        names = [column[0] for column in found.description or []]
-        return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+        with self._translated():
+            found = self._connection.execute(duckdb_sql(sql))
+            names = [column[0] for column in found.description or []]
+            return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
 
     def frame(self, sql: str) -> pd.DataFrame:
         """See ``Engine.frame``."""
-        return arrow_frame(self._connection.sql(duckdb_sql(sql)).to_arrow_table())
+        with self._translated():
+            return arrow_frame(self._connection.sql(duckdb_sql(sql)).to_arrow_table())
 
     def write(
         self, sql: str, uri: str, about: dict[str, Any], definition: Definition | None = None
@@ -79,8 +84,22 @@ class LocalEngine(contextlib.AbstractContextManager["LocalEngine"]):
         """See ``Engine.write``."""
         if definition is not None:
             define(uri, definition, self._owner)
-        rows = self._connection.sql(duckdb_sql(sql)).to_arrow_reader(BATCH)
+        with self._translated():
+            rows = self._connection.sql(duckdb_sql(sql)).to_arrow_reader(BATCH)
         return overwrite(rows, uri, about, self._owner, definition)
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Translate DuckDB's exceptions, whose texts may hold a value."""
+        import duckdb
+
+        try:
+            yield
+        except duckdb.Error as error:
+            raise DataError(
+                f"{self._owner}: DuckDB ended a query ({type(error).__name__}). Is there room for "
+                f"the rows in {self._folder}? For large tables there is FEDRISK_ENGINE=spark."
+            ) from None
 
     def __exit__(self, *_: object) -> None:
         self._connection.close()

@@ -229,6 +229,15 @@ def test_an_engine_leaves_nothing_on_the_disk(
     assert not list(tmp_path.iterdir())
 
 
+def test_an_error_of_duckdb_is_told_without_the_value() -> None:
+    with (
+        LocalEngine("hospital north") as engine,
+        pytest.raises(DataError, match="hospital north: DuckDB ended a query") as caught,
+    ):
+        engine.rows("SELECT cast(x AS int) + 1 AS y FROM (SELECT error('Zebra7781') AS x)")
+    assert "Zebra" not in str(caught.value)
+
+
 def test_what_the_dialects_name_alike_is_alike() -> None:
     with LocalEngine("h") as engine:
         engine.view("nothing", "SELECT cast(NULL AS int) AS x")
