@@ -1,7 +1,7 @@
 """Look through a CSV before anybody reads it: encoding, delimiter, header and width of the rows.
 
-Spark reads a broken file without a word (it replaces bytes, drops fields, fills with null), so
-what is wrong is found here, in one streaming pass, and told with its place and never its value.
+What is wrong with the file is found here, in one streaming pass, and told with its place and never
+its value.
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ def inspect_csv(path: Path, study: Study, where: str, hospital: str | None) -> C
         return _inspect(path, study, where, hospital)
     except UnicodeDecodeError:
         raise _undecodable(path, study.source, where) from None
-    except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         why = str(error) if isinstance(error, zipfile.BadZipFile) else type(error).__name__
         raise DataError(f"{where}: cannot be unpacked or read ({why}). Is it whole?") from None
     except csv.Error as error:

@@ -76,7 +76,10 @@ def write_csv(
 ) -> None:
     """Write a CSV in the study's dialect, so that ``collect`` reads it as it reads the source."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w", encoding=source.encoding, newline="") as file:
+    # A byte order mark is followed in reading: no value is lost where the source's mark named
+    # another encoding than the study.
+    encoding = "utf-8" if source.encoding == "utf-8" else "utf-8-sig"
+    with temporary.open("w", encoding=encoding, newline="") as file:
         file.write("\n" * source.skip)
         writer = csv.writer(file, delimiter=source.delimiter, lineterminator="\n")
         if source.header:

@@ -49,7 +49,8 @@ def check_names(study: Study) -> None:
         for name, bronze in zip(study.raw_columns, raw, strict=True)
         if bronze in ("_row", "reason") or raw.count(bronze) > 1
     }
-    taken = sorted(RESERVED & {*study.columns, *(f.name for f in study.features)} | added)
+    made = {*study.columns, *(f.name for f in study.features)}
+    taken = sorted({name for name in made if name.lower() in RESERVED} | added)
     if taken:
         raise StudyError(
             f"study {study.name}: columns {', '.join(taken)} bear names that fedrisk adds to the "

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.data.csv_table import LONGEST, CsvTable, is_plain, open_text
 from tasks.errors import DataError
-from tasks.lake.tables import lake_name, local_path, open_table
+from tasks.lake.tables import lake_name, local_path, open_table, table_error
 from tasks.s3 import is_s3
 from tasks.settings import Settings
 from tasks.study import Source
@@ -63,10 +63,9 @@ def csv_rows(table: CsvTable, source: Source, columns: Sequence[str]) -> pa.Reco
     def batches() -> Iterator[list[Any]]:
         header = source.header
         for batch in reader:
-            rows = batch.slice(1) if header and batch.num_rows else batch
-            header = header and not batch.num_rows
-            if table.has_blank:
-                rows = rows.filter(_has_value(rows))
+            rows = batch.filter(_has_value(batch)) if table.has_blank else batch
+            if header and rows.num_rows:
+                rows, header = rows.slice(1), False
             yield [rows.column(name) for name in wanted]
 
     return _placed(batches(), columns)
@@ -96,8 +95,9 @@ class _Utf8(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        if not self._rest:
-            self._rest = self._text.read(_CHARACTERS).encode()
+        # Arrow takes a short answer for a block of its own.
+        while len(self._rest) < len(buffer) and (more := self._text.read(_CHARACTERS)):
+            self._rest += more.encode()
         part, self._rest = self._rest[: len(buffer)], self._rest[len(buffer) :]
         buffer[: len(part)] = part
         return len(part)
@@ -124,6 +124,7 @@ def open_columns(
         DataError: There is no such table, or it is of another kind.
         FedriskError: The store does not answer, or Spark cannot start.
     """
+    from deltalake.exceptions import DeltaError
     from pyarrow import ArrowException, dataset
 
     path = local_path(address)
@@ -133,15 +134,14 @@ def open_columns(
         if kind == "parquet":
             return dataset.dataset(path, format="parquet", partitioning="hive")
         table = open_table(address, owner)
-        features = table.protocol().reader_features or []
-        if not (
-            "deletionVectors" in features
-            or table.metadata().configuration.get("delta.columnMapping.mode", "none") != "none"
-        ):
+        mapping = table.metadata().configuration.get("delta.columnMapping.mode", "none")
+        if mapping == "none" and set(table.protocol().reader_features or []) <= {"timestampNtz"}:
             return table.to_pyarrow_dataset()
-    except (ArrowException, OSError, DataError) as error:
+    except (ArrowException, OSError, DeltaError, DataError) as error:
         if is_s3(address):
-            raise
+            if isinstance(error, DataError):
+                raise
+            raise table_error(str(error), address, owner) from None
         raise DataError(
             f"{where}: not readable as {kind} ({type(error).__name__}). Check source.format."
         ) from None
@@ -203,9 +203,10 @@ def _text(values: Any) -> Any:
         return pc.if_else(values, "1", "0")
     if not kinds.is_floating(values.type):
         return pc.cast(values, pa.string())
-    values = pc.cast(values, pa.float64())
-    values = pc.if_else(pc.is_nan(values), pa.scalar(None, pa.float64()), values)
-    whole = pc.and_(pc.equal(pc.floor(values), values), pc.less(pc.abs(values), _WHOLE))
+    values = pc.if_else(pc.is_nan(values), pa.scalar(None, values.type), values)
+    double = pc.cast(values, pa.float64())
+    whole = pc.and_(pc.equal(pc.floor(double), double), pc.less(pc.abs(double), _WHOLE))
     whole = pc.fill_null(whole, False)
-    digits = pc.cast(pc.if_else(whole, values, 0.0), pa.int64())
+    digits = pc.cast(pc.if_else(whole, double, 0.0), pa.int64())
+    # Of a single's own type: as a double .1 has seventeen digits.
     return pc.if_else(whole, pc.cast(digits, pa.string()), pc.cast(values, pa.string()))

@@ -227,5 +227,16 @@ def table_error(text: str, uri: str, owner: str) -> FedriskError:
         return TableBusy(f"{uri}: another run wrote this table at the same moment. Retry.")
     if "://" in uri and not uri.startswith(("s3://", "s3a://", "file:")):
         return DataError(f"{uri}: this kind of address is not supported. Use a path or s3a://.")
+    if "column-mapped" in text:
+        return DataError(
+            f"{uri}: an earlier version of fedrisk wrote this table with column mapping. Delete "
+            "it: it is made again from the source."
+        )
+    if "Arrow error" in text or "External error" in text:
+        # What was handed to the writer failed, and such a text may hold a value.
+        return DataError(
+            f"{uri}: the rows could not be read to their end. Is the source whole, and each of its "
+            "columns of one type?"
+        )
     first = (text.strip().splitlines() or [""])[0][:200]
     return DataError(f"{uri}: could not read or write the table ({first}).")

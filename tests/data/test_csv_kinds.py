@@ -56,6 +56,7 @@ KINDS: dict[str, tuple[str, str, Callable[[], bytes]]] = {
     "rows of delimiters": (
         "", "", lambda: "\n".join([*LINES[:9], ",,,,,,", ",,", " , ", *LINES[9:], ",,,"]).encode()
     ),
+    "delimiters before the header": ("", "", lambda: f",,,,,,\n{TEXT}".encode()),
     "rows of tabs": (
         ', delimiter: "\\t"', "",
         lambda: (text_of(patients(), delimiter="\t") + "\t" * 6 + "\n\n").encode(),
@@ -112,6 +113,12 @@ def test_what_cannot_be_read_is_named(house: House, name: str, content: bytes, w
     with pytest.raises(DataError, match=words) as caught:
         house.steps("bad", "collect")
     assert "hospital north" in str(caught.value)
+
+
+def test_a_long_value_of_a_packed_file_is_read(house: House) -> None:
+    rows = [[*row, "z" * 3_000_000 if i == 7 else ""] for i, row in enumerate(patients())]
+    put(house, "", "north.csv.gz", gzip.compress(text_of(rows, [*HEADER, "note"]).encode()))
+    assert house.steps("r", "collect").figures["rows"] == len(rows)
 
 
 def test_the_line_of_a_broken_row_is_the_files_own(house: House) -> None:

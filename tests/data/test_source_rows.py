@@ -35,7 +35,7 @@ def texts(values: Any) -> list[str | None]:
         ([True, False, None], ["1", "0", None]),
         (pa.array(["a", "b", None, "a"]).dictionary_encode(), ["a", "b", None, "a"]),
         (pa.array([7, None], pa.uint8()), ["7", None]),
-        (pa.array([0.5, 3], pa.float32()), ["0.5", "3"]),
+        (pa.array([36.6, 3, 0.1], pa.float32()), ["36.6", "3", "0.1"]),
         ([decimal.Decimal("1.50")], ["1.50"]),
         ([datetime.date(2020, 1, 2)], ["2020-01-02"]),
         (pa.array(["x"], pa.large_string()), ["x"]),
@@ -95,6 +95,19 @@ def test_long_cells_and_blank_lines_of_a_csv_lose_no_row(house: House) -> None:
     lines = text_of(rows, [*HEADER, "note"]).splitlines()
     house.north("\r\n".join([*lines[:5], "", "   ", *lines[5:], "", ""]))
     assert house.steps("r", "collect", "validate").figures["rows"] == len(rows)
+
+
+def test_a_folder_whose_files_differ_in_type_is_told_without_a_value(house: House) -> None:
+    house.study(kind="parquet", change=("{path: north.parquet}", "{path: folder}"))
+    table = table_of(patients())
+    (house.folder / "folder").mkdir()
+    for number, kind in enumerate((pa.int64(), pa.float64())):
+        ages = pa.array([71 + number * 0.53] * table.num_rows, pa.float64()).cast(kind)
+        part = table.set_column(HEADER.index("age"), "age", ages)
+        parquet.write_table(part, house.folder / "folder" / f"{number}.parquet")
+    with pytest.raises(DataError, match="of one type") as caught:
+        house.steps("r", "collect")
+    assert "71" not in str(caught.value).partition("bronze")[2]
 
 
 @pytest.mark.slow

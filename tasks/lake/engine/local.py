@@ -16,6 +16,7 @@ from tasks.errors import DataError
 from tasks.lake.engine.engine import arrow_frame
 from tasks.lake.tables import Definition, define, open_table, overwrite
 from tasks.run.manifest import TableVersion
+from tasks.s3 import store_error
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,6 +38,7 @@ class LocalEngine(contextlib.AbstractContextManager["LocalEngine"]):
         import duckdb
 
         self._owner = owner
+        self._uris: list[str] = []
         self._folder = tempfile.mkdtemp(prefix="fedrisk-engine-")
         self._connection = duckdb.connect(
             f"{self._folder}/work.duckdb",
@@ -52,6 +54,7 @@ class LocalEngine(contextlib.AbstractContextManager["LocalEngine"]):
         """See ``Engine.read``."""
         rows = open_table(table.uri, self._owner, table.version).to_pyarrow_dataset()
         self._connection.register(name, rows)
+        self._uris.append(table.uri)
         return list(rows.schema.names)
 
     def view(self, name: str, sql: str) -> None:
@@ -96,6 +99,9 @@ class LocalEngine(contextlib.AbstractContextManager["LocalEngine"]):
         try:
             yield
         except duckdb.Error as error:
+            for uri in self._uris:
+                if (failure := store_error(str(error), uri, self._owner)) is not None:
+                    raise failure from None
             raise DataError(
                 f"{self._owner}: DuckDB ended a query ({type(error).__name__}). Is there room for "
                 f"the rows in {self._folder}? For large tables there is FEDRISK_ENGINE=spark."

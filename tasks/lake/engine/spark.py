@@ -34,19 +34,22 @@ class SparkEngine(contextlib.AbstractContextManager["SparkEngine"]):
         self._owner = owner
         self._session = spark_session(settings, *addresses, owner=owner)
         self._names: list[str] = []
+        self._uri = ""
         tune(self._session, rows)
 
     def read(self, name: str, table: TableVersion) -> list[str]:
         """See ``Engine.read``."""
         reader = self._session.read.format("delta").option("versionAsOf", table.version)
+        self._uri = table.uri
         with _translated(table.uri, self._owner):
-            frame = reader.load(table.uri)
+            frame = reader.load(s3a_address(table.uri))
             self._name(name, frame)
             return list(frame.columns)
 
     def view(self, name: str, sql: str) -> None:
         """See ``Engine.view``."""
-        self._name(name, self._session.sql(sql))
+        with _translated(self._uri, self._owner):
+            self._name(name, self._session.sql(sql))
 
     @contextlib.contextmanager
     def keep(self, name: str, sql: str) -> Iterator[None]:
@@ -64,11 +67,13 @@ class SparkEngine(contextlib.AbstractContextManager["SparkEngine"]):
 
     def rows(self, sql: str) -> list[dict[str, Any]]:
         """See ``Engine.rows``."""
-        return [row.asDict() for row in self._session.sql(sql).collect()]
+        with _translated(self._uri, self._owner):
+            return [row.asDict() for row in self._session.sql(sql).collect()]
 
     def frame(self, sql: str) -> pd.DataFrame:
         """See ``Engine.frame``."""
-        return arrow_frame(self._session.sql(sql).toArrow())
+        with _translated(self._uri, self._owner):
+            return arrow_frame(self._session.sql(sql).toArrow())
 
     def write(
         self, sql: str, uri: str, about: dict[str, Any], definition: Definition | None = None
@@ -81,7 +86,7 @@ class SparkEngine(contextlib.AbstractContextManager["SparkEngine"]):
         writer = writer.option("overwriteSchema", str(definition is None).lower())
         writer = writer.option("userMetadata", json.dumps({**about, "token": token}))
         with _translated(uri, self._owner):
-            writer.save(uri)
+            writer.save(s3a_address(uri))
         return written(uri, token, self._owner)
 
     def copy_columns(self, address: str, kind: str, folder: str) -> None:
