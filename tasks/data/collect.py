@@ -36,8 +36,8 @@ def collect(context: Context) -> Result:
     check_names(study)
     address, source_format = _source(context)
     name = public_name(address)
-    where = f"hospital {hospital}, {name}"
     owner = f"hospital {hospital}"
+    where = f"{owner}, {name}"
     counted: int | None = None
     with tempfile.TemporaryDirectory(prefix="fedrisk-collect-") as temporary:
         folder = Path(temporary)
@@ -46,12 +46,14 @@ def collect(context: Context) -> Result:
         if source_format == "csv":
             table = inspect_csv(Path(address), study, where, hospital)
             fields, counted = table.fields, table.rows
-            rows = csv_rows(table, study.source, _of_study(fields, study))
+            columns = _of_study(fields, study)
+            rows = csv_rows(table, study.source, columns)
         else:
             found = open_columns(address, source_format, context.settings, owner, where, folder)
             fields = list(found.schema.names)
             check_fields(fields, study, where, hospital)
-            rows = column_rows(found, _of_study(fields, study), where)
+            columns = _of_study(fields, study)
+            rows = column_rows(found, columns, where)
         bronze = overwrite(
             rows,
             context.settings.table(hospital, study.name, "bronze"),
@@ -69,7 +71,7 @@ def collect(context: Context) -> Result:
         figures={
             "rows": bronze.rows,
             "columns": len(fields),
-            "ignored": len(fields) - len(_of_study(fields, study)),
+            "ignored": len(fields) - len(columns),
             "source": name,
         },
     )

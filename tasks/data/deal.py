@@ -118,14 +118,14 @@ def _by_share(table: OneTable, study: Study, where: str) -> Deal:
 def _figures(table: OneTable, belongs: list[str], study: Study, source: str) -> dict[str, Any]:
     positive = {canonical(value) for value in study.target.positive}
     target = table.values([study.target.column])[study.target.column]
-    others = {"other_sites": n} if (n := belongs.count(OTHER_SITE)) else {}
+    others = belongs.count(OTHER_SITE)
     rows, positives = Counter(belongs), Counter[str]()
     for name, text in zip(belongs, target, strict=True):
         positives[name] += canonical(text) in positive
     return {
         "source": source,
-        "rows": len(belongs) - belongs.count(OTHER_SITE),
-        **others,
+        "rows": len(belongs) - others,
+        **({"other_sites": others} if others else {}),
         "positives": sum(positives[name] for name in study.hospitals),
         "hospitals": {
             name: {"rows": rows[name], "positives": positives[name]} for name in study.hospitals

@@ -267,9 +267,9 @@ def judge(frame: pd.DataFrame, checks: list[Check], title: str, pages: Path) -> 
         column = getattr(check.expectation, "column", None)
         result = by_config[(kind, column)]
         if not result.success:
-            told = result.result
-            known = told.get("element_count", 0) - told.get("missing_count", 0)
-            failed[check.name] = check.filled(known, told.get("unexpected_count", 0))
+            counts = result.result
+            known = counts.get("element_count", 0) - counts.get("missing_count", 0)
+            failed[check.name] = check.filled(known, counts.get("unexpected_count", 0))
     return Judgement(expectations=len(results), failed=failed, pages=pages)
 
 

@@ -1,6 +1,6 @@
 """The rows of a source as Arrow batches of text, whatever kind of file it is.
 
-Only the study's columns are read: a hospital's lake holds no copy of what nobody asked for.
+Only the study's columns are read: no other column of a hospital's table enters its lake.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ def open_columns(
 
     copy = folder / "columns"
     with SparkEngine(settings, owner, 0, address) as engine:
-        engine.copy_columns(address, kind, str(copy))
+        engine.copy_to_parquet(address, str(copy))
     return dataset.dataset(copy, format="parquet")
 
 

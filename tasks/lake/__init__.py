@@ -1,1 +1,1 @@
-"""Hospitals' Delta tables and the Spark session."""
+"""Hospitals' Delta tables and the engines that make them."""

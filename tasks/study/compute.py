@@ -16,7 +16,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from tasks.study.base import Count, Part, Positive
 
 Role = Literal["data", "training", "server", "hospital", "registry"]
-"""data: Spark's steps; training: baselines and scores; server: a run's SuperLink; hospital: a
+"""data: the data steps; training: baselines and scores; server: a run's SuperLink; hospital: a
 hospital's SuperNode; registry: light steps, with MLflow or with transfers between parties."""
 ProfileName = Literal["small", "standard", "large"]
 ROLES: tuple[Role, ...] = get_args(Role)

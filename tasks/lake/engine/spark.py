@@ -89,16 +89,15 @@ class SparkEngine(contextlib.AbstractContextManager["SparkEngine"]):
             writer.save(s3a_address(uri))
         return written(uri, token, self._owner)
 
-    def copy_columns(self, address: str, kind: str, folder: str) -> None:
-        """Copy a table that only Spark reads (deletion vectors, column mapping) to Parquet.
+    def copy_to_parquet(self, address: str, folder: str) -> None:
+        """Copy a Delta table that only Spark reads (deletion vectors, column mapping) to Parquet.
 
         Args:
             address: The table.
-            kind: ``delta`` or ``parquet``.
             folder: The folder to create, on this machine.
         """
         with _translated(address, self._owner):
-            self._session.read.format(kind).load(s3a_address(address)).write.parquet(folder)
+            self._session.read.format("delta").load(s3a_address(address)).write.parquet(folder)
 
     def __exit__(self, *_: object) -> None:
         for name in self._names:
