@@ -241,9 +241,10 @@ def judge(frame: pd.DataFrame, checks: list[Check], title: str, pages: Path) -> 
     context.add_data_docs_site(site_name="pages", site_config=site)
     source = context.data_sources.add_pandas("hospital")
     batch = source.add_dataframe_asset(name=title).add_batch_definition_whole_dataframe("run")
-    suite = context.suites.add(gx.ExpectationSuite(name=title))
-    for check in checks:
-        suite.add_expectation(check.expectation)
+    # All at once: the suite would be stored again after each.
+    suite = context.suites.add(
+        gx.ExpectationSuite(name=title, expectations=[check.expectation for check in checks])
+    )
     definition = context.validation_definitions.add(
         gx.ValidationDefinition(name=title, data=batch, suite=suite)
     )

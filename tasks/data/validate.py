@@ -107,9 +107,9 @@ def validate(context: Context) -> Result:
 def _judged(engine: Engine, columns: list[str], study: Study, rules: list[Rule]) -> str:
     """SQL of what is known of each row.
 
-    Columns: the study's as known text (null where missing), ``_raw`` (a struct of bronze's),
-    ``_patient``, ``_label`` (0, 1 or null), ``_broken`` (a struct of one flag a rule) and
-    ``_reason`` (the broken rules' names, null where the row keeps all).
+    Columns: the study's as known text (null where missing), ``_patient``, ``_label`` (0, 1 or
+    null), ``_broken`` (a struct of one flag a rule), ``_reason`` (the broken rules' names, null
+    where the row keeps all) and ``_raw`` (a struct of bronze's, null where the row keeps all).
     """
     known = known_columns(study, set(columns))
     struct = ", ".join(map(quoted, columns))
@@ -117,8 +117,14 @@ def _judged(engine: Engine, columns: list[str], study: Study, rules: list[Rule])
     engine.view("known", f"SELECT struct({struct}) AS _raw, _row, {texts} FROM bronze")
     who = quoted(study.id) if study.id else _content_sql(known)
     engine.view("named", f"SELECT *, {who} AS _who FROM known")
-    nth = "row_number() OVER (PARTITION BY _who ORDER BY _row) AS _nth"
-    engine.view("numbered", f"SELECT *, {nth} FROM named")
+    # Only rows of which there are several are put in order.
+    engine.view("repeated", "SELECT _who FROM named GROUP BY _who HAVING count(*) > 1")
+    nth = "row_number() OVER (PARTITION BY named._who ORDER BY _row) AS _nth"
+    engine.view(
+        "copies",
+        f"SELECT _row AS _copy, {nth} FROM named JOIN repeated ON named._who = repeated._who",
+    )
+    engine.view("numbered", "SELECT * FROM named LEFT JOIN copies ON _row = _copy")
     target = quoted(study.target.column)
     positive, negative = any_of(study.target.positive), any_of(study.target.negative)
     flags = ", ".join(f"{literal(rule.name)}, coalesce({rule.broken}, false)" for rule in rules)
@@ -132,7 +138,12 @@ def _judged(engine: Engine, columns: list[str], study: Study, rules: list[Rule])
     names = ", ".join(
         f"if(_broken.{quoted(rule.name)}, {literal(rule.name)}, NULL)" for rule in rules
     )
-    return f"SELECT *, nullif(concat_ws('; ', {names}), '') AS _reason FROM flagged"
+    engine.view(
+        "reasoned", f"SELECT *, nullif(concat_ws('; ', {names}), '') AS _reason FROM flagged"
+    )
+    selected = [*map(quoted, known), "_patient", "_label", "_broken", "_reason"]
+    raw = "if(_reason IS NULL, NULL, _raw) AS _raw"
+    return f"SELECT {', '.join(selected)}, {raw} FROM reasoned"
 
 
 def _content_sql(known: dict[str, str]) -> str:
