@@ -10,7 +10,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from tasks.data.csv_table import check_fields, inspect_csv
+from tasks.data.csv_table import find_columns, inspect_csv
 from tasks.data.fetch import local_copy, public_name
 from tasks.data.rules import check_names
 from tasks.data.source_rows import column_rows, csv_rows, open_columns
@@ -19,7 +19,6 @@ from tasks.lake.tables import overwrite
 from tasks.run.plan import hospital_source
 from tasks.run.step import Context, Result
 from tasks.s3 import is_s3
-from tasks.study import Study
 
 
 def collect(context: Context) -> Result:
@@ -45,14 +44,12 @@ def collect(context: Context) -> Result:
             address = str(local_copy(address, folder, where))
         if source_format == "csv":
             table = inspect_csv(Path(address), study, where, hospital)
-            fields, counted = table.fields, table.rows
-            columns = _of_study(fields, study)
-            rows = csv_rows(table, study.source, columns)
+            fields, columns, counted = table.fields, table.columns, table.rows
+            rows = csv_rows(table, study.source)
         else:
             found = open_columns(address, source_format, context.settings, owner, where, folder)
             fields = list(found.schema.names)
-            check_fields(fields, study, where, hospital)
-            columns = _of_study(fields, study)
+            columns = find_columns(fields, study, where, hospital)
             rows = column_rows(found, columns, where)
         bronze = overwrite(
             rows,
@@ -89,7 +86,3 @@ def _source(context: Context) -> tuple[str, str]:
         )
     path = context.run.path / dealt
     return str(path), "parquet" if path.suffix == ".parquet" else "csv"
-
-
-def _of_study(fields: list[str], study: Study) -> list[str]:
-    return [name for name in fields if name in study.raw_columns]

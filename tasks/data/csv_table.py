@@ -39,7 +39,8 @@ class CsvTable:
 
     Attributes:
         path: The file.
-        fields: Names of the columns, in order.
+        fields: Names of the file's columns, in order.
+        columns: The study's columns that are there, and their names in the file.
         rows: Rows, without header and blank lines.
         multiline: Whether a quoted value holds a line break.
         has_blank: Whether a line has delimiters and nothing else.
@@ -47,6 +48,7 @@ class CsvTable:
 
     path: Path
     fields: list[str]
+    columns: dict[str, str]
     rows: int
     multiline: bool
     has_blank: bool
@@ -178,6 +180,7 @@ def _inspect(path: Path, study: Study, where: str, hospital: str | None) -> CsvT
     ragged: list[int] = []
     rows, wrong, multiline, has_blank = 0, 0, False, False
     fields: list[str] = list(source.fields)
+    columns: dict[str, str] = {}
     with open_text(path, source) as (text, skipped):
         lines = csv.reader(text, delimiter=source.delimiter)
         line_before, first = skipped, True
@@ -193,9 +196,9 @@ def _inspect(path: Path, study: Study, where: str, hospital: str | None) -> CsvT
                 _check_delimiter(row, source, study, where)
                 if source.header:
                     fields = [name.strip() for name in row]
-                    check_fields(fields, study, where, hospital)
+                columns = find_columns(fields, study, where, hospital)
+                if source.header:
                     continue
-                check_fields(fields, study, where, hospital)
             rows += 1
             if len(row) != len(fields):
                 wrong += 1
@@ -212,17 +215,22 @@ def _inspect(path: Path, study: Study, where: str, hospital: str | None) -> CsvT
             f"{'the header' if source.header else 'source.fields'} says (line {lines_named}). "
             f"Look for a missing or unquoted {NAMES.get(source.delimiter, 'delimiter')}."
         )
-    return CsvTable(path=path, fields=fields, rows=rows, multiline=multiline, has_blank=has_blank)
+    return CsvTable(path, fields, columns, rows, multiline, has_blank)
 
 
-def check_fields(fields: list[str], study: Study, where: str, hospital: str | None) -> None:
-    """Compare a table's columns with the study's.
+def find_columns(
+    fields: list[str], study: Study, where: str, hospital: str | None
+) -> dict[str, str]:
+    """Find the study's columns in a table.
 
     Args:
         fields: The table's columns.
-        study: Says which must and which may be there.
+        study: Says which must and which may be there, and what else they may be called.
         where: The message's first words.
-        hospital: Whose table it is; at some hospitals a column may be absent.
+        hospital: Whose table it is; there a column may have another name, or be absent.
+
+    Returns:
+        The study's columns that are there, in the study's order, and their names in the table.
 
     Raises:
         DataError: A column is lacking, stands there twice or is one that the study does not name.
@@ -232,10 +240,22 @@ def check_fields(fields: list[str], study: Study, where: str, hospital: str | No
         for name, column in study.columns.items()
         if (hospital in column.optional_at if hospital else column.optional_at)
     }
-    lacking = [name for name in study.raw_columns if name not in fields and name not in optional]
+    own = study.hospitals[hospital].columns if hospital in study.hospitals else {}
+    found: dict[str, str] = {}
+    for name in study.raw_columns:
+        aliases = study.columns[name].aliases if name in study.columns else []
+        names = [own[name]] if name in own else [name, *aliases]
+        there = [each for each in names if each in fields]
+        if there:
+            found[name] = there[0]
+    lacking = [
+        own.get(name, name)
+        for name in study.raw_columns
+        if name not in found and name not in optional
+    ]
     if lacking:
-        hint = "Check the header's spelling"
-        if len(lacking) == len(set(study.raw_columns)):
+        hint = "Check the header's spelling, or give its name in aliases or hospitals.*.columns"
+        if not found:
             # Its names are not repeated here: the first line may be a patient's row.
             hint = "Does the file have a header? If not, set source.header: false and source.fields"
         raise DataError(
@@ -243,16 +263,17 @@ def check_fields(fields: list[str], study: Study, where: str, hospital: str | No
             f"expected {', '.join(study.raw_columns)}."
         )
     lower = [name.lower() for name in fields]
-    twice = sorted({name for name in study.raw_columns if lower.count(name.lower()) > 1})
+    twice = sorted({name for name in found.values() if lower.count(name.lower()) > 1})
     if twice:
         raise DataError(f"{where}: column {', '.join(twice)} stands there twice. Remove one.")
-    extra = [name for name in fields if name not in study.raw_columns]
+    extra = [name for name in fields if name not in found.values()]
     if extra and study.source.extra == "refuse":
         raise DataError(
             f"{where}: has {len(extra)} column{'s'[: len(extra) > 1]} that the study does not "
             f"name: {', '.join(repr(name) for name in extra)}. Add to columns, remove, or set "
             "source.extra: ignore."
         )
+    return found
 
 
 def _check_delimiter(row: list[str], source: Source, study: Study, where: str) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from tasks.data.synthetic.cohort_files import deal_cohort
 from tasks.errors import DataError
 from tasks.run.step import Context, Result
 from tasks.study import Study, canonical
+from tasks.study.spelling import spelling_of
 
 OTHER_SITE = ""
 """The owner of rows that no hospital of the study has."""
@@ -62,24 +64,24 @@ def deal(context: Context) -> Result:
 
 def _by_site(table: OneTable, study: Study, where: str) -> list[str]:
     column = str(study.source.site_column)
-    of_site = {canonical(str(h.site)): name for name, h in study.hospitals.items()}
-    sites = [canonical(text) for text in table.values([column])[column]]
-    unknown = sum(site not in of_site for site in sites)
+    spelling = spelling_of((str(h.site), name) for name, h in study.hospitals.items())
+    sites = [spelling.known(text) for text in table.values([column])[column]]
+    unknown = sum(site not in study.hospitals for site in sites)
     if unknown and study.source.other_sites == "refuse":
-        kinds = len({site for site in sites if site not in of_site})
+        kinds = len({site for site in sites if site not in study.hospitals})
         raise DataError(
             f"{where}: column {column} of {unknown} of {len(sites)} rows names no hospital of the "
             f"study ({kinds} unknown values). Known: "
             f"{', '.join(str(h.site) for h in study.hospitals.values())}. Correct them, or set "
             "source.other_sites: ignore."
         )
-    counts = Counter(of_site.get(site, OTHER_SITE) for site in sites)
-    empty = [name for name in study.hospitals if counts[name] == 0]
+    belongs = [site if site in study.hospitals else OTHER_SITE for site in sites]
+    empty = [name for name in study.hospitals if name not in belongs]
     if empty:
         raise DataError(
             f"{where}: column {column} gives no row to {', '.join(empty)}. Check hospitals.*.site."
         )
-    return [of_site.get(site, OTHER_SITE) for site in sites]
+    return belongs
 
 
 def _by_share(table: OneTable, study: Study, where: str) -> Deal:
@@ -92,8 +94,8 @@ def _by_share(table: OneTable, study: Study, where: str) -> Deal:
         # A row without an id is a patient of its own; validation will quarantine it.
         digests = table.digests() if "" in keys else []
         keys = [key or f"row {digests[i]}" for i, key in enumerate(keys)]
-    positive = {canonical(value) for value in study.target.positive}
-    outcome = [canonical(text) in positive for text in values[study.target.column]]
+    positive = _is_positive(study)
+    outcome = list(map(positive, values[study.target.column]))
     index: dict[str, int] = {}
     for key in keys:
         index.setdefault(key, len(index))
@@ -116,12 +118,12 @@ def _by_share(table: OneTable, study: Study, where: str) -> Deal:
 
 
 def _figures(table: OneTable, belongs: list[str], study: Study, source: str) -> dict[str, Any]:
-    positive = {canonical(value) for value in study.target.positive}
+    positive = {name: _is_positive(study, name) for name in study.hospitals}
     target = table.values([study.target.column])[study.target.column]
     others = belongs.count(OTHER_SITE)
     rows, positives = Counter(belongs), Counter[str]()
     for name, text in zip(belongs, target, strict=True):
-        positives[name] += canonical(text) in positive
+        positives[name] += name != OTHER_SITE and positive[name](text)
     return {
         "source": source,
         "rows": len(belongs) - others,
@@ -131,3 +133,10 @@ def _figures(table: OneTable, belongs: list[str], study: Study, source: str) -> 
             name: {"rows": rows[name], "positives": positives[name]} for name in study.hospitals
         },
     }
+
+
+def _is_positive(study: Study, hospital: str | None = None) -> Callable[[str], bool]:
+    """What tells whether a text of the target is a positive outcome."""
+    spelling = study.spelling(study.target.column, hospital)
+    positive = {canonical(value) for value in study.target.positive}
+    return lambda text: spelling.known(text) in positive

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from tasks.data.csv_table import CsvTable, check_fields, inspect_csv, is_blank, open_rows
+from tasks.data.csv_table import CsvTable, find_columns, inspect_csv, is_blank, open_rows
 from tasks.data.source_rows import open_columns
 from tasks.errors import DataError
 from tasks.settings import Settings
@@ -25,7 +25,7 @@ class OneTable(Protocol):
     """A table whose rows belong to several hospitals."""
 
     def values(self, columns: Sequence[str]) -> dict[str, list[str]]:
-        """Raw values of some columns, as text; the empty string where there is none."""
+        """Raw values of some of the study's columns; the empty string where there is none."""
 
     def digests(self) -> list[str]:
         """One digest a row, of its content and its number of occurrence."""
@@ -100,7 +100,7 @@ class _Csv:
             yield from rows
 
     def values(self, columns: Sequence[str]) -> dict[str, list[str]]:
-        places = [(name, self.table.fields.index(name)) for name in columns]
+        places = [(name, self.table.fields.index(self.table.columns[name])) for name in columns]
         found: dict[str, list[str]] = {name: [] for name in columns}
         for row in self._rows():
             for name, place in places:
@@ -124,19 +124,18 @@ class _Arrow:
     ) -> None:
         found = open_columns(str(path), study.source.format, settings, "pool", where, scratch)
         self.table: Any = found.to_table()
-        check_fields(self.table.column_names, study, where, None)
+        self.columns = find_columns(self.table.column_names, study, where, None)
         if self.table.num_rows == 0:
             raise DataError(f"{where}: the table has no row. Expected a row a patient.")
 
     def values(self, columns: Sequence[str]) -> dict[str, list[str]]:
-        return {
-            name: ["" if value is None else _text(value) for value in self.table[name].to_pylist()]
-            for name in columns
-        }
+        return {name: self._texts(self.columns[name]) for name in columns}
+
+    def _texts(self, field: str) -> list[str]:
+        return ["" if value is None else _text(value) for value in self.table[field].to_pylist()]
 
     def digests(self) -> list[str]:
-        columns = self.values(self.table.column_names)
-        return row_digests(zip(*columns.values(), strict=True))
+        return row_digests(zip(*map(self._texts, self.table.column_names), strict=True))
 
     def write(self, belongs: Sequence[str], folders: Mapping[str, Path]) -> dict[str, Path]:
         import pyarrow.parquet as parquet

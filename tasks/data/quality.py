@@ -190,7 +190,7 @@ def _column_checks(name: str, column: Column, hospital: str) -> list[Check]:
             f"{name}: type",
             gxe.ExpectColumnValuesToMatchRegex(column=name, regex=pattern, mostly=most),
             "{broken} of {known} values are no "
-            + ("0 or 1" if column.type == "flag" else f"{column.type} with a decimal point"),
+            + ("yes or no, 1 or 0" if column.type == "flag" else f"{column.type}"),
         )
     )
     if column.range is not None:

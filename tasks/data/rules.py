@@ -64,18 +64,22 @@ def check_names(study: Study) -> None:
         )
 
 
-def known_columns(study: Study, present: set[str]) -> dict[str, str]:
+def known_columns(study: Study, present: set[str], hospital: str) -> dict[str, str]:
     """SQL of every study column's known text: canonical, null where it is missing.
 
     Args:
         study: The columns.
         present: Columns that the hospital's table has; the others are null throughout.
+        hospital: Whose table it is.
     """
     texts = {
-        name: known_sql(name, column.missing) if name in present else "CAST(NULL AS string)"
-        for name, column in study.columns.items()
+        name: known_sql(name, study.spelling(name, hospital, marks=True))
+        if name in present
+        else "CAST(NULL AS string)"
+        for name in study.columns
     }
-    texts[study.target.column] = known_sql(lake_name(study.target.column), [])
+    target = study.target.column
+    texts[target] = known_sql(lake_name(target), study.spelling(target, hospital))
     if study.id:
         texts[study.id] = f"nullif({trimmed_sql(lake_name(study.id))}, '')"
     return texts

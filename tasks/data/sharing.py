@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tasks.errors import DataError
-from tasks.study import Share, Study, canonical
+from tasks.study import Share, Study
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,8 @@ def share_out(study: Study, patients: Patients) -> Deal:
             f"{', '.join(study.target.positive)}). Check target.positive."
         )
     counts = sizes(shares, total, positives)
-    weights = {name: _weights(share, patients.values, total) for name, share in shares.items()}
+    values = patients.values
+    weights = {name: _weights(study, share, values, total) for name, share in shares.items()}
     chosen = [""] * total
     for outcome in (True, False):
         pool = [i for i in range(total) if patients.positive[i] is outcome]
@@ -144,22 +145,26 @@ def _ticket(seed: int, hospital: str, key: str, weight: float) -> float:
     return math.log(uniform) / weight
 
 
-def _weights(share: Share, values: Mapping[str, list[str]], total: int) -> list[float]:
+def _weights(
+    study: Study, share: Share, values: Mapping[str, list[str]], total: int
+) -> list[float]:
     """The hospital's weight of each patient; one whose value is not known weighs as the mean."""
     product = [1.0] * total
     for column, (centre, spread) in share.prefer_mean.items():
         gaussian: list[float | None] = []
+        spelling = study.spelling(column, marks=True)
         for text in values[column]:
-            number = _number(text)
+            number = _number(spelling.known(text) or "")
             distance = None if number is None else (number - centre) / spread
             gaussian.append(None if distance is None else max(math.exp(-(distance**2) / 2), 1e-12))
         known = [weight for weight in gaussian if weight is not None]
         mean = math.fsum(known) / len(known) if known else 1.0
         product = [p * (mean if w is None else w) for p, w in zip(product, gaussian, strict=True)]
     for column, preferred in share.prefer.items():
-        by_value = {canonical(category): weight for category, weight in preferred.items()}
+        spelling = study.spelling(column)
+        by_value = {spelling.known(category): weight for category, weight in preferred.items()}
         product = [
-            p * by_value.get(canonical(text), 1.0)
+            p * by_value.get(spelling.known(text), 1.0)
             for p, text in zip(product, values[column], strict=True)
         ]
     return product

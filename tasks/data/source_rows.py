@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,19 +30,18 @@ _WHOLE = float(2**53)
 """Below it every whole number is a double of its own."""
 
 
-def csv_rows(table: CsvTable, source: Source, columns: Sequence[str]) -> pa.RecordBatchReader:
-    """Read a CSV as received: nothing is trimmed, and an empty value is null.
+def csv_rows(table: CsvTable, source: Source) -> pa.RecordBatchReader:
+    """Read a CSV's study columns as received: nothing is trimmed, and an empty value is null.
 
     Args:
         table: What ``inspect_csv`` found.
         source: The dialect.
-        columns: The columns to read.
     """
     import pyarrow as pa
     from pyarrow import csv
 
     names = [f"c{i}" for i in range(len(table.fields))]
-    wanted = [names[table.fields.index(name)] for name in columns]
+    wanted = [names[table.fields.index(field)] for field in table.columns.values()]
     reader = csv.open_csv(
         table.path if is_plain(table.path, source) else _Utf8(table.path, source),
         read_options=csv.ReadOptions(column_names=names, block_size=_BLOCK),
@@ -68,7 +67,7 @@ def csv_rows(table: CsvTable, source: Source, columns: Sequence[str]) -> pa.Reco
                 rows, header = rows.slice(1), False
             yield [rows.column(name) for name in wanted]
 
-    return _placed(batches(), columns)
+    return _placed(batches(), list(table.columns))
 
 
 def _has_value(rows: pa.RecordBatch) -> Any:
@@ -153,12 +152,12 @@ def open_columns(
     return dataset.dataset(copy, format="parquet")
 
 
-def column_rows(rows: Any, columns: Sequence[str], where: str) -> pa.RecordBatchReader:
+def column_rows(rows: Any, columns: Mapping[str, str], where: str) -> pa.RecordBatchReader:
     """Read columns of an Arrow dataset as text.
 
     Args:
         rows: The dataset.
-        columns: The columns to read.
+        columns: The columns to read, and their names in the dataset.
         where: The message's first words.
 
     Raises:
@@ -167,11 +166,11 @@ def column_rows(rows: Any, columns: Sequence[str], where: str) -> pa.RecordBatch
     import pyarrow.types as kinds
 
     schema = rows.schema
-    nested = [name for name in columns if kinds.is_nested(schema.field(name).type)]
+    nested = [name for name in columns.values() if kinds.is_nested(schema.field(name).type)]
     if nested:
         raise DataError(f"{where}: column {', '.join(nested)} is nested. Expected plain values.")
-    batches = rows.to_batches(columns=list(columns))
-    return _placed(([_text(c) for c in batch.columns] for batch in batches), columns)
+    batches = rows.to_batches(columns=list(columns.values()))
+    return _placed(([_text(c) for c in batch.columns] for batch in batches), list(columns))
 
 
 def _placed(batches: Iterable[list[Any]], columns: Sequence[str]) -> pa.RecordBatchReader:

@@ -66,7 +66,7 @@ def validate(context: Context) -> Result:
     about = {"run": context.run.run, "step": "validate"}
     with engine_for(context.settings, study, owner, bronze.rows) as engine:
         columns = engine.read("bronze", bronze)
-        with engine.keep("judged", _judged(engine, columns, study, rules)):
+        with engine.keep("judged", _judged(engine, columns, study, hospital, rules)):
             before = outcome_before(silver_uri, context.plan, owner)
             judgement = _judge(context, engine, bronze.rows, before)
             if judgement.failed:
@@ -104,14 +104,16 @@ def validate(context: Context) -> Result:
     )
 
 
-def _judged(engine: Engine, columns: list[str], study: Study, rules: list[Rule]) -> str:
+def _judged(
+    engine: Engine, columns: list[str], study: Study, hospital: str, rules: list[Rule]
+) -> str:
     """SQL of what is known of each row.
 
     Columns: the study's as known text (null where missing), ``_patient``, ``_label`` (0, 1 or
     null), ``_broken`` (a struct of one flag a rule), ``_reason`` (the broken rules' names, null
     where the row keeps all) and ``_raw`` (a struct of bronze's, null where the row keeps all).
     """
-    known = known_columns(study, set(columns))
+    known = known_columns(study, set(columns), hospital)
     struct = ", ".join(map(quoted, columns))
     texts = ", ".join(f"{sql} AS {quoted(name)}" for name, sql in known.items())
     engine.view("known", f"SELECT struct({struct}) AS _raw, _row, {texts} FROM bronze")
@@ -166,7 +168,7 @@ def _judge(context: Context, engine: Engine, rows: int, before: Outcome | None) 
         return judge(pd.DataFrame([figures]), checks, title, pages)
     numbers = [name for name, column in study.columns.items() if column.range is not None]
     selected = [
-        *map(quoted, known_columns(study, set())),
+        *map(quoted, [*study.columns, study.target.column, *([study.id] if study.id else [])]),
         *[f"{typed_sql(n, study.columns[n])} AS {quoted(typed(n))}" for n in numbers],
         f"_label AS {quoted(LABEL)}",
         f"_reason AS {quoted(REASON)}",

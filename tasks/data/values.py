@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from tasks.study.base import BLANKS, canonical
+from tasks.study.spelling import NOT_A_NUMBER, THOUSANDS, Spelling
 
 NUMBER = r"^[+-]?([0-9]+([.][0-9]*)?|[.][0-9]+)([eE][+-]?[0-9]+)?$"
 """What counts as a number: no ``NaN``, no ``inf``, no Java suffix, a point for the decimals."""
@@ -44,7 +45,31 @@ def canonical_sql(column: str) -> str:
     return f"if({whole}, regexp_replace({text}, '[.]0*$', ''), {text})"
 
 
-def known_sql(column: str, missing: Iterable[str]) -> str:
-    """A column's canonical text, null where empty or one of the markers that mean "not known"."""
+def known_sql(column: str, spelling: Spelling) -> str:
+    """``Spelling.known`` of a column, as SQL."""
     text = canonical_sql(column)
-    return f"if({text} IN {any_of(['', *missing])}, NULL, {text})"
+    key = text
+    if spelling.folds and any(word != word.upper() for word in spelling.words):
+        key = f"lower({key})"
+    if spelling.folds and any(" " in word for word in spelling.words):
+        key = f"regexp_replace({key}, {literal(f'[{BLANKS}]+')}, ' ')"
+    by_meaning: dict[str | None, list[str]] = {}
+    for word, meaning in spelling.words.items():
+        by_meaning.setdefault(meaning, []).append(literal(word))
+    cases = " ".join(
+        f"WHEN {key} IN ({', '.join(words)}) THEN {'NULL' if meaning is None else literal(meaning)}"
+        for meaning, words in by_meaning.items()
+    )
+    return f"CASE {cases} ELSE {_number_sql(text, spelling) if spelling.decimal else text} END"
+
+
+def _number_sql(text: str, spelling: Spelling) -> str:
+    """``Spelling``'s reading of a number's marks, as SQL."""
+    plain = text
+    if spelling.decimal == "," and spelling.thousands == ".":
+        plain = f"if(instr({text}, '.') > 0, {literal(NOT_A_NUMBER)}, {text})"
+    if spelling.thousands:
+        mark = literal(THOUSANDS[spelling.thousands])
+        grouped = f"{text} RLIKE {literal(spelling.grouped)}"
+        plain = f"if({grouped}, regexp_replace({text}, {mark}, ''), {plain})"
+    return plain if spelling.decimal == "." else f"replace({plain}, ',', '.')"

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from tasks.errors import DataError
 from tasks.study import Column, Study, canonical
+from tasks.study.spelling import Spelling
 
 if TYPE_CHECKING:
     import pandas as pd
 
-FLAGS = {"0": 0.0, "1": 1.0}
 # What Spark's step takes for a number (tasks/data/values.py, which this
 # room may not import); a test compares the two on the same values.
 NUMBER = re.compile(r"[+-]?([0-9]+([.][0-9]*)?|[.][0-9]+)([eE][+-]?[0-9]+)?")
@@ -47,7 +47,7 @@ def raw_to_features(frame: pd.DataFrame, study: Study) -> NDArray[np.float64]:
     values: dict[str, NDArray[np.float64]] = {}
     for name, column in study.columns.items():
         if name in frame.columns:
-            texts[name] = _texts(frame[name], column)
+            texts[name] = _texts(frame[name], study.spelling(name))
         elif column.may_be_missing:
             texts[name] = np.full(len(frame), None, dtype=object)
         else:
@@ -73,16 +73,15 @@ def raw_to_features(frame: pd.DataFrame, study: Study) -> NDArray[np.float64]:
     return x
 
 
-def _texts(series: pd.Series, column: Column) -> NDArray[np.object_]:
-    """Values as canonical text, None where missing."""
-    markers = {"", *(canonical(marker) for marker in column.missing)}
-    plain = series.astype("int64") if series.dtype == bool else series
+def _texts(series: pd.Series, spelling: Spelling) -> NDArray[np.object_]:
+    """What is known of each value, None where nothing is."""
     found = np.full(len(series), None, dtype=object)
-    known = ~plain.isna().to_numpy()
+    known = ~series.isna().to_numpy()
     for place in np.flatnonzero(known):
-        text = canonical(str(plain.iloc[place]))
-        if text not in markers:
-            found[place] = text
+        value = series.iloc[place]
+        found[place] = spelling.known(
+            str(int(value) if isinstance(value, (bool, np.bool_)) else value)
+        )
     return found
 
 
@@ -98,11 +97,13 @@ def _parsed(
         faults.append(f"column {name} is missing in {missing} rows and may not be")
     if column.type in ("flag", "category"):
         places = {canonical(text): float(i) for i, text in enumerate(column.categories)}
-        codes = FLAGS if column.type == "flag" else places
+        codes = {"0": 0.0, "1": 1.0} if column.type == "flag" else places
         values[known] = [codes.get(text, np.nan) for text in texts[known]]
         unknown = int(np.isnan(values[known]).sum())
         if unknown:
-            allowed = ", ".join(["0", "1"] if column.type == "flag" else column.categories)
+            allowed = ", ".join(
+                ["no", "yes", "0", "1"] if column.type == "flag" else column.categories
+            )
             faults.append(f"column {name} is none of {allowed} in {unknown} rows")
         return values, faults
     values[known] = [_number(text) for text in texts[known]]

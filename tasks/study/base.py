@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
@@ -40,6 +40,26 @@ Texts = Annotated[list[str], BeforeValidator(_texts)]
 """Values as they are written in a table."""
 
 
+def _codes(value: object) -> object:
+    """Accept what ``_texts`` does, as keys and as values."""
+    if not isinstance(value, dict):
+        return value
+    pairs = (_texts(list(pair)) for pair in value.items())
+    return dict(cast("list[list[str]]", list(pairs)))
+
+
+Codes = Annotated[dict[str, str], BeforeValidator(_codes)]
+"""Values as they are written in a table, and as the study writes them."""
+FLAGS = {"0": "0", "no": "0", "n": "0", "false": "0", "f": "0"} | {
+    "1": "1",
+    "yes": "1",
+    "y": "1",
+    "true": "1",
+    "t": "1",
+}
+"""Spellings of a flag, and what they mean."""
+
+
 BLANKS = " \t\n\v\f\r\x85\u00a0\u2007\u2028\u2029\u202f\u3000\ufeff"
 """What may stand around a value and says nothing, in Python and in every engine's SQL."""
 
@@ -49,6 +69,11 @@ def canonical(text: str) -> str:
     trimmed = text.strip(BLANKS)
     found = re.fullmatch(r"([+-]?[0-9]+)[.]0*", trimmed)
     return found.group(1) if found else trimmed
+
+
+def folded(text: str) -> str:
+    """The canonical form without case, and with one space where blanks stand between words."""
+    return re.sub(f"[{BLANKS}]+", " ", canonical(text)).lower()
 
 
 Fraction = Annotated[float, Field(ge=0, le=1)]

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from tasks.study.base import Fraction, Part, Texts, canonical
+from tasks.study.base import Codes, Fraction, Part, Texts, canonical
 
 Modality = Literal["demographics", "history", "lifestyle", "clinical"]
 
@@ -16,7 +16,8 @@ class Column(Part):
     """One column as the hospitals deliver it."""
 
     type: Literal["number", "integer", "flag", "category"]
-    """number and integer have a range; flag is 0 or 1; category has a fixed list."""
+    """number and integer have a range; flag is yes or no (also true, y, t, 1 and their
+    opposites); category has a fixed list."""
     modality: Modality
     title: str = ""
     """Display name; the column's name by default."""
@@ -24,9 +25,14 @@ class Column(Part):
     range: tuple[float, float] | None = None
     """Lowest and highest possible value (number and integer)."""
     categories: Texts = Field(default_factory=list)
-    """All values of a category, as written in the table (``1.0`` and ``1`` are the same)."""
+    """All values of a category, as written in the table. ``1.0`` and ``1`` are the same; case and
+    blanks do not matter unless they tell two of them apart."""
     labels: dict[str, str] = Field(default_factory=dict)
     """Display names of the categories; their codes by default."""
+    aliases: list[str] = Field(default_factory=list)
+    """Other names that the column has in tables."""
+    codes: Codes = Field(default_factory=dict)
+    """What a table writes and what it means, such as ``{m: Male, "> 89": 90}``."""
     missing: Texts = Field(default_factory=list)
     """Markers of a missing value, besides the empty string."""
     max_missing: Fraction = 0.0
@@ -75,13 +81,17 @@ class Target(Part):
     column: str
     positive: Annotated[Texts, Field(min_length=1)]
     negative: Annotated[Texts, Field(min_length=1)]
+    missing: Texts = Field(default_factory=list)
+    """Markers of an outcome that is not known; such rows go to quarantine."""
     title: str = ""
     """Display name of the outcome, such as ``stroke``."""
 
     @model_validator(mode="after")
     def _disjoint(self) -> Target:
-        if set(map(canonical, self.positive)) & set(map(canonical, self.negative)):
-            raise ValueError("a value occurs in both positive and negative")
+        kinds = {"positive": self.positive, "negative": self.negative, "missing": self.missing}
+        for one, other in itertools.combinations(kinds, 2):
+            if set(map(canonical, kinds[one])) & set(map(canonical, kinds[other])):
+                raise ValueError(f"a value occurs in both {one} and {other}")
         return self
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from tasks.study.base import Count, Fraction, Part, Positive
+from tasks.study.base import Codes, Count, Fraction, Part, Positive
 
 
 class Share(Part):
@@ -37,6 +37,10 @@ class Hospital(Part):
     """This hospital's value in the site column (source kind ``site_column``)."""
     share: Share | None = None
     """This hospital's part of the one table (source kind ``deal``)."""
+    columns: dict[str, str] = Field(default_factory=dict)
+    """The study's columns and their names in this hospital's table, where these differ."""
+    codes: dict[str, Codes] = Field(default_factory=dict)
+    """Per column: what this hospital writes and what it means, besides the column's ``codes``."""
 
 
 class Source(Part):
@@ -59,6 +63,10 @@ class Source(Part):
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] = ","
     encoding: Literal["utf-8", "utf-16", "cp1252", "iso-8859-1", "iso-8859-15"] = "utf-8"
     """Of a CSV; a byte order mark of UTF-8 or UTF-16 is followed whatever stands here."""
+    decimal: Literal[".", ","] = "."
+    """What stands before the decimals of a CSV's numbers."""
+    thousands: Literal["", ",", ".", "'", " "] = ""
+    """What may stand between the thousands of a CSV's numbers."""
     skip: Annotated[int, Field(ge=0, le=1000)] = 0
     """Lines of a CSV before its header, such as a title; Excel's ``sep=;`` is not one of them."""
     extra: Literal["ignore", "refuse"] = "ignore"
@@ -79,6 +87,10 @@ class Source(Part):
             raise ValueError("synthetic replaces a table that is dealt out: use kind deal")
         if not self.header and not self.fields:
             raise ValueError("a CSV without a header needs fields: the columns in order")
+        if self.decimal == self.thousands:
+            raise ValueError("decimal and thousands are the same mark")
+        if self.format != "csv" and (self.decimal != "." or self.thousands):
+            raise ValueError("decimal and thousands are for a CSV: other formats hold numbers")
         if self.header and self.fields:
             raise ValueError("fields is for a CSV without a header; here the header names them")
         return self

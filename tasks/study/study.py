@@ -10,12 +10,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from tasks.study.base import Name, Part
+from tasks.study.base import FLAGS, Name, Part, canonical
 from tasks.study.columns import Column, Feature, Target, features_of
 from tasks.study.compute import Compute
 from tasks.study.judging import Evaluation, Gates
 from tasks.study.learning import Federation, Model, Split
 from tasks.study.source import Hospital, Source
+from tasks.study.spelling import Spelling, spelling_of, words_of
 
 RESERVED = frozenset({"_row", "patient", "label", "part", "reason"})
 """Columns that fedrisk adds to a hospital's tables (docs/steps.md)."""
@@ -132,6 +133,11 @@ class Study(Part):
                 raise ValueError(
                     f"evaluation.published.weights names {unknown}; the features are {names}"
                 )
+        others = [alias for column in self.columns.values() for alias in column.aliases]
+        twice = sorted({each for each in others if (others + self.raw_columns).count(each) > 1})
+        if twice:
+            raise ValueError(f"aliases {twice} are names of another column, or stand there twice")
+        self._check_codes()
         for name, column in self.columns.items():
             absent = sorted(set(column.optional_at) - set(self.hospitals))
             if absent:
@@ -140,6 +146,38 @@ class Study(Part):
             lacking = sorted({*self.raw_columns} - {*self.source.fields})
             if lacking:
                 raise ValueError(f"source.fields lacks {lacking}, which the study uses")
+
+    def _check_codes(self) -> None:
+        """Refuse a code that stands for no value of its column."""
+        given = {f"columns.{name}.codes": (name, c.codes) for name, c in self.columns.items()}
+        for hospital, own in self.hospitals.items():
+            unknown = sorted({*own.codes} - {*self.columns, self.target.column})
+            if unknown:
+                raise ValueError(f"hospitals.{hospital}.codes names {unknown}; expected columns")
+            given |= {
+                f"hospitals.{hospital}.codes.{name}": (name, codes)
+                for name, codes in own.codes.items()
+            }
+        for where, (name, codes) in given.items():
+            spelling = self.spelling(name)
+            column = self.columns.get(name)
+            for code, value in codes.items():
+                known = spelling.known(value)
+                if column is not None and column.range is not None:
+                    try:
+                        sound = known is None or column.range[0] <= float(known) <= column.range[1]
+                    except ValueError:
+                        sound = False
+                    expected = "a number in the column's range"
+                else:
+                    values = sorted(set(self._values(name).values()))
+                    sound = known is None or known in values
+                    expected = f"one of {', '.join(values)}"
+                if not sound:
+                    raise ValueError(
+                        f"{where}: {code!r} stands for {value!r}; expected {expected}, or a marker "
+                        "in missing"
+                    )
 
     def _check_hospitals(self) -> None:
         needed = {"own": "path", "site_column": "site", "deal": "share"}[self.source.kind]
@@ -154,6 +192,17 @@ class Study(Part):
                         f"hospitals.{name}: source kind {self.source.kind} needs {needed} and "
                         f"nothing else of path, site and share"
                     )
+            if hospital.columns and self.source.kind != "own":
+                raise ValueError(
+                    f"hospitals.{name}.columns: source kind {self.source.kind} has one table for "
+                    "all; use columns.*.aliases"
+                )
+            unknown = sorted({*hospital.columns} - {*self.raw_columns})
+            if unknown:
+                raise ValueError(f"hospitals.{name}.columns names {unknown}; expected columns")
+            renamed = list(hospital.columns.values())
+            if len({*renamed}) < len(renamed):
+                raise ValueError(f"hospitals.{name}.columns gives one name to two columns")
             if hospital.share is None:
                 continue
             for key in hospital.share.prefer_mean:
@@ -171,6 +220,34 @@ class Study(Part):
     def features(self) -> list[Feature]:
         """The model's inputs in their fixed order."""
         return features_of(self.columns)
+
+    def spelling(self, name: str, hospital: str | None = None, marks: bool = False) -> Spelling:
+        """How the texts of a column, or of the target, are read.
+
+        Args:
+            name: The column.
+            hospital: Whose codes count besides the study's.
+            marks: Whether numbers are written with the source's marks, as in its tables.
+        """
+        own = self.hospitals[hospital].codes.get(name, {}) if hospital in self.hospitals else {}
+        values = self._values(name)
+        if name == self.target.column:
+            return spelling_of(words_of(self.target.missing, values, own))
+        column = self.columns[name]
+        words = words_of(column.missing, values, {**column.codes, **own})
+        if not marks or column.range is None:
+            return spelling_of(words)
+        return spelling_of(words, (self.source.decimal, self.source.thousands))
+
+    def _values(self, name: str) -> dict[str, str]:
+        """The texts that a column's or the target's values have, and which values."""
+        if name == self.target.column:
+            values = [*self.target.positive, *self.target.negative]
+        elif self.columns[name].type == "flag":
+            return FLAGS
+        else:
+            values = self.columns[name].categories
+        return {value: canonical(value) for value in values}
 
     @property
     def raw_columns(self) -> list[str]:

@@ -23,7 +23,7 @@ def texts(values: Any) -> list[str | None]:
     from pyarrow import dataset
 
     table = dataset.dataset(pa.table({"a": values}))
-    found: list[str | None] = column_rows(table, ["a"], "here").read_all()["a"].to_pylist()
+    found: list[str | None] = column_rows(table, {"a": "a"}, "here").read_all()["a"].to_pylist()
     return found
 
 

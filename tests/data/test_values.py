@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from tasks.data.values import canonical_sql, literal
+from tasks.data.values import known_sql, literal
 from tasks.lake.engine.local import LocalEngine
 from tasks.lake.engine.spark import SparkEngine
 from tasks.settings import Settings
 from tasks.study import canonical
+from tasks.study.base import FLAGS
+from tasks.study.spelling import Spelling, spelling_of
 
 TEXTS = [
     "\u00a01.0\n",
@@ -29,7 +31,64 @@ TEXTS = [
     " a b ",
     "1.0.0",
     ".",
+    "YES",
+    "no ",
+    "True",
+    "Group A",
+    "group\u00a0 a",
+    "GROUP  B",
+    "n/a",
+    "N/A",
+    "> 89",
+    ">  89.0",
+    "1,5",
+    "1.234,5",
+    "1.234",
+    "12.34",
+    "1,234.5",
+    "1,234,567",
+    "12,34",
+    "1 234,5",
+    "1\u202f234",
+    "1'234",
+    "-1.234.567,",
+    ",5",
 ]
+SPELLINGS = {
+    "nothing": spelling_of([("", None)]),
+    "flags": spelling_of([("", None), *FLAGS.items()]),
+    "categories": spelling_of([("Group A", "Group A"), ("group B", "group B"), ("n/a", None)]),
+    "told apart by case": spelling_of([("a", "low"), ("A", "high"), ("N/A", None)]),
+    "codes": spelling_of([("> 89", "90"), ("1", "one"), ("", None)]),
+    "decimal comma": spelling_of([("", None)], (",", "")),
+    "comma and points": spelling_of([("", None)], (",", ".")),
+    "point and commas": spelling_of([("", None)], (".", ",")),
+    "comma and blanks": spelling_of([("", None)], (",", " ")),
+    "point and apostrophes": spelling_of([("", None), ("n/a", None)], (".", "'")),
+}
+
+
+@pytest.mark.parametrize(
+    ("spelling", "text", "expected"),
+    [
+        ("decimal comma", "1,5", "1.5"),
+        ("decimal comma", "12.34", "12.34"),
+        ("comma and points", "-1.234.567,", "-1234567."),
+        ("comma and points", "1.234", "1234"),
+        ("comma and points", "12.34", "not a number"),
+        ("point and commas", "1,234,567", "1234567"),
+        ("point and commas", "12,34", "12,34"),
+        ("comma and blanks", "1\u202f234", "1234"),
+        ("point and apostrophes", "1\u2019234.5", "1234.5"),
+        ("told apart by case", "A", "high"),
+        ("told apart by case", "n/a", "n/a"),
+        ("categories", "GROUP\u00a0a ", "Group A"),
+        ("codes", "> 89", "90"),
+        ("flags", "Y", "1"),
+    ],
+)
+def test_a_text_is_read_as_its_spelling_says(spelling: str, text: str, expected: str) -> None:
+    assert SPELLINGS[spelling].known(text) == expected
 
 
 @pytest.mark.parametrize("name", ["local", pytest.param("spark", marks=pytest.mark.slow)])
@@ -40,5 +99,14 @@ def test_python_and_sql_read_a_value_alike(tmp_path: Path, name: str) -> None:
     )
     with LocalEngine("h") if name == "local" else SparkEngine(settings, "h", 1) as engine:
         engine.view("given", rows)
-        read = engine.rows(f"SELECT {canonical_sql('value')} AS found FROM given ORDER BY place")
-    assert [row["found"] for row in read] == [canonical(text) for text in TEXTS]
+        found = ", ".join(
+            f"{known_sql('value', spelling)} AS s{i}"
+            for i, spelling in enumerate(SPELLINGS.values())
+        )
+        read = engine.rows(f"SELECT {found} FROM given ORDER BY place")
+    plain = Spelling({}, folds=False)
+    assert [plain.known(text) for text in TEXTS] == [canonical(text) for text in TEXTS]
+    for i, (spelled, spelling) in enumerate(SPELLINGS.items()):
+        assert [(spelled, t, row[f"s{i}"]) for t, row in zip(TEXTS, read, strict=True)] == [
+            (spelled, text, spelling.known(text)) for text in TEXTS
+        ]

@@ -1,7 +1,8 @@
 """Check a hospital's table against a study: one pass, no Spark, counts only and no values.
 
 These are the rules and bounds of the step ``validate`` (``tasks/data/rules.py``, ``quality.py``)
-in Python: a row that breaks a rule goes to quarantine; too many mean that the table is wrong.
+in Python, for a hospital's image has no engine: a row that breaks a rule goes to quarantine; too
+many mean that the table is wrong.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from tasks.data.values import NUMBER
 from tasks.errors import FedriskError
 from tasks.onboarding.checks.result import CheckResult, missing, ok, unknown
 from tasks.study import Column, Study, canonical
+from tasks.study.base import BLANKS
 
 _NUMBER = re.compile(NUMBER)
 MAX_REASONS = 20
@@ -45,7 +47,8 @@ def check_table(path: Path, study: Study, hospital: str) -> list[CheckResult]:
         rows = (row for row in lines if not is_blank(row))
         if study.source.header:
             next(rows)
-        counts = count(rows, table.fields, study, hospital)
+        places = {name: table.fields.index(field) for name, field in table.columns.items()}
+        counts = count(rows, places, study, hospital)
     return [*found, *_judge(counts, study, hospital)]
 
 
@@ -57,6 +60,7 @@ class TableCounts:
         quarantined: Rows that break a rule.
         broken: Rows by broken rule.
         known: Rows whose value is known, by column.
+        repeated: Rows whose id stands there more than once.
         positives: Kept rows with a positive outcome.
         negatives: Kept rows with a negative outcome.
     """
@@ -64,45 +68,50 @@ class TableCounts:
     def __init__(self) -> None:
         """Start all counts at 0."""
         self.rows = self.quarantined = self.positives = self.negatives = 0
+        self.repeated = 0
         self.broken: Counter[str] = Counter()
         self.known: Counter[str] = Counter()
 
 
-def count(rows: Iterable[list[str]], fields: list[str], study: Study, hospital: str) -> TableCounts:
+def count(
+    rows: Iterable[list[str]], places: Mapping[str, int], study: Study, hospital: str
+) -> TableCounts:
     """Apply the rules to each row and count.
 
     Args:
         rows: Fields of each row.
-        fields: Their names.
+        places: Where in a row each of the study's columns stands.
         study: The study with the rules.
         hospital: The hospital's name, for columns that are optional at some hospitals.
     """
-    found, seen = TableCounts(), set[str]()
+    found, seen = TableCounts(), Counter[str]()
     target = study.target.column
+    spellings = {name: study.spelling(name, hospital, marks=True) for name in study.columns}
+    spelling = study.spelling(target, hospital)
     positive = set(map(canonical, study.target.positive))
     negative = set(map(canonical, study.target.negative))
     for values in rows:
         found.rows += 1
-        row = dict(zip(fields, values, strict=True))
+        row = {name: values[place] for name, place in places.items()}
         broken = []
         if study.id:
-            own = row.get(study.id, "").strip(" ")
+            own = row[study.id].strip(BLANKS)
             if not own:
                 broken.append(f"{study.id}: missing")
             elif own in seen:
                 broken.append(f"{study.id}: duplicate")
-            seen.add(own)
+            seen[own] += 1
         for name, column in study.columns.items():
-            text = canonical(row.get(name, ""))
-            if text in {"", *map(canonical, column.missing)}:
+            text = spellings[name].known(row.get(name, ""))
+            if text is None:
                 if column.max_missing == 0 and hospital not in column.optional_at:
                     broken.append(f"{name}: missing")
                 continue
             found.known[name] += 1
             if rule := _broken(column, text):
                 broken.append(f"{name}: {rule}")
-        outcome = canonical(row.get(target, ""))
-        if not outcome:
+        outcome = spelling.known(row[target])
+        if outcome is None:
             broken.append(f"{target}: missing")
         elif outcome not in positive | negative:
             broken.append(f"{target}: value")
@@ -113,6 +122,7 @@ def count(rows: Iterable[list[str]], fields: list[str], study: Study, hospital: 
             found.positives += 1
         else:
             found.negatives += 1
+    found.repeated = sum(number for own, number in seen.items() if own and number > 1)
     return found
 
 
@@ -136,6 +146,8 @@ def _judge(counts: TableCounts, study: Study, hospital: str) -> list[CheckResult
     for rule, number in counts.broken.most_common(MAX_REASONS):
         about, _, kind = rule.rpartition(": ")
         of = rows if kind in ("missing", "duplicate") else counts.known.get(about, rows)
+        if kind == "duplicate":
+            number = counts.repeated
         most = MAX_UNKNOWN_TARGET if rule == f"{target}: value" else MAX_BROKEN
         if number > most * of:
             found.append(
@@ -195,4 +207,4 @@ def _expected(name: str, study: Study) -> str:
         return "one row per patient"
     if column.range is not None:
         return f"{column.range[0]:g} to {column.range[1]:g} {column.unit}".strip()
-    return "0 or 1" if column.type == "flag" else ", ".join(column.categories)
+    return "yes or no, 1 or 0" if column.type == "flag" else ", ".join(column.categories)

@@ -1,0 +1,91 @@
+"""How the texts of a table are read as a study's values: its codes, markers, flags and marks.
+
+One rule for the steps, which state it as SQL (``tasks/data/rules.py``), and for the model, which
+reads a caller's rows.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from tasks.study.base import canonical, folded
+
+NOT_A_NUMBER = "not a number"
+"""What is known of a text in which the marks for decimals and thousands contradict each other."""
+THOUSANDS = {".": "[.]", ",": ",", "'": "['\u2019]", " ": "[ \u00a0\u2007\u202f]"}
+"""A mark between thousands, and the characters that stand for it."""
+
+
+@dataclass(frozen=True)
+class Spelling:
+    """How one column's texts are read.
+
+    Attributes:
+        words: What a text means; None where it means "not known".
+        folds: Whether case and inner blanks do not matter.
+        decimal: What stands before decimals; empty where the column has no numbers.
+        thousands: What may stand between thousands.
+    """
+
+    words: Mapping[str, str | None]
+    folds: bool
+    decimal: str = ""
+    thousands: str = ""
+
+    def known(self, text: str) -> str | None:
+        """What a text says: the study's value or the text itself, in canonical form."""
+        plain = canonical(text)
+        key = folded(plain) if self.folds else plain
+        if key in self.words:
+            return self.words[key]
+        return self._number(plain) if self.decimal else plain
+
+    @property
+    def grouped(self) -> str:
+        """The pattern of a number with marks between its thousands."""
+        mark, decimal = THOUSANDS[self.thousands], re.escape(self.decimal)
+        return f"^[+-]?[0-9]{{1,3}}({mark}[0-9]{{3}})+({decimal}[0-9]*)?$"
+
+    def _number(self, text: str) -> str:
+        if self.thousands and re.search(self.grouped, text):
+            text = re.sub(THOUSANDS[self.thousands], "", text)
+        elif self.decimal == "," and self.thousands == "." and "." in text:
+            return NOT_A_NUMBER
+        return text.replace(self.decimal, ".") if self.decimal != "." else text
+
+
+def spelling_of(
+    words: Iterable[tuple[str, str | None]], marks: tuple[str, str] = ("", "")
+) -> Spelling:
+    """Make a spelling that folds where no two texts are told apart by case or blanks alone.
+
+    Args:
+        words: Texts and what they mean; of a text that stands there twice the last counts.
+        marks: What stands before decimals and between thousands, of a column of numbers.
+    """
+    exact = {canonical(text): meaning for text, meaning in words}
+    loose: dict[str, set[str | None]] = {}
+    for text, meaning in exact.items():
+        loose.setdefault(folded(text), set()).add(meaning)
+    folds = all(len(meanings) == 1 for meanings in loose.values())
+    if folds:
+        exact = {folded(text): meaning for text, meaning in exact.items()}
+    return Spelling(exact, folds, *marks)
+
+
+def words_of(
+    missing: Iterable[str], values: Mapping[str, str], codes: Mapping[str, str]
+) -> list[tuple[str, str | None]]:
+    """List a column's words.
+
+    Args:
+        missing: Markers of a value that is not known.
+        values: Texts that are values, and which.
+        codes: Texts and the values, or markers, that they stand for.
+    """
+    words: list[tuple[str, str | None]] = [("", None), *((marker, None) for marker in missing)]
+    words += values.items()
+    plain = spelling_of(words)
+    return [*words, *((code, plain.known(value)) for code, value in codes.items())]
