@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
@@ -42,6 +42,7 @@ class Stage:
         daemons: What it leaves running is meant to stay.
         retry: Tried once more when it fails, with the tests that failed.
         ends_all: When it fails the whole run ends.
+        apart: Stages that end before it starts where the machine is slow.
         skip: Says why it need not run, or nothing.
     """
 
@@ -54,6 +55,7 @@ class Stage:
     daemons: bool = False
     retry: bool = False
     ends_all: bool = False
+    apart: tuple[str, ...] = ()
     skip: Callable[[], str] = field(default=str)
 
 
@@ -112,6 +114,7 @@ class Run:
         limit: Seconds for the whole.
         background: How background stages are started.
         out: Where the outputs of finished stages are shown.
+        slow: Says from what has ended why the machine is slow, or nothing.
     """
 
     def __init__(
@@ -121,6 +124,7 @@ class Run:
         limit: float,
         background: Background,
         out: TextIO = sys.stdout,
+        slow: Callable[[Mapping[str, Result]], str] = lambda _: "",
     ) -> None:
         self.lanes = lanes
         self.results = {s.name: Result(s.name) for lane in lanes for s in lane.stages}
@@ -128,6 +132,7 @@ class Run:
         self._deadline = time.monotonic() + limit
         self._background = background
         self._out = out
+        self._slow = slow
         self._ended = {name: threading.Event() for name in self.results}
         self._stop = threading.Event()
         self._stopped_by = ""
@@ -199,6 +204,11 @@ class Run:
                 pass
             if not self._stop.is_set() and ended and not self.results[name].good:
                 return f"needs {name}"
+        apart = [self._ended[name] for name in stage.apart if name in self._ended]
+        if any(not ended.is_set() for ended in apart) and (why := self._slow(self.results)):
+            self._say(f"--- {stage.name} waits for {', '.join(stage.apart)}: {why}")
+            while not all(ended.wait(_POLL) for ended in apart) and not self._stop.is_set():
+                pass
         return self._stopped_by
 
     def _run_stage(self, stage: Stage, result: Result, left: float) -> None:

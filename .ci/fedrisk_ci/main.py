@@ -52,7 +52,7 @@ def run_lanes(
             if any(stage.background for lane in lanes for stage in lane.stages):
                 print(f"background work: {how.how}; beside a busy process on the same CPU")
                 print(f"it gets {share(how):.1%} of it", flush=True)
-            run = Run(lanes, folder, limit, how)
+            run = Run(lanes, folder, limit, how, slow=records.slow)
             results = list(run.results.values())
 
             def stop(number: int, _: object) -> None:

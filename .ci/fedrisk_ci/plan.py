@@ -16,6 +16,8 @@ LIMIT = 84 * 60.0
 COMPUTING = ("tests/data", "tests/lake/test_tables.py", "tests/model")
 """Slow tests that only compute and have no deadline of less than minutes: they run at the lowest
 weight, in what the others leave of the cores."""
+PATIENCE = 1800
+"""Seconds that a test may take beside other lanes, on a machine that is slow."""
 SCIENCE = ("tests/end_to_end/test_science.py",)
 """Slow tests of what the models reach, which take as long as all of those together."""
 FAST = ("--numprocesses=2", "--dist=loadfile", "--exitfirst")
@@ -112,19 +114,21 @@ def lanes(shared: Path, docker: bool, platform_passed: Callable[[str], str]) -> 
         Stage("lint", ("make", "lint"), needs=("environment",), ends_all=True),
     )
     checked = ("set-up", "lint", "fast")
+    patient = f"--timeout={PATIENCE}"
     tried_twice = {"needs": (*checked, "images", "cluster-up"), "retry": True}
     ignored = ("--ignore=tests/images", "--ignore=tests/compose")
     stack = (
-        _tests("image-contents", "test-stack", "tests/images", **tried_twice),
-        _tests("cluster", "test-stack", *ignored, **tried_twice),
-        _tests("compose", "test-stack", "tests/compose", **tried_twice),
+        _tests("image-contents", "test-stack", "tests/images", patient, **tried_twice),
+        _tests("cluster", "test-stack", *ignored, patient, **tried_twice, apart=("science",)),
+        _tests("compose", "test-stack", "tests/compose", patient, **tried_twice),
     )
     left_out = [f"--ignore={path}" for path in (*COMPUTING, *SCIENCE)]
-    runs = _tests("runs", "test-slow", *left_out, needs=checked)
-    science = _tests("science", "test-slow", *SCIENCE, needs=checked)
+    runs = _tests("runs", "test-slow", *left_out, patient, needs=checked)
+    science = _tests("science", "test-slow", *SCIENCE, patient, needs=checked)
     # One test may have to wait until the other lanes are through.
-    patient = (*COMPUTING, "--timeout=4500")
-    computing = _tests("computing", "test-slow", *patient, needs=checked, background=True)
+    computing = _tests(
+        "computing", "test-slow", *COMPUTING, "--timeout=4500", needs=checked, background=True
+    )
     lanes = [
         Lane(first, 25 * 60),
         Lane(beside_fast, 25 * 60),

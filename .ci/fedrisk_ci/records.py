@@ -15,6 +15,9 @@ KEPT = 50
 """Runs that are kept."""
 RECENT = 10
 """Runs of a stage within which a check may be flaky once."""
+MEASURED = "fast"
+"""The stage whose CPU seconds tell how fast the machine is."""
+SLOW = 1.5
 RAN = ("passed", "FLAKY", "FAILED")
 
 
@@ -71,6 +74,19 @@ class Records:
             if state in ("passed", "FLAKY"):
                 return wall, cpu
         return None
+
+    def slow(self, results: Mapping[str, Result]) -> str:
+        """Why the machine is slow, or nothing: ``MEASURED`` took much more CPU time than it can.
+
+        A machine that others use too is at times several times slower, by its memory. Then what
+        polls (Airflow, Kubernetes, Flower) takes both cores by itself where several are up at once.
+        """
+        took = results[MEASURED].cpu if MEASURED in results else 0.0
+        runs = (run["stages"].get(MEASURED, ("", 0, 0)) for run in self.runs)
+        least = min((cpu for state, _, cpu in runs if state == "passed"), default=took)
+        if took <= SLOW * least:
+            return ""
+        return f"the machine is slow ({MEASURED} took {took:.0f} CPU-s, at best {least:.0f})"
 
     def flaky_again(self, results: Sequence[Result]) -> list[str]:
         """The checks that are flaky in this run and were in one of the last runs of their stage."""

@@ -64,6 +64,23 @@ def test_a_failure_keeps_only_what_needs_it_from_running(go: Go, shown: io.Strin
     assert "its own words" in tails(list(done.values()))
 
 
+@pytest.mark.parametrize("slow", ["slow today", ""])
+def test_a_stage_stands_apart_where_the_machine_is_slow(
+    tmp_path: Path, shown: io.StringIO, slow: str
+) -> None:
+    path = repr(str(tmp_path / "made"))
+    # In its own time the other stage ends, whatever became of it.
+    other = f"import time; time.sleep(1.5); open({path}, 'w'); raise SystemExit(1)"
+    says = f"import os; print('beside' if not os.path.exists({path}) else 'after')"
+    lanes = [
+        Lane((stage("own", says, apart=("other",)),), 120),
+        Lane((stage("other", other),), 120),
+    ]
+    Run(lanes, tmp_path, 120, Background("as others"), shown, slow=lambda _: slow).run()
+    assert ("\nafter\n" in shown.getvalue()) == bool(slow)
+    assert ("own waits for other: slow today" in shown.getvalue()) == bool(slow)
+
+
 def test_a_stage_may_end_all(go: Go) -> None:
     done = go(
         [stage("first", "1 / 0", ends_all=True)], [stage("long", "import time; time.sleep(600)")]

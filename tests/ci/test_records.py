@@ -92,3 +92,14 @@ def test_records_are_kept_where_the_user_has_caches(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache() == tmp_path / "fedrisk" / "ci"
+
+
+def test_a_machine_is_slow_where_the_fast_tests_take_much_more_cpu_time(records: Records) -> None:
+    def ran(cpu: float, state: str = "passed") -> dict[str, Result]:
+        return {"fast": Result("fast", state, cpu=cpu)}
+
+    assert records.slow(ran(900)) == records.slow({}) == ""
+    for cpu, state in ((300.0, "passed"), (200.0, "passed"), (10.0, "FAILED")):
+        records.add(list(ran(cpu, state).values()), {}, "r", 0)
+    assert records.slow(ran(299)) == ""
+    assert records.slow(ran(301)) == "the machine is slow (fast took 301 CPU-s, at best 200)"
