@@ -13,7 +13,7 @@ from fedrisk_ci.lanes import Lane, Stage
 
 LIMIT = 84 * 60.0
 """Seconds for the whole: CI ends a run after 90 minutes, and what was started is to end first."""
-COMPUTING = ("tests/data", "tests/lake/test_tables.py", "tests/model")
+COMPUTING = ("tests/data", "tests/lake/engine", "tests/model", "tests/registry")
 """Slow tests that only compute and have no deadline of less than minutes: they run at the lowest
 weight, in what the others leave of the cores."""
 PATIENCE = 1800

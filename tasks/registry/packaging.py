@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import ast
+import contextlib
+import hashlib
+import re
 import shutil
+import sys
 import tempfile
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tasks
-from tasks.study import Column, Study
+from tasks.study import Study
 from tasks.telemetry.tracking import RUN_TAG
 
 if TYPE_CHECKING:
@@ -21,6 +26,7 @@ if TYPE_CHECKING:
 REQUIREMENTS = ("mlflow", "numpy", "pandas", "pydantic", "ruamel.yaml", "safetensors")
 ENTRY = "tasks.registry.pyfunc_model"
 _PACKAGE = Path(tasks.__file__).parent
+_TASKS = re.compile(r"(?m)^(\s*(?:from|import)) tasks(?=[. ])")
 
 
 def log_model(connected: MlflowClient, identifier: str, run: str, study: Study, model: Path) -> str:
@@ -45,19 +51,20 @@ def log_model(connected: MlflowClient, identifier: str, run: str, study: Study, 
 
     folder = Path(tempfile.mkdtemp(prefix="fedrisk-package-"))
     try:
-        code = _copied_code(folder)
+        entry, code = _copied_code(folder)
         frozen = folder / "study.json"
         frozen.write_text(study.model_dump_json(indent=1), encoding="utf-8")
-        entry = folder / "pyfunc_model.py"
-        shutil.copyfile(_file(ENTRY), entry)
         # log_model logs to the run of the model's client only through the fluent API.
-        with mlflow.start_run(run_id=identifier, nested=True, log_system_metrics=False):
+        with (
+            _importable(folder),
+            mlflow.start_run(run_id=identifier, nested=True, log_system_metrics=False),
+        ):
             info = mlflow.pyfunc.log_model(
                 name="risk-model",
                 python_model=str(entry),
                 artifacts={"model": str(model), "study": str(frozen)},
                 code_paths=[str(code)],
-                signature=signature(study),
+                signature=signature(),
                 input_example=example(study),
                 pip_requirements=[f"{name}=={version(name)}" for name in REQUIREMENTS],
                 metadata={"study": study.name, "columns": described(study)},
@@ -68,32 +75,19 @@ def log_model(connected: MlflowClient, identifier: str, run: str, study: Study, 
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def signature(study: Study) -> ModelSignature:
-    """The types of what goes in and comes out.
+def signature() -> ModelSignature:
+    """The types of what comes out.
 
-    A number may come as an integer or a float and a code as a number or text, as tables are
-    read; MLflow would refuse one of the two under any narrower type than ``any``. The model
-    itself checks types, ranges and categories.
-
-    Args:
-        study: Whose raw columns.
+    What goes in has none: MLflow would refuse, with rows in its message, a code as pandas'
+    category, a flag that is None somewhere or a column without a value, and under its type ``any``
+    it reads no CSV. The model itself checks columns, types, ranges and categories; ``described``
+    tells callers what it takes.
     """
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema
-    from mlflow.types.schema import AnyType
 
-    inputs = [
-        ColSpec(
-            DataType.string if _is_text(column) else AnyType(),
-            name,
-            required=not column.may_be_missing,
-        )
-        for name, column in study.columns.items()
-    ]
-    if "hospital" not in study.columns:
-        inputs.append(ColSpec(DataType.string, "hospital", required=False))
     outputs = [ColSpec(DataType.double, "probability"), ColSpec(DataType.string, "stratum")]
-    return ModelSignature(inputs=Schema(inputs), outputs=Schema(outputs))
+    return ModelSignature(outputs=Schema(outputs))
 
 
 def example(study: Study) -> pd.DataFrame:
@@ -111,7 +105,7 @@ def example(study: Study) -> pd.DataFrame:
             if column.range is not None:
                 low, high = column.range
                 value = low + (high - low) * (0.3 + 0.3 * place)
-                row[name] = int(value) if column.type == "integer" else round(value, 1)
+                row[name] = int(value) if column.type == "integer" else float(f"{value:.3g}")
             elif column.type == "flag":
                 row[name] = place
             else:
@@ -132,42 +126,51 @@ def described(study: Study) -> dict[str, dict[str, Any]]:
     }
 
 
-def _is_text(column: Column) -> bool:
-    """Whether a column's values can only be read as text."""
-
-    def is_number(text: str) -> bool:
-        try:
-            float(text)
-        except ValueError:
-            return False
-        return True
-
-    return column.type == "category" and not any(map(is_number, column.categories))
-
-
 def _file(module: str) -> Path:
     path = _PACKAGE.parent / Path(*module.split("."))
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
-def _copied_code(folder: Path) -> Path:
-    """Copy the modules that the model imports, however far down, as a package ``tasks``."""
-    wanted, found = [ENTRY], set()
+@contextlib.contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    """Let MLflow, which imports what it logs, find the package in a folder."""
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+
+
+def _copied_code(folder: Path) -> tuple[Path, Path]:
+    """Copy the model's module, and those that it imports, however far down, as one package.
+
+    The package is named after its content: who loads the model may have a module ``tasks`` or
+    another version of the model.
+
+    Returns:
+        The model's module and the package.
+    """
+    wanted, found = [ENTRY], dict[str, str]()
     while wanted:
         module = wanted.pop()
         file = _file(module)
         if module in found or not file.is_file():
             continue
-        found.add(module)
+        found[module] = file.read_text(encoding="utf-8")
         parts = module.split(".")
         wanted += [".".join(parts[:length]) for length in range(1, len(parts))]
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        for node in ast.walk(ast.parse(found[module])):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tasks"):
                 wanted += [str(node.module), *(f"{node.module}.{n.name}" for n in node.names)]
             elif isinstance(node, ast.Import):
                 wanted += [name.name for name in node.names if name.name.startswith("tasks")]
-    for module in found - {ENTRY, "tasks.registry"}:
-        target = folder / _file(module).relative_to(_PACKAGE.parent)
+    content = "\x1f".join(f"{module}\x1f{found[module]}" for module in sorted(found))
+    package = f"fedrisk_model_{hashlib.sha256(content.encode()).hexdigest()[:12]}"
+    renamed = {module: _TASKS.sub(rf"\1 {package}", text) for module, text in found.items()}
+    entry = folder / "pyfunc_model.py"
+    entry.write_text(renamed.pop(ENTRY), encoding="utf-8")
+    for module, text in renamed.items():
+        target = folder / package / _file(module).relative_to(_PACKAGE)
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(_file(module), target)
-    return folder / "tasks"
+        target.write_text(text, encoding="utf-8")
+    return entry, folder / package

@@ -47,6 +47,8 @@ class RiskPyfunc(PythonModel):  # type: ignore[misc]  # MLflow has no types
         Args:
             context: Not used; MLflow asks for it.
             model_input: One row a patient: the study's raw columns and, if wanted, ``hospital``.
+                Columns called 0, 1, ... (Spark's, where they are passed without names) are those,
+                in this order.
             params: Not used; MLflow asks for it.
 
         Returns:
@@ -56,8 +58,9 @@ class RiskPyfunc(PythonModel):  # type: ignore[misc]  # MLflow has no types
             DataError: A column is absent or a value is not what the study says, or a hospital is
                 unknown.
         """
-        x = raw_to_features(model_input, self._study)
-        logit = self._model.logits(x) + self._shift(model_input)
+        rows = self._named(model_input)
+        x = raw_to_features(rows, self._study)
+        logit = self._model.logits(x) + self._shift(rows)
         probability = 1 / (1 + np.exp(-logit))
         strata = self._model.strata
         stratum = np.select(
@@ -66,11 +69,18 @@ class RiskPyfunc(PythonModel):  # type: ignore[misc]  # MLflow has no types
         found = {"probability": probability, "stratum": stratum.astype(object)}
         return pd.DataFrame(found, index=model_input.index)
 
+    def _named(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """The rows, with names for columns that were passed without."""
+        names = [*self._study.columns, HOSPITAL]
+        if list(rows.columns) != [str(place) for place in range(rows.shape[1])]:
+            return rows
+        return rows.set_axis(names[: rows.shape[1]], axis="columns")
+
     def _shift(self, rows: pd.DataFrame) -> Any:
         """Each row's hospital's intercept, 0 where none is named."""
         if HOSPITAL in self._study.columns or HOSPITAL not in rows.columns:
             return np.zeros(len(rows))
-        named = rows[HOSPITAL]
+        named = rows[HOSPITAL].astype(object)
         unknown = int((named.notna() & ~named.isin(list(self._study.hospitals))).sum())
         if unknown:
             raise DataError(

@@ -251,6 +251,6 @@ def test_the_logged_model_is_lean_and_described(home, connected):
         ("probability", "double"), ("stratum", "string"),
     ]  # fmt: skip
     example = model.input_example
-    assert set(example.columns) <= {*model.metadata.signature.inputs.input_names()}
+    assert set(example.columns) == {*model.metadata.metadata["columns"]}
     assert model.predict(example)["probability"].between(0, 1).all()
     assert model.metadata.metadata["columns"]["age"]["unit"] == "years"
