@@ -89,7 +89,7 @@ def steps(folder: Path, engine: str, rows: int) -> tuple[float, float, float]:
         "FEDRISK_HOME": str(folder / engine),
         "FEDRISK_STUDIES": str(folder),
         "FEDRISK_ENGINE": engine,
-        "FEDRISK_SPARK_MEMORY": "4g",
+        "FEDRISK_ENGINE_MEMORY": "4g",
     }
     log = folder / f"{engine}.log"
     base = ("--study", "large", "--run", "bench")

@@ -30,7 +30,8 @@ class Settings(BaseModel):
         mlflow_uri: Tracking and registry URI; empty for SQLite below ``home``.
         engine: What runs the data steps; overrides the study's unless empty.
         java_home: Java 17 or newer for Spark; empty to search for one.
-        spark_memory: Memory of Spark's driver, as Java writes it (``1g``).
+        engine_memory: Memory of the data steps' engine (DuckDB, or Spark's driver), as Java writes
+            it (``1g``, ``1536m``); of more rows DuckDB keeps some on the local disk.
         spark_master: Spark's master URL.
         step_deadline: Seconds after which a launched step is terminated.
         store: Where machines share runs, ``s3://bucket[/prefix]`` or ``file://``; empty for
@@ -57,7 +58,7 @@ class Settings(BaseModel):
     mlflow_uri: str = ""
     engine: Literal["", "auto", "local", "spark"] = ""
     java_home: str = ""
-    spark_memory: str = "1g"
+    engine_memory: str = Field(default="1g", pattern=r"^[1-9][0-9]*[kmgKMG]$")
     spark_master: str = "local[2]"
     step_deadline: float = Field(default=3600, gt=0)
     store: str = Field(default="", pattern=r"^((s3|file)://\S+)?$")

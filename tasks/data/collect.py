@@ -7,12 +7,15 @@ row is written; what is wrong with single rows is for ``validate`` to judge.
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from pathlib import Path
 
 from tasks.data.csv_table import find_columns, inspect_csv
+from tasks.data.database import open_database
 from tasks.data.fetch import local_copy, public_name
 from tasks.data.rules import check_names
+from tasks.data.sheet import open_sheet
 from tasks.data.source_rows import column_rows, csv_rows, open_columns
 from tasks.errors import DataError
 from tasks.lake.tables import overwrite
@@ -38,16 +41,24 @@ def collect(context: Context) -> Result:
     owner = f"hospital {hospital}"
     where = f"{owner}, {name}"
     counted: int | None = None
-    with tempfile.TemporaryDirectory(prefix="fedrisk-collect-") as temporary:
+    with (
+        tempfile.TemporaryDirectory(prefix="fedrisk-collect-") as temporary,
+        contextlib.ExitStack() as opened,
+    ):
         folder = Path(temporary)
-        if source_format != "delta" or not is_s3(address):
+        if source_format != "sql" and (source_format != "delta" or not is_s3(address)):
             address = str(local_copy(address, folder, where))
         if source_format == "csv":
             table = inspect_csv(Path(address), study, where, hospital)
             fields, columns, counted = table.fields, table.columns, table.rows
             rows = csv_rows(table, study.source)
         else:
-            found = open_columns(address, source_format, context.settings, owner, where, folder)
+            if source_format == "sql":
+                found = opened.enter_context(open_database(address, study.source, where))
+            elif source_format == "xlsx":
+                found = open_sheet(Path(address), study.source, where)
+            else:
+                found = open_columns(address, source_format, context.settings, owner, where, folder)
             fields = list(found.schema.names)
             columns = find_columns(fields, study, where, hospital)
             rows = column_rows(found, columns, where)

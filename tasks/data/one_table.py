@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tasks.data.csv_table import CsvTable, find_columns, inspect_csv, is_blank, open_rows
+from tasks.data.sheet import open_sheet
 from tasks.data.source_rows import open_columns
 from tasks.errors import DataError
 from tasks.settings import Settings
@@ -122,7 +123,12 @@ class _Arrow:
     def __init__(
         self, path: Path, study: Study, where: str, settings: Settings, scratch: Path
     ) -> None:
-        found = open_columns(str(path), study.source.format, settings, "pool", where, scratch)
+        kind = study.source.format
+        found = (
+            open_sheet(path, study.source, where)
+            if kind == "xlsx"
+            else open_columns(str(path), kind, settings, "pool", where, scratch)
+        )
         self.table: Any = found.to_table()
         self.columns = find_columns(self.table.column_names, study, where, None)
         if self.table.num_rows == 0:

@@ -67,7 +67,7 @@ def check_tables(file: Path, source: str | None, settings: Settings) -> Iterator
         FedriskError: The study is not sound, or the one table that is dealt out is not.
     """
     with tempfile.TemporaryDirectory(prefix="fedrisk-check-") as folder:
-        kept = {"engine", "java_home", "spark_memory", "spark_master"}
+        kept = {"engine", "java_home", "engine_memory", "spark_master"}
         own = Settings(home=Path(folder), **settings.model_dump(include=kept))
         plan = make_plan(Request(study=str(file), source=source), _RUN, own)
         run_step("deal", _RUN, own)

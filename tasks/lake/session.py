@@ -77,7 +77,7 @@ def spark_configuration(settings: Settings, jars: Sequence[Path], options: str) 
     }
     return {
         "spark.master": settings.spark_master,
-        "spark.driver.memory": settings.spark_memory,
+        "spark.driver.memory": settings.engine_memory,
         "spark.driver.extraClassPath": os.pathsep.join(f"{folder}/*" for folder in jars),
         "spark.driver.extraJavaOptions": options,
         **(local if settings.spark_master.startswith("local") else {}),

@@ -31,7 +31,8 @@ _PASSED = frozenset(
 _SECRETS = frozenset({"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"})
 
 
-_PASSED_PREFIXES = ("LC_", "AWS_", "SPARK_", "MLFLOW_")
+_PASSED_PREFIXES = ("LC_", "AWS_", "PG", "SPARK_", "MLFLOW_")
+"""``PG*`` is how libpq, which reads a hospital's database, is told user and password."""
 
 
 def step_environment(
@@ -63,7 +64,11 @@ def step_environment(
     if hospital is not None:
         own = settings.model_copy(update={"lake": settings.lake_root(hospital)})
     if settings.credentials:
-        found = {key: value for key, value in found.items() if key not in _SECRETS}
+        found = {
+            key: value
+            for key, value in found.items()
+            if key not in _SECRETS and not key.startswith("PG")
+        }
         found |= read_credentials(settings.credentials, owner or hospital or CONSORTIUM)
         own = own.model_copy(update={"credentials": ""})
     return found | settings_environment(own)
@@ -77,14 +82,15 @@ def settings_environment(settings: Settings) -> dict[str, str]:
 
 
 def read_credentials(template: str, owner: str) -> dict[str, str]:
-    """Read one owner's keys of the store.
+    """Read one owner's keys of the store, and of its database.
 
     Args:
         template: Path of the file, with ``{owner}`` in it.
         owner: The owner's name.
 
     Raises:
-        SettingsError: There is no such file, or a line is not ``AWS_NAME=value``.
+        SettingsError: There is no such file, or a line is neither ``AWS_NAME=value`` nor
+            ``PGNAME=value``.
     """
     path = Path(template.replace("{owner}", owner))
     try:
@@ -99,7 +105,7 @@ def read_credentials(template: str, owner: str) -> dict[str, str]:
         if not line.strip() or line.startswith("#"):
             continue
         key, sign, value = line.partition("=")
-        if not sign or not key.startswith("AWS_"):
-            raise SettingsError(f"{path}, line {number}: expected AWS_NAME=value.")
+        if not sign or not key.startswith(("AWS_", "PG")):
+            raise SettingsError(f"{path}, line {number}: expected AWS_NAME=value or PGNAME=value.")
         found[key] = value.strip()
     return found

@@ -55,7 +55,16 @@ class Source(Part):
     site_column: str | None = None
     synthetic: Literal["stroke"] | None = None
     """The cohort generator for ``deal`` without a path."""
-    format: Literal["csv", "parquet", "delta"] = "csv"
+    format: Literal["csv", "parquet", "delta", "xlsx", "sql"] = "csv"
+    """xlsx: a sheet of Excel (also .xls, .xlsb, .ods). sql: a query or table of each hospital's
+    PostgreSQL, whose ``path`` is ``postgresql://host[:port]/database``; user and password are in
+    its owner's environment (``PGUSER``, ``PGPASSWORD``)."""
+    sheet: str | None = None
+    """The sheet of an xlsx; the first by default."""
+    table: str | None = None
+    """The table or view of a database, ``[schema.]name``."""
+    query: str | None = None
+    """The query of a database, in place of ``table``."""
     header: bool = True
     """Whether a CSV's first line names the columns; otherwise ``fields`` does."""
     fields: list[str] = Field(default_factory=list)
@@ -68,7 +77,7 @@ class Source(Part):
     thousands: Literal["", ",", ".", "'", " "] = ""
     """What may stand between the thousands of a CSV's numbers."""
     skip: Annotated[int, Field(ge=0, le=1000)] = 0
-    """Lines of a CSV before its header, such as a title; Excel's ``sep=;`` is not one of them."""
+    """Lines of a CSV or xlsx before its header, such as a title; ``sep=;`` is not one of them."""
     extra: Literal["ignore", "refuse"] = "ignore"
     """What becomes of columns that the study does not name: they never enter the lake, or they are
     an error."""
@@ -87,6 +96,12 @@ class Source(Part):
             raise ValueError("synthetic replaces a table that is dealt out: use kind deal")
         if not self.header and not self.fields:
             raise ValueError("a CSV without a header needs fields: the columns in order")
+        if self.sheet is not None and self.format != "xlsx":
+            raise ValueError("sheet is for format xlsx")
+        if (self.format == "sql") != ((self.table is None) != (self.query is None)):
+            raise ValueError("format sql needs table or query, and no other format has either")
+        if self.format == "sql" and self.kind != "own":
+            raise ValueError("format sql reads each hospital's own database: use kind own")
         if self.decimal == self.thousands:
             raise ValueError("decimal and thousands are the same mark")
         if self.format != "csv" and (self.decimal != "." or self.thousands):

@@ -192,6 +192,14 @@ class Study(Part):
                         f"hospitals.{name}: source kind {self.source.kind} needs {needed} and "
                         f"nothing else of path, site and share"
                     )
+            address = hospital.path or ""
+            if self.source.format == "sql" and not re.fullmatch(
+                r"postgresql://[^@?#\s/]+/[^@?#\s/]+", address
+            ):
+                raise ValueError(
+                    f"hospitals.{name}.path: expected postgresql://host[:port]/database, without "
+                    "user, password or options: those are PG* variables of its owner"
+                )
             if hospital.columns and self.source.kind != "own":
                 raise ValueError(
                     f"hospitals.{name}.columns: source kind {self.source.kind} has one table for "

@@ -216,7 +216,7 @@ def test_a_study_and_the_settings_change_what_pods_get(checkout: Path) -> None:
     assert node["nodeSelector"] == {"kind": "gpu"}
     assert node["tolerations"][-1] == {"key": "gpu", "operator": "Exists"}
     data = variables(rendered(checkout, "collect", "hospital-1", *changes, engine="spark"))
-    assert data["FEDRISK_SPARK_MEMORY"] == "1536m"
+    assert data["FEDRISK_ENGINE_MEMORY"] == "1536m"
     assert data["FEDRISK_ENGINE"] == "spark"
     study = plan(checkout, *changes).study
     told = limits_of(PodOf("collect", "hospital-1", False), study, SETTINGS)

@@ -97,7 +97,7 @@ def test_python_and_sql_read_a_value_alike(tmp_path: Path, name: str) -> None:
     rows = " UNION ALL ".join(
         f"SELECT {i} AS place, {literal(text)} AS value" for i, text in enumerate(TEXTS)
     )
-    with LocalEngine("h") if name == "local" else SparkEngine(settings, "h", 1) as engine:
+    with LocalEngine("h", "1g") if name == "local" else SparkEngine(settings, "h", 1) as engine:
         engine.view("given", rows)
         found = ", ".join(
             f"{known_sql('value', spelling)} AS s{i}"

@@ -204,18 +204,18 @@ def _environment(
     if pod.kind in ("server", "hospital"):
         found["FEDRISK_SUPERLINK"] = superlink_of(plan.run, settings)
     if pod.role == "data":
-        found |= _spark(resources)
+        found |= _engine(resources)
         if settings.engine:
             found["FEDRISK_ENGINE"] = settings.engine
     return found
 
 
-def _spark(resources: Resources) -> dict[str, str]:
-    """Spark's share of the pod: Python and Java's own memory get the other half."""
+def _engine(resources: Resources) -> dict[str, str]:
+    """The engine's share of the pod: Python, and Java's own memory, get the other half."""
     found = {}
     if resources.limits.memory:
         heap = max(LEAST_HEAP, size(resources.limits.memory) // 2)
-        found["FEDRISK_SPARK_MEMORY"] = f"{heap // 2**20}m"
+        found["FEDRISK_ENGINE_MEMORY"] = f"{heap // 2**20}m"
     if resources.limits.cpu:
         threads = int(cores(resources.limits.cpu).to_integral_value(ROUND_CEILING))
         found["FEDRISK_SPARK_MASTER"] = f"local[{threads}]"

@@ -28,7 +28,7 @@ def engine_for(settings: Settings, study: Study, owner: str, rows: int) -> Engin
     if name == "auto":
         name = "spark" if rows > study.compute.spark_above_rows else "local"
     if name == "local":
-        return LocalEngine(owner)
+        return LocalEngine(owner, settings.engine_memory)
     if find_spec("pyspark") is None:
         raise SettingsError(
             f"{owner}: {rows} rows need the engine spark, and PySpark is not installed here. "

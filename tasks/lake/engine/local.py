@@ -1,6 +1,6 @@
 """The engine for ordinary tables: DuckDB in this process, Delta through ``deltalake``.
 
-No Java, no extension that DuckDB would download, and rows beyond ``MEMORY`` on the local disk.
+No Java, no extension that DuckDB would download, and rows beyond its memory on the local disk.
 """
 
 from __future__ import annotations
@@ -21,8 +21,6 @@ from tasks.s3 import store_error
 if TYPE_CHECKING:
     import pandas as pd
 
-MEMORY = "1GB"
-"""What DuckDB keeps in memory before it writes to the local disk."""
 BATCH = 100_000
 """Rows per batch that is handed to the writer."""
 
@@ -32,23 +30,28 @@ class LocalEngine(contextlib.AbstractContextManager["LocalEngine"]):
 
     Args:
         owner: The owner of this process's key, for messages.
+        memory: What DuckDB keeps in memory before it writes to the local disk, as Java writes it.
     """
 
-    def __init__(self, owner: str) -> None:
+    def __init__(self, owner: str, memory: str) -> None:
         import duckdb
 
         self._owner = owner
         self._uris: list[str] = []
         self._folder = tempfile.mkdtemp(prefix="fedrisk-engine-")
-        self._connection = duckdb.connect(
-            f"{self._folder}/work.duckdb",
-            config={
-                "autoinstall_known_extensions": "false",
-                "autoload_known_extensions": "false",
-                "memory_limit": MEMORY,
-                "temp_directory": self._folder,
-            },
-        )
+        try:
+            self._connection = duckdb.connect(
+                f"{self._folder}/work.duckdb",
+                config={
+                    "autoinstall_known_extensions": "false",
+                    "autoload_known_extensions": "false",
+                    "memory_limit": f"{memory}iB",
+                    "temp_directory": self._folder,
+                },
+            )
+        except BaseException:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            raise
 
     def read(self, name: str, table: TableVersion) -> list[str]:
         """See ``Engine.read``."""

@@ -71,7 +71,7 @@ def _variables(path: Path, found: list[CheckResult], *, needed: bool) -> dict[st
         if not line.strip() or line.startswith("#"):
             continue
         key, sign, value = line.partition("=")
-        if not sign or not key.startswith(("AWS_", "FEDRISK_")):
+        if not sign or not key.startswith(("AWS_", "FEDRISK_", "PG")):
             found.append(
                 missing(path.name, f"line {number} is not NAME=value", "Correct the line.")
             )

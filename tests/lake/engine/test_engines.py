@@ -223,7 +223,7 @@ def test_an_engine_leaves_nothing_on_the_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    with LocalEngine("h") as engine, engine.keep("a", "SELECT 1 AS x"):
+    with LocalEngine("h", "1g") as engine, engine.keep("a", "SELECT 1 AS x"):
         assert engine.rows("SELECT x FROM a") == [{"x": 1}]
         assert list(tmp_path.iterdir())
     assert not list(tmp_path.iterdir())
@@ -231,7 +231,7 @@ def test_an_engine_leaves_nothing_on_the_disk(
 
 def test_an_error_of_duckdb_is_told_without_the_value() -> None:
     with (
-        LocalEngine("hospital north") as engine,
+        LocalEngine("hospital north", "1g") as engine,
         pytest.raises(DataError, match="hospital north: DuckDB ended a query") as caught,
     ):
         engine.rows("SELECT cast(x AS int) + 1 AS y FROM (SELECT error('Zebra7781') AS x)")
@@ -239,7 +239,7 @@ def test_an_error_of_duckdb_is_told_without_the_value() -> None:
 
 
 def test_what_the_dialects_name_alike_is_alike() -> None:
-    with LocalEngine("h") as engine:
+    with LocalEngine("h", "1g") as engine:
         engine.view("nothing", "SELECT cast(NULL AS int) AS x")
         counts = "SELECT count_if(x = 1) AS one, count_if(x IS NULL) AS none FROM nothing"
         assert engine.rows(counts) == [{"one": 0, "none": 1}]
