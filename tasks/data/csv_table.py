@@ -66,7 +66,7 @@ def open_text(path: Path, source: Source) -> Iterator[tuple[TextIO, int]]:
         The text, with its line ends as they are, and the number of lines before it.
     """
     with (
-        _open_bytes(path) as raw,
+        open_bytes(path) as raw,
         io.TextIOWrapper(raw, _encoding(path, source), newline="") as text,
     ):
         # Counted first: a stream that is unpacked cannot be taken back.
@@ -93,7 +93,8 @@ def is_plain(path: Path, source: Source) -> bool:
 
 
 @contextmanager
-def _open_bytes(path: Path) -> Iterator[IO[bytes]]:
+def open_bytes(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file's bytes, unpacked by its suffix."""
     suffix = path.suffix.lower()
     if suffix == ".zip":
         with zipfile.ZipFile(path) as archive:
@@ -127,7 +128,7 @@ class _Raw(io.RawIOBase):
 
 
 def _encoding(path: Path, source: Source) -> str:
-    with _open_bytes(path) as raw:
+    with open_bytes(path) as raw:
         mark = raw.read(3)
     if mark[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
         return "utf-16"
@@ -137,7 +138,7 @@ def _encoding(path: Path, source: Source) -> str:
 
 
 def _has_sep_line(path: Path, source: Source) -> bool:
-    with _open_bytes(path) as raw, io.TextIOWrapper(raw, _encoding(path, source)) as text:
+    with open_bytes(path) as raw, io.TextIOWrapper(raw, _encoding(path, source)) as text:
         for _ in range(source.skip):
             text.readline()
         return re.fullmatch(r"sep=.", text.readline(16).strip("\r\n"), re.IGNORECASE) is not None
@@ -292,7 +293,7 @@ def _check_delimiter(row: list[str], source: Source, study: Study, where: str) -
 def _undecodable(path: Path, source: Source, where: str) -> DataError:
     encoding, offset = _encoding(path, source), 0
     if encoding.startswith("utf-8"):
-        with _open_bytes(path) as file:
+        with open_bytes(path) as file:
             for number, line in enumerate(file, start=1):
                 try:
                     line.decode("utf-8")

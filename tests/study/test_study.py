@@ -156,7 +156,7 @@ def test_names_of_fedrisks_own_columns_are_reserved(file: Path, name: str) -> No
             "synthetic replaces a table that is dealt out: use kind deal",
         ),
         (["source.delimiter=;;"], "at most 1 character"),
-        (["source.format=xlsx"], "'csv', 'parquet' or 'delta'"),
+        (["source.format=docx"], "'csv', 'parquet', 'delta', 'xlsx' or 'sql'"),
         (["hospitals.north.share.rows=0"], "greater than or equal to 1"),
         (["hospitals.north.share.positive_rate=1.5"], "less than or equal to 1"),
         (["hospitals.north.share.prefer_mean={age: [60, 0]}"], "greater than 0"),
