@@ -1,4 +1,4 @@
-"""``fedrisk study``: check a study file, show a study, or export the schema for an editor."""
+"""``fedrisk study``: draft or check a study file, show a study, or export the schema."""
 
 from __future__ import annotations
 
@@ -23,13 +23,22 @@ def add_parser(subparsers: Any) -> None:
     check.add_argument(
         "--source", metavar="PATH|URL", help="a table, or a folder of tables (implies --tables)"
     )
+    draft = actions.add_parser("draft", help="write a first study file from the hospitals' tables")
+    draft.add_argument("table", nargs="+", metavar="TABLE", help="one a hospital, or one of all")
+    draft.add_argument("--target", metavar="COLUMN", help="the outcome (default: guessed)")
+    draft.add_argument("--positive", metavar="VALUE", action="append", default=[],
+                       help="its positive value; may be repeated")  # fmt: skip
+    draft.add_argument("--site", metavar="COLUMN", help="names the hospital, in one table of all")
+    draft.add_argument("--id", metavar="COLUMN", help="identifies the patient")
+    draft.add_argument("--name", default="draft", help="the study's name (default: draft)")
+    draft.add_argument("--out", metavar="FILE", type=Path, help="default: print it")
     actions.add_parser("schema", help="print the JSON Schema of study files")
     show = actions.add_parser("show", help="print a study with all its defaults, as JSON")
     show.add_argument("name", metavar="NAME", help="name or file")
 
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
-    """Check or show a study, or print the schema.
+    """Check, draft or show a study, or print the schema.
 
     Returns:
         0, or 2 where a table is not what the study says.
@@ -41,6 +50,8 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     from tasks.run.known_studies import find_known_study
     from tasks.study import Study, read_study
 
+    if args.action == "draft":
+        return _draft(args, settings)
     if args.action == "schema":
         schema = Study.model_json_schema()
         schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
@@ -59,6 +70,27 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     else:
         study = read_study(find_known_study(args.name, settings))
         print(json.dumps(study.model_dump(mode="json"), indent=2, ensure_ascii=False))
+    return 0
+
+
+def _draft(args: argparse.Namespace, settings: Settings) -> int:
+    from tasks.data.draft.draft import Choice, choose, look_at
+    from tasks.data.draft.write import DECIDE, study_text
+    from tasks.errors import SettingsError
+    from tasks.files import write_atomically
+
+    if args.out is not None and args.out.exists():
+        raise SettingsError(f"{args.out} is there already. Name another with --out.")
+    tables = [look_at(Path(each), settings) for each in args.table]
+    choice = Choice(args.target, tuple(args.positive), args.site, args.id)
+    folder = args.out.parent if args.out else Path()
+    text = study_text(choose(tables, choice, settings), args.name, folder)
+    if args.out is None:
+        print(text, end="")
+        return 0
+    write_atomically(args.out, text.encode())
+    print(f"{args.out}: {text.count(DECIDE)} lines wait for a decision; then run `fedrisk study "
+          f"check {args.out} --tables`.")  # fmt: skip
     return 0
 
 

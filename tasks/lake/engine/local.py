@@ -60,6 +60,16 @@ class LocalEngine(contextlib.AbstractContextManager["LocalEngine"]):
         self._uris.append(table.uri)
         return list(rows.schema.names)
 
+    def take(self, name: str, rows: Any) -> None:
+        """Name the rows of an Arrow reader, read once.
+
+        Raises:
+            DataError: There is no room for them.
+        """
+        self._connection.register("given", rows)
+        with self.keep(name, "SELECT * FROM given"):
+            self._connection.unregister("given")
+
     def view(self, name: str, sql: str) -> None:
         """See ``Engine.view``."""
         with self._translated():

@@ -1,0 +1,1 @@
+"""A first version of a study's file, from the hospitals' tables."""

@@ -1,0 +1,360 @@
+"""Draft a study: look at the tables, choose target, id, site and columns, write the YAML."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tasks.data.csv_table import COMPRESSED
+from tasks.data.draft.dialect import dialect_of
+from tasks.data.draft.looks import Looks, looks_of
+from tasks.data.sheet import open_sheet
+from tasks.data.source_rows import column_rows, csv_rows, open_columns
+from tasks.data.values import canonical_sql, literal
+from tasks.errors import DataError
+from tasks.lake.engine.local import LocalEngine
+from tasks.settings import Settings
+from tasks.study import Source
+from tasks.study.base import FLAGS, folded
+
+SHEETS = (".xlsx", ".xls", ".xlsb", ".ods")
+IDS = re.compile(
+    r"(^|_)(id|pid|mrn|ssn|subject|patient|case|record|nr|uid|index)(_|$)|^(unnamed|x)$"
+)
+SITES = re.compile(r"(^|_)(site|cent(er|re)|hospital|clinic|institution|inst|location|ward)(_|$)")
+TARGETS = re.compile(
+    r"outcome|target|label|death|dead|died|mortal|event|status|readmi|relapse|recur|diagnos|class"
+    r"|stroke$|disease$|^num$|^y$"
+)
+POSITIVE = ("1", "yes", "true", "dead", "died", "positive", "event", "case", "malignant", "present")
+LEAST_ROWS, LEAST_POSITIVES = 30, 5
+"""Rows and positives below which a site is left out."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table.
+
+    Attributes:
+        path: Where it is.
+        kind: ``source.format``.
+        source: How it is read.
+        looks: Its columns by their names there.
+        rows: Its rows.
+    """
+
+    path: Path
+    kind: str
+    source: Source
+    looks: dict[str, Looks]
+    rows: int
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a person may name.
+
+    Attributes:
+        target: The outcome's column.
+        positive: Its positive values; empty to guess.
+        site: The column that names the hospital.
+        id: The column that identifies a patient.
+    """
+
+    target: str | None = None
+    positive: tuple[str, ...] = ()
+    site: str | None = None
+    id: str | None = None
+
+
+@dataclass(frozen=True)
+class Drafted:
+    """What stands in a draft.
+
+    Attributes:
+        tables: The tables.
+        columns: The study's columns: their name there, and how they look over all tables.
+        target: The outcome.
+        positive: Its positive values.
+        id: The patients' column.
+        site: The hospitals' column.
+        sites: The sites that become hospitals, and their rows.
+        left_out: Columns that are not used, and why.
+        decided: What was chosen without being asked for; a person must look at it.
+    """
+
+    tables: Sequence[Table]
+    columns: dict[str, Looks]
+    target: Looks
+    positive: tuple[str, ...]
+    id: str | None
+    site: str | None
+    sites: dict[str, int]
+    left_out: dict[str, str]
+    decided: tuple[str, ...]
+
+
+def look_at(path: Path, settings: Settings) -> Table:
+    """Look at one table.
+
+    Args:
+        path: A file, or a folder of Parquet or Delta.
+        settings: Memory of the engine; Spark for the Delta tables that only it reads.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    where = f"table {path.name}"
+    kind = _kind(path)
+    source = Source(kind="own")
+    with LocalEngine(where, settings.engine_memory) as engine:
+        if kind == "csv":
+            source, table = dialect_of(path, where)
+            fields = list(table.columns)
+            rows: Any = csv_rows(_numbered(table), source)
+        else:
+            found = (
+                open_sheet(path, source, where)
+                if kind == "xlsx"
+                else open_columns(str(path), kind, settings, "pool", where, path.parent)
+            )
+            fields = _plain(found.schema)
+            rows = column_rows(found, {f"c{i}": name for i, name in enumerate(fields)}, where)
+        looks = looks_of(engine, rows, fields, kind == "csv")
+        count = int(engine.rows("SELECT count(*) AS n FROM drafted")[0]["n"])
+        if count == 0:
+            raise DataError(f"{where}: the table has no row.")
+    return Table(path, kind, source, {each.name: each for each in looks}, count)
+
+
+def choose(tables: Sequence[Table], choice: Choice, settings: Settings) -> Drafted:
+    """Choose what of the tables the study uses.
+
+    Args:
+        tables: The hospitals' tables, or one of all.
+        choice: What a person has named.
+        settings: Memory of the engine.
+
+    Raises:
+        DataError: A column that was named is not there, the tables are of different kinds, or no
+            column can be the outcome.
+    """
+    first = tables[0]
+    for other in tables[1:]:
+        if (other.kind, other.source) != (first.kind, first.source):
+            raise DataError(
+                f"{other.path.name} is not written as {first.path.name} is (format, encoding, "
+                "delimiter or header). A study reads its tables in one way: draft each by itself, "
+                "or convert one."
+            )
+    merged = _merged(tables)
+    for named in (choice.target, choice.site, choice.id):
+        if named is not None and named not in merged:
+            raise DataError(f"there is no column {named}; the tables have {', '.join(merged)}.")
+    decided: list[str] = []
+    site = choice.site or (_first(merged, SITES, _may_be_site) if len(tables) == 1 else None)
+    if site and not choice.site:
+        decided.append(f"site column: {site}")
+    patient = choice.id or _first(merged, IDS, lambda looks: looks.distinct == looks.rows)
+    if patient and not choice.id:
+        decided.append(f"id: {patient}")
+    rest = {n: looks for n, looks in merged.items() if n not in (site, patient)}
+    target = choice.target or _guessed_target(rest)
+    if target is None:
+        raise DataError("no column with two values can be the outcome. Name it with --target.")
+    if not choice.target:
+        decided.append(f"target: {target}")
+    outcome = rest.pop(target)
+    if len(outcome.values) < 2:
+        raise DataError(
+            f"column {target} has no two values or more of which one can be the outcome."
+        )
+    positive = _positive(outcome, choice.positive)
+    if not choice.positive:
+        decided.append(f"positive values: {', '.join(positive)}")
+    columns, left_out = {}, {}
+    for name, looks in rest.items():
+        if looks.kind in ("date", "text", "constant", "empty"):
+            left_out[name] = {
+                "date": "dates", "text": f"{looks.distinct} different texts",
+                "constant": "one value", "empty": "no value",
+            }[looks.kind]  # fmt: skip
+        elif looks.missing > 0.9 * looks.rows:
+            left_out[name] = "known in less than a tenth of the rows"
+        else:
+            columns[name] = looks
+    if not columns:
+        raise DataError("no column is left that a model can use.")
+    sites, worst = _sites(first, site, target, positive, columns, settings) if site else ({}, {})
+    columns = {n: replace(c, worst=worst.get(n, c.worst)) for n, c in columns.items()}
+    if site and len(sites) < 2:
+        raise DataError(
+            f"column {site}: fewer than two sites have {LEAST_ROWS} rows and {LEAST_POSITIVES} "
+            "positives. Name another with --site."
+        )
+    return Drafted(
+        tables, columns, outcome, positive, patient, site, sites, left_out, tuple(decided)
+    )
+
+
+def _kind(path: Path) -> str:
+    if path.is_dir():
+        return "delta" if (path / "_delta_log").is_dir() else "parquet"
+    suffix = path.suffix.lower()
+    if suffix in SHEETS:
+        return "xlsx"
+    return "parquet" if suffix in (".parquet", ".pq") and suffix not in COMPRESSED else "csv"
+
+
+def _numbered(table: Any) -> Any:
+    return replace(table, columns={f"c{i}": name for i, name in enumerate(table.columns)})
+
+
+def _plain(schema: Any) -> list[str]:
+    """Columns that are not nested."""
+    import pyarrow.types as kinds
+
+    return [field.name for field in schema if not kinds.is_nested(field.type)]
+
+
+def _merged(tables: Sequence[Table]) -> dict[str, Looks]:
+    """How each column looks over all tables; its kind is the least special of them."""
+    order = ("empty", "constant", "flag", "integer", "number", "category", "date", "text")
+    found: dict[str, Looks] = {}
+    rows = sum(table.rows for table in tables)
+    for table in tables:
+        for name, looks in table.looks.items():
+            if name not in found:
+                found[name] = looks
+                continue
+            one = found[name]
+            values = dict(zip(one.values, one.counts, strict=True))
+            for text, n in zip(looks.values, looks.counts, strict=True):
+                values[text] = values.get(text, 0) + n
+            found[name] = replace(
+                one,
+                kind=max(one.kind, looks.kind, key=order.index),
+                missing=one.missing + looks.missing,
+                worst=max(_share(one), _share(looks)),
+                rows=one.rows + looks.rows,
+                distinct=max(one.distinct, looks.distinct, len(values)),
+                low=min(x for x in (one.low, looks.low, float("inf")) if x == x),
+                high=max(x for x in (one.high, looks.high, float("-inf")) if x == x),
+                values=tuple(values),
+                counts=tuple(values.values()),
+                markers=tuple(dict.fromkeys([*one.markers, *looks.markers])),
+            )
+    return {
+        name: replace(each, missing=each.missing + rows - each.rows, rows=rows, worst=_share(each))
+        for name, each in found.items()
+    }
+
+
+def _share(looks: Looks) -> float:
+    """The largest share of missing values of any hospital that has the column in part."""
+    own = looks.missing / looks.rows
+    return max(looks.worst, own if own < 1 else 0.0)
+
+
+def cleaned(name: str) -> str:
+    """A column's name in lower case with one _ between words."""
+    return re.sub(r"[^a-z0-9]+", "_", re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()).strip("_")
+
+
+def _first(merged: dict[str, Looks], pattern: re.Pattern[str], fits: Any) -> str | None:
+    named = [n for n, looks in merged.items() if pattern.search(cleaned(n)) and fits(looks)]
+    return named[0] if named else None
+
+
+def _may_be_site(looks: Looks) -> bool:
+    known = looks.rows - looks.missing
+    return looks.kind in ("category", "flag") and 2 <= looks.distinct <= known / LEAST_ROWS
+
+
+def _guessed_target(rest: dict[str, Looks]) -> str | None:
+    """The last flag, or pair of values, whose name sounds like an outcome; else the last flag."""
+    pairs = [
+        n
+        for n, looks in rest.items()
+        if looks.kind == "flag" or (looks.kind == "category" and looks.distinct == 2)
+    ]
+    named = [n for n in pairs if TARGETS.search(cleaned(n))]
+    found = named or pairs
+    return found[-1] if found else None
+
+
+def _positive(outcome: Looks, named: Sequence[str]) -> tuple[str, ...]:
+    if named:
+        asked = {folded(text) for text in named}
+        unknown = sorted(asked - {folded(text) for text in outcome.values})
+        if unknown:
+            raise DataError(
+                f"column {outcome.name} has no value {', '.join(unknown)}; it has "
+                f"{', '.join(outcome.values)}."
+            )
+        return tuple(text for text in outcome.values if folded(text) in asked)
+    usual = [t for t in outcome.values if folded(t) in POSITIVE or FLAGS.get(folded(t)) == "1"]
+    if usual and len(usual) < len(outcome.values):
+        return tuple(usual)
+    rarest = min(zip(outcome.counts, outcome.values, strict=True))
+    return (rarest[1],)
+
+
+def _sites(
+    table: Table,
+    site: str,
+    target: str,
+    positive: Sequence[str],
+    columns: dict[str, Looks],
+    settings: Settings,
+) -> tuple[dict[str, int], dict[str, float]]:
+    """Look at the sites with enough rows and positives.
+
+    Returns:
+        Their rows, largest first, and the largest share of missing values of each column.
+    """
+    where = f"table {table.path.name}"
+    names = {"site": site, "outcome": target} | {f"c{i}": name for i, name in enumerate(columns)}
+    with LocalEngine(where, settings.engine_memory) as engine:
+        if table.kind == "csv":
+            source, found = dialect_of(table.path, where)
+            there = {key: found.columns[name] for key, name in names.items()}
+            rows: Any = csv_rows(replace(found, columns=there), source)
+        else:
+            opened = (
+                open_sheet(table.path, table.source, where)
+                if table.kind == "xlsx"
+                else open_columns(
+                    str(table.path), table.kind, settings, "pool", where, table.path.parent
+                )
+            )
+            rows = column_rows(opened, names, where)
+        engine.take("sited", rows)
+        wanted = ", ".join(literal(value) for value in positive)
+        known = [
+            f"count_if(coalesce({canonical_sql(f'c{i}')}, '') NOT IN "
+            f"({', '.join(map(literal, ['', *looks.markers]))})) AS c{i}"
+            for i, looks in enumerate(columns.values())
+        ]
+        told = engine.rows(
+            f"SELECT {canonical_sql('site')} AS site, count(*) AS n, {', '.join(known)}, "
+            f"count_if({canonical_sql('outcome')} IN ({wanted})) AS k FROM sited "
+            f"GROUP BY {canonical_sql('site')} ORDER BY n DESC, site"
+        )
+    markers = {"", *table.looks[site].markers}
+    kept = [
+        row
+        for row in told
+        if row["site"] is not None
+        and row["site"] not in markers
+        and row["n"] >= LEAST_ROWS
+        and LEAST_POSITIVES <= row["k"] <= row["n"] - LEAST_POSITIVES
+    ]
+    worst = {
+        name: max((1 - row[f"c{i}"] / row["n"] for row in kept), default=0.0)
+        for i, name in enumerate(columns)
+    }
+    return {row["site"]: int(row["n"]) for row in kept}, worst
