@@ -74,7 +74,8 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
 
 
 def _draft(args: argparse.Namespace, settings: Settings) -> int:
-    from tasks.data.draft.draft import Choice, choose, look_at
+    from tasks.data.draft.draft import Choice, choose
+    from tasks.data.draft.table import look_at
     from tasks.data.draft.write import DECIDE, study_text
     from tasks.errors import SettingsError
     from tasks.files import write_atomically

@@ -5,22 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-from tasks.data.csv_table import COMPRESSED
-from tasks.data.draft.dialect import dialect_of
-from tasks.data.draft.looks import Looks, looks_of
-from tasks.data.sheet import open_sheet
-from tasks.data.source_rows import column_rows, csv_rows, open_columns
+from tasks.data.draft.looks import Looks
+from tasks.data.draft.table import Table, table_rows
 from tasks.data.values import canonical_sql, literal
 from tasks.errors import DataError
 from tasks.lake.engine.local import LocalEngine
 from tasks.settings import Settings
-from tasks.study import Source
 from tasks.study.base import FLAGS, folded
 
-SHEETS = (".xlsx", ".xls", ".xlsb", ".ods")
 IDS = re.compile(
     r"(^|_)(id|pid|mrn|ssn|subject|patient|case|record|nr|uid|index)(_|$)|^(unnamed|x)$"
 )
@@ -32,25 +26,6 @@ TARGETS = re.compile(
 POSITIVE = ("1", "yes", "true", "dead", "died", "positive", "event", "case", "malignant", "present")
 LEAST_ROWS, LEAST_POSITIVES = 30, 5
 """Rows and positives below which a site is left out."""
-
-
-@dataclass(frozen=True)
-class Table:
-    """One table.
-
-    Attributes:
-        path: Where it is.
-        kind: ``source.format``.
-        source: How it is read.
-        looks: Its columns by their names there.
-        rows: Its rows.
-    """
-
-    path: Path
-    kind: str
-    source: Source
-    looks: dict[str, Looks]
-    rows: int
 
 
 @dataclass(frozen=True)
@@ -95,39 +70,6 @@ class Drafted:
     sites: dict[str, int]
     left_out: dict[str, str]
     decided: tuple[str, ...]
-
-
-def look_at(path: Path, settings: Settings) -> Table:
-    """Look at one table.
-
-    Args:
-        path: A file, or a folder of Parquet or Delta.
-        settings: Memory of the engine; Spark for the Delta tables that only it reads.
-
-    Raises:
-        DataError: It cannot be read.
-    """
-    where = f"table {path.name}"
-    kind = _kind(path)
-    source = Source(kind="own")
-    with LocalEngine(where, settings.engine_memory) as engine:
-        if kind == "csv":
-            source, table = dialect_of(path, where)
-            fields = list(table.columns)
-            rows: Any = csv_rows(_numbered(table), source)
-        else:
-            found = (
-                open_sheet(path, source, where)
-                if kind == "xlsx"
-                else open_columns(str(path), kind, settings, "pool", where, path.parent)
-            )
-            fields = _plain(found.schema)
-            rows = column_rows(found, {f"c{i}": name for i, name in enumerate(fields)}, where)
-        looks = looks_of(engine, rows, fields, kind == "csv")
-        count = int(engine.rows("SELECT count(*) AS n FROM drafted")[0]["n"])
-        if count == 0:
-            raise DataError(f"{where}: the table has no row.")
-    return Table(path, kind, source, {each.name: each for each in looks}, count)
 
 
 def choose(tables: Sequence[Table], choice: Choice, settings: Settings) -> Drafted:
@@ -198,26 +140,6 @@ def choose(tables: Sequence[Table], choice: Choice, settings: Settings) -> Draft
     return Drafted(
         tables, columns, outcome, positive, patient, site, sites, left_out, tuple(decided)
     )
-
-
-def _kind(path: Path) -> str:
-    if path.is_dir():
-        return "delta" if (path / "_delta_log").is_dir() else "parquet"
-    suffix = path.suffix.lower()
-    if suffix in SHEETS:
-        return "xlsx"
-    return "parquet" if suffix in (".parquet", ".pq") and suffix not in COMPRESSED else "csv"
-
-
-def _numbered(table: Any) -> Any:
-    return replace(table, columns={f"c{i}": name for i, name in enumerate(table.columns)})
-
-
-def _plain(schema: Any) -> list[str]:
-    """Columns that are not nested."""
-    import pyarrow.types as kinds
-
-    return [field.name for field in schema if not kinds.is_nested(field.type)]
 
 
 def _merged(tables: Sequence[Table]) -> dict[str, Looks]:
@@ -316,23 +238,9 @@ def _sites(
     Returns:
         Their rows, largest first, and the largest share of missing values of each column.
     """
-    where = f"table {table.path.name}"
     names = {"site": site, "outcome": target} | {f"c{i}": name for i, name in enumerate(columns)}
-    with LocalEngine(where, settings.engine_memory) as engine:
-        if table.kind == "csv":
-            source, found = dialect_of(table.path, where)
-            there = {key: found.columns[name] for key, name in names.items()}
-            rows: Any = csv_rows(replace(found, columns=there), source)
-        else:
-            opened = (
-                open_sheet(table.path, table.source, where)
-                if table.kind == "xlsx"
-                else open_columns(
-                    str(table.path), table.kind, settings, "pool", where, table.path.parent
-                )
-            )
-            rows = column_rows(opened, names, where)
-        engine.take("sited", rows)
+    with LocalEngine(f"table {table.path.name}", settings.engine_memory) as engine:
+        engine.take("sited", table_rows(table.path, table.kind, names, settings))
         wanted = ", ".join(literal(value) for value in positive)
         known = [
             f"count_if(coalesce({canonical_sql(f'c{i}')}, '') NOT IN "

@@ -79,16 +79,14 @@ MARKS: tuple[tuple[str, str], ...] = ((".", ""), (",", ""), (",", "."), (".", ",
 """Marks for decimals and thousands that are tried, the plain ones first."""
 
 
-def looks_of(engine: LocalEngine, rows: Any, names: Sequence[str], csv: bool) -> list[Looks]:
-    """Look at every column of a table.
+def looks_of(engine: LocalEngine, names: Sequence[str], csv: bool) -> list[Looks]:
+    """Look at every column of the table ``drafted``, whose columns are ``c0``, ``c1``, ....
 
     Args:
-        engine: Counts.
-        rows: Arrow batches of text, columns ``c0``, ``c1``, ....
+        engine: Has the table.
         names: The columns' names.
         csv: Whether numbers may be written with other marks.
     """
-    engine.take("drafted", rows)
     total = int(engine.rows("SELECT count(*) AS n FROM drafted")[0]["n"])
     return [
         _judged(name, _count(engine, f"c{place}", total, csv)) for place, name in enumerate(names)

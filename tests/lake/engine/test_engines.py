@@ -185,14 +185,14 @@ def test_no_engine_writes_what_the_study_forbids(tmp_path: Path, name: str) -> N
     with engine_for(settings, study, "hospital north", 1) as engine:
         written = engine.write(row(), uri, about, definition)
         for column, value in [
-            ("Age", "130D"), ("Age", "NULL"), ("sex", "'Other'"), ("label", "2"), ("patient", "''"),
+            ("Age", "1301.25D"), ("Age", "NULL"), ("sex", "'Other'"), ("label", "2"), ("patient", "''"),
             ("flag", "2"), ("visits", "-4"), ("rate", "0.09D"), ("label", "NULL"),
         ]:  # fmt: skip
             with pytest.raises(DataError, match="constraint of the table") as caught:
                 engine.write(
                     row(**{column: value}), uri, {"definition": definition.digest}, definition
                 )
-            assert "130" not in str(caught.value)
+            assert "1301.25" not in str(caught.value)
         assert len(rows_of(written)) == 1
         assert next(commits(uri, "")).version == written.version
         again = engine.write(row(Age="120D"), uri, about, definition)
