@@ -10,7 +10,15 @@ import hashlib
 import json
 from dataclasses import dataclass
 
-from tasks.data.values import NUMBER, any_of, known_sql, literal, quoted, trimmed_sql
+from tasks.data.values import (
+    NUMBER,
+    any_of,
+    canonical_sql,
+    known_sql,
+    literal,
+    quoted,
+    trimmed_sql,
+)
 from tasks.errors import StudyError
 from tasks.lake.tables import UNUSUAL, Definition, lake_name
 from tasks.study import Column, Study
@@ -64,25 +72,30 @@ def check_names(study: Study) -> None:
         )
 
 
-def known_columns(study: Study, present: set[str], hospital: str) -> dict[str, str]:
+def known_columns(study: Study, present: set[str], hospital: str) -> list[dict[str, str]]:
     """SQL of every study column's known text: canonical, null where it is missing.
 
     Args:
         study: The columns.
         present: Columns that the hospital's table has; the others are null throughout.
         hospital: Whose table it is.
+
+    Returns:
+        Three queries' columns, each over the one before it, so that no text is worked out twice:
+        without blanks around it, canonical, known.
     """
-    texts = {
-        name: known_sql(name, study.spelling(name, hospital, marks=True))
-        if name in present
-        else "CAST(NULL AS string)"
-        for name in study.columns
+    named = [*study.columns, study.target.column]
+    trimmed = {
+        name: trimmed_sql(lake_name(name)) if lake_name(name) in present else "CAST(NULL AS string)"
+        for name in named
     }
-    target = study.target.column
-    texts[target] = known_sql(lake_name(target), study.spelling(target, hospital))
+    plain = {name: canonical_sql(name) for name in named}
+    known = {name: known_sql(name, study.spelling(name, hospital, marks=True)) for name in named}
     if study.id:
-        texts[study.id] = f"nullif({trimmed_sql(lake_name(study.id))}, '')"
-    return texts
+        trimmed[study.id] = trimmed_sql(lake_name(study.id))
+        plain[study.id] = quoted(study.id)
+        known[study.id] = f"nullif({quoted(study.id)}, '')"
+    return [trimmed, plain, known]
 
 
 def typed_sql(name: str, column: Column) -> str:

@@ -113,10 +113,13 @@ def _judged(
     null), ``_broken`` (a struct of one flag a rule), ``_reason`` (the broken rules' names, null
     where the row keeps all) and ``_raw`` (a struct of bronze's, null where the row keeps all).
     """
-    known = known_columns(study, set(columns), hospital)
-    struct = ", ".join(map(quoted, columns))
-    texts = ", ".join(f"{sql} AS {quoted(name)}" for name, sql in known.items())
-    engine.view("known", f"SELECT struct({struct}) AS _raw, _row, {texts} FROM bronze")
+    raw, before = f"struct({', '.join(map(quoted, columns))}) AS _raw", "bronze"
+    layers = known_columns(study, set(columns), hospital)
+    for name, layer in zip(("trimmed", "canonical", "known"), layers, strict=True):
+        texts = ", ".join(f"{sql} AS {quoted(column)}" for column, sql in layer.items())
+        engine.view(name, f"SELECT {raw}, _row, {texts} FROM {before}")
+        raw, before = "_raw", name
+    known = layers[-1]
     who = quoted(study.id) if study.id else _content_sql(known)
     engine.view("named", f"SELECT *, {who} AS _who FROM known")
     # Only rows of which there are several are put in order.

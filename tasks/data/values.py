@@ -38,17 +38,16 @@ def trimmed_sql(column: str) -> str:
     return f"if({' AND '.join(ends)}, {text}, trim(BOTH {literal(BLANKS)} FROM {text}))"
 
 
-def canonical_sql(column: str) -> str:
-    """``canonical`` of a column, as SQL."""
-    text = trimmed_sql(column)
+def canonical_sql(trimmed: str) -> str:
+    """``canonical`` of a column without blanks around its texts, as SQL."""
+    text = quoted(trimmed)
     whole = f"{text} RLIKE '^[+-]?[0-9]+[.]0*$'"
     return f"if({whole}, regexp_replace({text}, '[.]0*$', ''), {text})"
 
 
-def known_sql(column: str, spelling: Spelling) -> str:
-    """``Spelling.known`` of a column, as SQL."""
-    text = canonical_sql(column)
-    key = text
+def known_sql(canonical: str, spelling: Spelling) -> str:
+    """``Spelling.known`` of a column of canonical texts, as SQL."""
+    text = key = quoted(canonical)
     if spelling.folds and any(word != word.upper() for word in spelling.words):
         key = f"lower({key})"
     if spelling.folds and any(" " in word for word in spelling.words):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.data.values import known_sql, literal
+from tasks.data.values import canonical_sql, known_sql, literal, trimmed_sql
 from tasks.lake.engine.local import LocalEngine
 from tasks.lake.engine.spark import SparkEngine
 from tasks.settings import Settings
@@ -99,11 +99,13 @@ def test_python_and_sql_read_a_value_alike(tmp_path: Path, name: str) -> None:
     )
     with LocalEngine("h", "1g") if name == "local" else SparkEngine(settings, "h", 1) as engine:
         engine.view("given", rows)
+        engine.view("trimmed", f"SELECT place, {trimmed_sql('value')} AS value FROM given")
+        engine.view("plain", f"SELECT place, {canonical_sql('value')} AS value FROM trimmed")
         found = ", ".join(
             f"{known_sql('value', spelling)} AS s{i}"
             for i, spelling in enumerate(SPELLINGS.values())
         )
-        read = engine.rows(f"SELECT {found} FROM given ORDER BY place")
+        read = engine.rows(f"SELECT {found} FROM plain ORDER BY place")
     plain = Spelling({}, folds=False)
     assert [plain.known(text) for text in TEXTS] == [canonical(text) for text in TEXTS]
     for i, (spelled, spelling) in enumerate(SPELLINGS.items()):

@@ -9,7 +9,7 @@ from typing import Any
 
 from tasks.data.draft.looks import Looks
 from tasks.data.draft.table import Table, table_rows
-from tasks.data.values import canonical_sql, literal
+from tasks.data.values import canonical_sql, literal, trimmed_sql
 from tasks.errors import DataError
 from tasks.lake.engine.local import LocalEngine
 from tasks.settings import Settings
@@ -241,16 +241,21 @@ def _sites(
     names = {"site": site, "outcome": target} | {f"c{i}": name for i, name in enumerate(columns)}
     with LocalEngine(f"table {table.path.name}", settings.engine_memory) as engine:
         engine.take("sited", table_rows(table.path, table.kind, names, settings))
+        for view, form, before in (
+            ("trimmed", trimmed_sql, "sited"),
+            ("plain", canonical_sql, "trimmed"),
+        ):
+            texts = ", ".join(f"{form(name)} AS {name}" for name in names)
+            engine.view(view, f"SELECT {texts} FROM {before}")
         wanted = ", ".join(literal(value) for value in positive)
         known = [
-            f"count_if(coalesce({canonical_sql(f'c{i}')}, '') NOT IN "
+            f"count_if(coalesce(c{i}, '') NOT IN "
             f"({', '.join(map(literal, ['', *looks.markers]))})) AS c{i}"
             for i, looks in enumerate(columns.values())
         ]
         told = engine.rows(
-            f"SELECT {canonical_sql('site')} AS site, count(*) AS n, {', '.join(known)}, "
-            f"count_if({canonical_sql('outcome')} IN ({wanted})) AS k FROM sited "
-            f"GROUP BY {canonical_sql('site')} ORDER BY n DESC, site"
+            f"SELECT site, count(*) AS n, {', '.join(known)}, "
+            f"count_if(outcome IN ({wanted})) AS k FROM plain GROUP BY site ORDER BY n DESC, site"
         )
     markers = {"", *table.looks[site].markers}
     kept = [

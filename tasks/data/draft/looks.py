@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from tasks.data.values import NUMBER, canonical_sql, literal
+from tasks.data.values import NUMBER, canonical_sql, literal, trimmed_sql
 from tasks.lake.engine.local import LocalEngine
 from tasks.study.base import FLAGS, folded
 from tasks.study.spelling import THOUSANDS, Spelling
@@ -94,8 +94,9 @@ def looks_of(engine: LocalEngine, names: Sequence[str], csv: bool) -> list[Looks
 
 
 def _count(engine: LocalEngine, column: str, total: int, csv: bool) -> _Counted:
-    text = canonical_sql(column)
-    engine.view("looked_at", f"SELECT {text} AS v, count(*) AS n FROM drafted GROUP BY {text}")
+    engine.view("trimmed", f"SELECT {trimmed_sql(column)} AS t FROM drafted")
+    engine.view("plain", f"SELECT {canonical_sql('t')} AS v FROM trimmed")
+    engine.view("looked_at", "SELECT v, count(*) AS n FROM plain GROUP BY v")
     engine.view("known", "SELECT v, n FROM looked_at WHERE v IS NOT NULL AND v != ''")
     with engine.keep("texts", "SELECT v, n FROM known"):
         row = engine.rows("SELECT sum(n) AS known, count(*) AS distinct_ FROM texts")[0]

@@ -185,7 +185,8 @@ def test_no_engine_writes_what_the_study_forbids(tmp_path: Path, name: str) -> N
     with engine_for(settings, study, "hospital north", 1) as engine:
         written = engine.write(row(), uri, about, definition)
         for column, value in [
-            ("Age", "1301.25D"), ("Age", "NULL"), ("sex", "'Other'"), ("label", "2"), ("patient", "''"),
+            ("Age", "1301.25D"), ("Age", "NULL"), ("sex", "'Other'"), ("label", "2"),
+            ("patient", "''"),
             ("flag", "2"), ("visits", "-4"), ("rate", "0.09D"), ("label", "NULL"),
         ]:  # fmt: skip
             with pytest.raises(DataError, match="constraint of the table") as caught:
