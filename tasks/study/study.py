@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from functools import cached_property
+from importlib.util import find_spec
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -70,6 +71,14 @@ class Study(Part):
             return value
         if len(value.split()) != 5 or not re.fullmatch(r"[0-9A-Za-z*/,#? -]+", value):
             raise ValueError("needs a cron expression of five parts, @daily or the like, or null")
+        # Airflow's own library; a model's caller or a hospital may be without it.
+        if find_spec("croniter") is not None:
+            from croniter import croniter  # type: ignore[import-untyped]
+
+            try:
+                croniter(value).get_next()
+            except ValueError as error:
+                raise ValueError(f"is no cron expression that ever comes ({error})") from None
         return value
 
     @model_validator(mode="after")

@@ -136,6 +136,8 @@ def test_names_of_fedrisks_own_columns_are_reserved(file: Path, name: str) -> No
         (["schedule=every day"], "a cron expression of five parts"),
         (["schedule='0 3 * *'"], "a cron expression of five parts"),
         (["schedule='@dayly'"], "a cron expression of five parts"),
+        (["schedule='0 25 * * *'"], "no cron expression that ever comes"),
+        (["schedule='0 0 30 2 *'"], "no cron expression that ever comes"),
         (["seed=-1"], "greater than or equal to 0"),
         (["columns={}"], "at least 1 item"),
         (["hospitals={}"], "at least 1 item"),
