@@ -233,7 +233,7 @@ def test_an_invalid_study_is_refused(file: Path, overrides: list[str], message: 
     "overrides",
     [
         ["schedule='0 3 * * 0'"],
-        ["schedule='*/15 0-6,12 1 JAN MON#2'"],
+        ["schedule='*/15 0-6,12 * JAN MON#2'"],
         ["schedule='@weekly'"],
         ["schedule=null"],
         ["federation.strategy=krum"],
