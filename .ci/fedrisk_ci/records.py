@@ -82,8 +82,9 @@ class Records:
         polls (Airflow, Kubernetes, Flower) takes both cores by itself where several are up at once.
         """
         took = results[MEASURED].cpu if MEASURED in results else 0.0
-        runs = (run["stages"].get(MEASURED, ("", 0, 0)) for run in self.runs)
-        least = min((cpu for state, _, cpu in runs if state == "passed"), default=took)
+        runs = (run["stages"].get(MEASURED, ("", 0, 0)) for run in reversed(self.runs))
+        passed = [cpu for state, _, cpu in runs if state == "passed"]
+        least = min(passed[:RECENT], default=took)
         if took <= SLOW * least:
             return ""
         return f"the machine is slow ({MEASURED} took {took:.0f} CPU-s, at best {least:.0f})"

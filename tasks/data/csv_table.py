@@ -263,6 +263,13 @@ def find_columns(
             f"{where}: lacks column{'s'[: len(lacking) > 1]} {', '.join(lacking)}. {hint}; "
             f"expected {', '.join(study.raw_columns)}."
         )
+    for field in found.values():
+        both = [name for name, other in found.items() if other == field]
+        if len(both) > 1:
+            raise DataError(
+                f"{where}: column {field} is read as {' and as '.join(both)}. Give the other its "
+                "name in hospitals.*.columns, or correct it."
+            )
     lower = [name.lower() for name in fields]
     twice = sorted({name for name in found.values() if lower.count(name.lower()) > 1})
     if twice:

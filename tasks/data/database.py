@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -27,15 +28,26 @@ class Database:
     def __init__(self, cursor: Any, query: str) -> None:
         import pyarrow as pa
 
-        self._cursor, self._query = cursor, query
-        names = cursor.adbc_execute_schema(f"SELECT * FROM ({query}) AS asked").names
-        self.schema: pa.Schema = pa.schema([(name, pa.string()) for name in names])
+        # In a line of its own, what follows a comment at the query's end is no part of it.
+        self._cursor, self._asked = cursor, f"({query}\n) AS asked"
+        found = cursor.adbc_execute_schema(f"SELECT * FROM {self._asked}")
+        self._flags = {field.name for field in found if pa.types.is_boolean(field.type)}
+        self.schema: pa.Schema = pa.schema([(name, pa.string()) for name in found.names])
 
     def to_batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Read columns; the server sends no other, and makes them text itself."""
-        texts = ", ".join(f"nullif({_quoted(c)}::text, 'NaN') AS {_quoted(c)}" for c in columns)
-        self._cursor.execute(f"SELECT {texts} FROM ({self._query}) AS asked")
-        yield from self._cursor.fetch_record_batch()
+        texts = ", ".join(
+            f"nullif({self._text(name)}, 'NaN') AS {_quoted(name)}" for name in columns
+        )
+        self._cursor.execute(f"SELECT {texts} FROM {self._asked}")
+        batches = iter(self._cursor.fetch_record_batch())
+        # The server runs the query now, and not when it is too late to say what it refuses.
+        first = next(batches, None)
+        return itertools.chain([] if first is None else [first], batches)
+
+    def _text(self, name: str) -> str:
+        """SQL of a column's text: yes and no as 1 and 0, as of every other source."""
+        return f"{_quoted(name)}{'::int' if name in self._flags else ''}::text"
 
 
 @contextlib.contextmanager
@@ -53,6 +65,7 @@ def open_database(address: str, source: Source, where: str) -> Iterator[Database
     """
     from adbc_driver_manager import Error
     from adbc_driver_postgresql import dbapi  # type: ignore[import-untyped]
+    from pyarrow import ArrowException
 
     query = source.query
     if query is None:
@@ -64,23 +77,27 @@ def open_database(address: str, source: Source, where: str) -> Iterator[Database
         ):
             cursor.execute("SET TRANSACTION READ ONLY")
             yield Database(cursor, query.strip().rstrip(";"))
-    except Error as error:
+    except (Error, ArrowException) as error:
         raise _failure(error, address, where) from None
 
 
 def _failure(error: Any, address: str, where: str) -> Exception:
     """Translate an error by its code: a server's text may hold a value."""
-    code = str(error.sqlstate or "")
-    if code.startswith("28") or "password" in str(error):
+    text = str(error)
+    # A batch that is not read has an error of Arrow, without a code.
+    code = str(getattr(error, "sqlstate", None) or ("42" if "PGRES_FATAL_ERROR" in text else ""))
+    # While it connects, libpq gives no code, and the server's refusals have this word.
+    if code.startswith(("28", "3D")) or (not code and "FATAL:" in text):
         return DataError(
-            f"{where}: the database refuses the user. Set PGUSER and PGPASSWORD in the owner's "
-            "environment or credentials."
+            f"{where}: the database refuses the connection: user, password or the database's name. "
+            "Set PGUSER and PGPASSWORD in the owner's environment or credentials."
         )
     if not code or code.startswith(("08", "53", "57")):
         return SourceAway(f"{where}: {public_name(address)} does not answer. Is it up? Try again.")
+    named = f" (SQLSTATE {code})" if len(code) == 5 else ""
     return DataError(
-        f"{where}: the database refuses source.query or source.table (SQLSTATE {code}). Try it "
-        "with psql as the same user."
+        f"{where}: the database refuses source.query or source.table{named}. Try it with psql as "
+        "the same user: it may read, and nothing else."
     )
 
 

@@ -65,17 +65,18 @@ def deal(context: Context) -> Result:
 def _by_site(table: OneTable, study: Study, where: str) -> list[str]:
     column = str(study.source.site_column)
     spelling = spelling_of((str(h.site), name) for name, h in study.hospitals.items())
-    sites = [spelling.known(text) for text in table.values([column])[column]]
-    unknown = sum(site not in study.hospitals for site in sites)
+    texts = table.values([column])[column]
+    sites = [spelling.meant(text) for text in texts]
+    unknown = sites.count(None)
     if unknown and study.source.other_sites == "refuse":
-        kinds = len({site for site in sites if site not in study.hospitals})
+        kinds = len({spelling.known(t) for t, site in zip(texts, sites, strict=True) if not site})
         raise DataError(
             f"{where}: column {column} of {unknown} of {len(sites)} rows names no hospital of the "
             f"study ({kinds} unknown values). Known: "
             f"{', '.join(str(h.site) for h in study.hospitals.values())}. Correct them, or set "
             "source.other_sites: ignore."
         )
-    belongs = [site if site in study.hospitals else OTHER_SITE for site in sites]
+    belongs = [site or OTHER_SITE for site in sites]
     empty = [name for name in study.hospitals if name not in belongs]
     if empty:
         raise DataError(

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from tasks.data.values import (
     NUMBER,
     any_of,
-    canonical_sql,
     known_sql,
     literal,
     quoted,
+    read_sql,
     trimmed_sql,
 )
 from tasks.errors import StudyError
@@ -25,7 +25,7 @@ from tasks.study import Column, Study
 
 RESERVED = frozenset(
     {"patient", "label", "part", "reason"}
-    | {"_row", "_raw", "_who", "_nth", "_patient", "_label", "_broken", "_reason"}
+    | {"_row", "_raw", "_who", "_nth", "_patient", "_label", "_broken", "_reason", "_copy"}
 )
 """Columns that fedrisk adds to a hospital's tables, and to those that it makes on the way."""
 
@@ -68,7 +68,7 @@ def check_names(study: Study) -> None:
     if unusual:
         raise StudyError(
             f"study {study.name}: the name of column {', '.join(map(repr, unusual))} holds a blank "
-            "or one of ,;{}()=. Rename it in the study and in the source ('_' is fine)."
+            "or one of ,;.{}()=. Rename it ('_' is fine) and give the table's name in aliases."
         )
 
 
@@ -82,20 +82,21 @@ def known_columns(study: Study, present: set[str], hospital: str) -> list[dict[s
 
     Returns:
         Three queries' columns, each over the one before it, so that no text is worked out twice:
-        without blanks around it, canonical, known.
+        without blanks around it, in the study's notation, known.
     """
     named = [*study.columns, study.target.column]
     trimmed = {
         name: trimmed_sql(lake_name(name)) if lake_name(name) in present else "CAST(NULL AS string)"
         for name in named
     }
-    plain = {name: canonical_sql(name) for name in named}
-    known = {name: known_sql(name, study.spelling(name, hospital, marks=True)) for name in named}
+    spellings = {name: study.spelling(name, hospital, marks=True) for name in named}
+    read = {name: read_sql(name, spelling) for name, spelling in spellings.items()}
+    known = {name: known_sql(name, spelling) for name, spelling in spellings.items()}
     if study.id:
         trimmed[study.id] = trimmed_sql(lake_name(study.id))
-        plain[study.id] = quoted(study.id)
+        read[study.id] = quoted(study.id)
         known[study.id] = f"nullif({quoted(study.id)}, '')"
-    return [trimmed, plain, known]
+    return [trimmed, read, known]
 
 
 def typed_sql(name: str, column: Column) -> str:

@@ -161,7 +161,7 @@ def _weights(
         mean = math.fsum(known) / len(known) if known else 1.0
         product = [p * (mean if w is None else w) for p, w in zip(product, gaussian, strict=True)]
     for column, preferred in share.prefer.items():
-        spelling = study.spelling(column)
+        spelling = study.spelling(column, marks=True)
         by_value = {spelling.known(category): weight for category, weight in preferred.items()}
         product = [
             p * by_value.get(spelling.known(text), 1.0)

@@ -51,11 +51,9 @@ def open_sheet(path: Path, source: Source, where: str) -> Any:
     if len(rows) < 2:
         raise DataError(f"{where}: the sheet has no header with rows. Expected a row a patient.")
     fields = [name.strip() for name in rows[0]]
-    twice = sorted({name for name in fields if name and fields.count(name) > 1})
-    if twice:
-        raise DataError(f"{where}: column {', '.join(twice)} stands there twice. Remove one.")
+    # A name that stands there twice names nothing; where there is no header it may be a value.
     columns = zip(*rows[1:], strict=True)
-    named = {n: list(c) for n, c in zip(fields, columns, strict=True) if n}
+    named = {n: list(c) for n, c in zip(fields, columns, strict=True) if n and fields.count(n) == 1}
     schema = pa.schema([(name, pa.string()) for name in named])
     return dataset.dataset(pa.table(named, schema=schema))
 

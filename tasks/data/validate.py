@@ -115,7 +115,7 @@ def _judged(
     """
     raw, before = f"struct({', '.join(map(quoted, columns))}) AS _raw", "bronze"
     layers = known_columns(study, set(columns), hospital)
-    for name, layer in zip(("trimmed", "canonical", "known"), layers, strict=True):
+    for name, layer in zip(("trimmed", "readable", "known"), layers, strict=True):
         texts = ", ".join(f"{sql} AS {quoted(column)}" for column, sql in layer.items())
         engine.view(name, f"SELECT {raw}, _row, {texts} FROM {before}")
         raw, before = "_raw", name

@@ -10,9 +10,7 @@ from collections.abc import Iterable
 
 from tasks.study.base import BLANKS, canonical
 from tasks.study.spelling import NOT_A_NUMBER, THOUSANDS, Spelling
-
-NUMBER = r"^[+-]?([0-9]+([.][0-9]*)?|[.][0-9]+)([eE][+-]?[0-9]+)?$"
-"""What counts as a number: no ``NaN``, no ``inf``, no Java suffix, a point for the decimals."""
+from tasks.study.spelling import NUMBER as NUMBER
 
 
 def quoted(name: str) -> str:
@@ -38,37 +36,58 @@ def trimmed_sql(column: str) -> str:
     return f"if({' AND '.join(ends)}, {text}, trim(BOTH {literal(BLANKS)} FROM {text}))"
 
 
-def canonical_sql(trimmed: str) -> str:
-    """``canonical`` of a column without blanks around its texts, as SQL."""
-    text = quoted(trimmed)
+def canonical_sql(text: str) -> str:
+    """``canonical`` of SQL of a text without blanks around it, as SQL."""
     whole = f"{text} RLIKE '^[+-]?[0-9]+[.]0*$'"
     return f"if({whole}, regexp_replace({text}, '[.]0*$', ''), {text})"
 
 
-def known_sql(canonical: str, spelling: Spelling) -> str:
-    """``Spelling.known`` of a column of canonical texts, as SQL."""
-    text = key = quoted(canonical)
-    if spelling.folds and any(word != word.upper() for word in spelling.words):
-        key = f"lower({key})"
-    if spelling.folds and any(" " in word for word in spelling.words):
-        key = f"regexp_replace({key}, {literal(f'[{BLANKS}]+')}, ' ')"
+def read_sql(trimmed: str, spelling: Spelling) -> str:
+    """A column of trimmed texts with its numbers in the study's notation, canonical, as SQL."""
+    text = quoted(trimmed)
+    if not spelling.marked:
+        return canonical_sql(text)
+    words = ", ".join(map(literal, spelling.words)) or "NULL"
+    number = f"coalesce({_number_sql(text, spelling)}, '')"
+    return f"if({_key_sql(text, spelling)} IN ({words}), {text}, {canonical_sql(number)})"
+
+
+def known_sql(read: str, spelling: Spelling) -> str:
+    """``Spelling.known`` of a column that ``read_sql`` has made, as SQL."""
+    text = quoted(read)
     by_meaning: dict[str | None, list[str]] = {}
     for word, meaning in spelling.words.items():
         by_meaning.setdefault(meaning, []).append(literal(word))
+    key = _key_sql(text, spelling)
     cases = " ".join(
         f"WHEN {key} IN ({', '.join(words)}) THEN {'NULL' if meaning is None else literal(meaning)}"
         for meaning, words in by_meaning.items()
     )
-    return f"CASE {cases} ELSE {_number_sql(text, spelling) if spelling.decimal else text} END"
+    return f"CASE {cases} ELSE {text} END"
+
+
+def _key_sql(text: str, spelling: Spelling) -> str:
+    """``fold`` of a text where the spelling folds, as SQL; without the parts that no word needs."""
+    if not spelling.folds:
+        return text
+    if any(word != word.upper() for word in spelling.words):
+        text = f"replace(lower(replace({text}, '\u0130', 'i')), '\u03c2', '\u03c3')"
+    if any(" " in word for word in spelling.words):
+        text = f"regexp_replace({text}, {literal(f'[{BLANKS}]+')}, ' ')"
+    return text
 
 
 def _number_sql(text: str, spelling: Spelling) -> str:
     """``Spelling``'s reading of a number's marks, as SQL."""
-    plain = text
-    if spelling.decimal == "," and spelling.thousands == ".":
-        plain = f"if(instr({text}, '.') > 0, {literal(NOT_A_NUMBER)}, {text})"
+    number, cases = literal(NUMBER), []
+    with_point = text if spelling.decimal == "." else f"replace({text}, ',', '.')"
     if spelling.thousands:
         mark = literal(THOUSANDS[spelling.thousands])
-        grouped = f"{text} RLIKE {literal(spelling.grouped)}"
-        plain = f"if({grouped}, regexp_replace({text}, {mark}, ''), {plain})"
-    return plain if spelling.decimal == "." else f"replace({plain}, ',', '.')"
+        plain = f"regexp_replace({text}, {mark}, '')"
+        plain = plain if spelling.decimal == "." else f"replace({plain}, ',', '.')"
+        cases.append(f"WHEN {text} RLIKE {literal(spelling.grouped)} THEN {plain}")
+    if spelling.thousands == ".":
+        wrong = f"instr({text}, '.') > 0 AND {text} RLIKE {number}"
+        cases.append(f"WHEN {wrong} THEN {literal(NOT_A_NUMBER)}")
+    cases.append(f"WHEN {with_point} RLIKE {number} THEN {with_point}")
+    return f"CASE {' '.join(cases)} ELSE {text} END"

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from deltalake import DeltaTable
     from pyarrow import RecordBatchReader
 
-UNUSUAL = frozenset(" ,;{}()\n\t=")
+UNUSUAL = frozenset(" ,;{}()\n\t=.")
 """Characters that Delta allows in a column's name only with column mapping, which the
-``deltalake`` package does not support."""
+``deltalake`` package does not support, and the dot, which a constraint takes for a struct's."""
 _NEWEST = 20
 """Commits that are read before all others are: the one in question is mostly the last."""
 

@@ -116,7 +116,7 @@ def example(study: Study) -> pd.DataFrame:
 
 def described(study: Study) -> dict[str, dict[str, Any]]:
     """What each raw column means, for those who call the model."""
-    keys = {"type", "title", "unit", "range", "categories", "labels", "missing"}
+    keys = {"type", "title", "unit", "range", "categories", "labels", "codes", "missing"}
     return {
         name: {
             **column.model_dump(mode="json", include=keys, exclude_defaults=True),

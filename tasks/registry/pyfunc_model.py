@@ -47,8 +47,8 @@ class RiskPyfunc(PythonModel):  # type: ignore[misc]  # MLflow has no types
         Args:
             context: Not used; MLflow asks for it.
             model_input: One row a patient: the study's raw columns and, if wanted, ``hospital``.
-                Columns called 0, 1, ... (Spark's, where they are passed without names) are those,
-                in this order.
+                Columns called 0, 1, ... (an array's, or Spark's that are passed without names)
+                are those, in this order.
             params: Not used; MLflow asks for it.
 
         Returns:
@@ -58,7 +58,7 @@ class RiskPyfunc(PythonModel):  # type: ignore[misc]  # MLflow has no types
             DataError: A column is absent or a value is not what the study says, or a hospital is
                 unknown.
         """
-        rows = self._named(model_input)
+        rows = self._named(pd.DataFrame(model_input))
         x = raw_to_features(rows, self._study)
         logit = self._model.logits(x) + self._shift(rows)
         probability = 1 / (1 + np.exp(-logit))
@@ -67,12 +67,12 @@ class RiskPyfunc(PythonModel):  # type: ignore[misc]  # MLflow has no types
             [probability >= strata.high, probability >= strata.medium], ["High", "Medium"], "Low"
         )
         found = {"probability": probability, "stratum": stratum.astype(object)}
-        return pd.DataFrame(found, index=model_input.index)
+        return pd.DataFrame(found, index=rows.index)
 
     def _named(self, rows: pd.DataFrame) -> pd.DataFrame:
         """The rows, with names for columns that were passed without."""
         names = [*self._study.columns, HOSPITAL]
-        if list(rows.columns) != [str(place) for place in range(rows.shape[1])]:
+        if list(map(str, rows.columns)) != [str(place) for place in range(rows.shape[1])]:
             return rows
         return rows.set_axis(names[: rows.shape[1]], axis="columns")
 

@@ -73,7 +73,14 @@ def canonical(text: str) -> str:
 
 def folded(text: str) -> str:
     """The canonical form without case, and with one space where blanks stand between words."""
-    return re.sub(f"[{BLANKS}]+", " ", canonical(text)).lower()
+    return fold(canonical(text))
+
+
+def fold(text: str) -> str:
+    """A text without case, and with one space where blanks stand between words."""
+    # Programs differ in how they lower a dotted I and a sigma at the end of a word.
+    lowered = text.replace("\u0130", "i").lower().replace("\u03c2", "\u03c3")
+    return re.sub(f"[{BLANKS}]+", " ", lowered)
 
 
 Fraction = Annotated[float, Field(ge=0, le=1)]

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from tasks.study.base import Codes, Fraction, Part, Texts, canonical
+from tasks.study.base import FLAGS, Codes, Fraction, Part, Texts, canonical, folded
 
 Modality = Literal["demographics", "history", "lifestyle", "clinical"]
 
@@ -60,10 +60,12 @@ class Column(Part):
             categories = set(map(canonical, self.categories))
             if len(categories) != len(self.categories):
                 raise ValueError("categories contains a value twice")
-            if categories & set(map(canonical, self.missing)):
+            if set(map(folded, categories)) & set(map(folded, self.missing)):
                 raise ValueError("a value occurs in both categories and missing")
         elif self.categories:
             raise ValueError(f"a column of type {self.type} has no categories")
+        if self.type == "flag" and set(FLAGS) & set(map(folded, self.missing)):
+            raise ValueError("missing names a spelling of yes or no")
         unknown = set(self.labels) - set(self.categories)
         if unknown:
             raise ValueError(f"labels names {sorted(unknown)}, which categories does not")

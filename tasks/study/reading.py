@@ -87,7 +87,7 @@ def read_study(path: Path, overrides: Sequence[str] = ()) -> Study:
 def _plain(node: Any) -> Any:
     """Convert ruamel's nodes, which have line numbers, to plain values."""
     if isinstance(node, dict):
-        return {str(key): _plain(value) for key, value in node.items()}
+        return {_key(key): _plain(value) for key, value in node.items()}
     if isinstance(node, list):
         return [_plain(value) for value in node]
     if isinstance(node, bool) or node is None:
@@ -99,6 +99,12 @@ def _plain(node: Any) -> Any:
         if isinstance(node, plain):
             return plain(node)
     return node
+
+
+def _key(node: Any) -> Any:
+    """A key as text; a number with zeros before it stays one, to be refused."""
+    plain = _plain(node)
+    return plain if isinstance(plain, PaddedNumber) else str(node)
 
 
 def _override(tree: Any, item: str) -> tuple[str, ...]:

@@ -106,6 +106,8 @@ class Source(Part):
             raise ValueError("decimal and thousands are the same mark")
         if self.format != "csv" and (self.decimal != "." or self.thousands):
             raise ValueError("decimal and thousands are for a CSV: other formats hold numbers")
+        if not self.header and self.format in ("xlsx", "sql"):
+            raise ValueError(f"header: false is for a CSV; format {self.format} has names")
         if self.header and self.fields:
             raise ValueError("fields is for a CSV without a header; here the header names them")
         return self

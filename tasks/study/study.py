@@ -168,8 +168,9 @@ class Study(Part):
                 for name, codes in own.codes.items()
             }
         for where, (name, codes) in given.items():
-            spelling = self.spelling(name)
             column = self.columns.get(name)
+            markers = column.missing if column else self.target.missing
+            spelling = spelling_of(words_of(markers, self._values(name), {}))
             for code, value in codes.items():
                 known = spelling.known(value)
                 if column is not None and column.range is not None:
@@ -244,17 +245,20 @@ class Study(Part):
         Args:
             name: The column.
             hospital: Whose codes count besides the study's.
-            marks: Whether numbers are written with the source's marks, as in its tables.
+            marks: Whether numbers are written with the source's marks, as in its tables. The
+                outcome is read from tables alone.
         """
         own = self.hospitals[hospital].codes.get(name, {}) if hospital in self.hospitals else {}
-        values = self._values(name)
-        if name == self.target.column:
-            return spelling_of(words_of(self.target.missing, values, own))
-        column = self.columns[name]
-        words = words_of(column.missing, values, {**column.codes, **own})
-        if not marks or column.range is None:
+        values, column = self._values(name), self.columns.get(name)
+        if column is None:
+            words = words_of(self.target.missing, values, own)
+        else:
+            words = words_of(column.missing, values, {**column.codes, **own})
+        if column is not None and not marks:
             return spelling_of(words)
-        return spelling_of(words, (self.source.decimal, self.source.thousands))
+        # A program that writes 1,5 writes 1,0 for a flag.
+        grouped = column is not None and column.range is not None
+        return spelling_of(words, (self.source.decimal, self.source.thousands if grouped else ""))
 
     def _values(self, name: str) -> dict[str, str]:
         """The texts that a column's or the target's values have, and which values."""

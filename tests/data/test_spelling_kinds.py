@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.errors import StudyError
+from tasks.errors import DataError, StudyError
 from tasks.onboarding.checks.table import check_table
 from tasks.run.manifest import Manifest
 from tasks.study import read_study
@@ -70,6 +70,15 @@ KINDS: dict[str, tuple[tuple[str, str], str, list[str], Rows]] = {
         ["id", "AGE_Y", *HEADER[2:]], patients(),
     ),
     "a decimal comma": (("", ""), ", delimiter: ';', decimal: ','", HEADER, each(BMI, comma)),
+    "decimal commas in flags and outcomes": (
+        ("", ""), ", delimiter: ';', decimal: ','", HEADER,
+        [[*r[:3], f"{r[3]},0", comma(r[4]), f"{r[5]},0", f"{r[6]},0"] for r in patients()],
+    ),
+    "a code in place of a spelling of flags": (
+        ("smoker: {type: flag, modality: lifestyle}",
+         "smoker: {type: flag, modality: lifestyle, codes: {F: 1, M: 0}}"), "", HEADER,
+        spelled(SMOKER, {"0": "m", "1": "f"}),
+    ),
     "marks between thousands": (
         ("range: [0, 50]", "range: [0, 50000]"), ", delimiter: ';', decimal: ',', thousands: '.'",
         HEADER, each(BMI, comma),
@@ -139,6 +148,12 @@ def test_a_repeated_id_means_the_same_in_both(house: House, repeated: int) -> No
     ("change", "message"),
     [
         ((CATEGORIES, CATEGORIES + ", codes: {w: Woman}"), "'w' stands for 'Woman'"),
+        ((CATEGORIES, CATEGORIES + ", codes: {01: Male}"), "put it in quotes"),
+        ((CATEGORIES, CATEGORIES + ", missing: [MALE]"), "both categories and missing"),
+        (("modality: lifestyle}", "modality: lifestyle, missing: [N]}"), "spelling of yes or no"),
+        (
+            (NORTH, "{path: north.csv, codes: {sex: {1: m}}}"), "'1' stands for 'm'",
+        ),
         (("range: [0, 50]}", 'range: [0, 50], codes: {"> 8": 90}}'), "a number in the column's"),
         ((NORTH, "{path: north.csv, codes: {sexx: {w: Female}}}"), "names ['sexx']"),
         ((NORTH, "{path: north.csv, columns: {sexx: s}}"), "names ['sexx']"),
@@ -156,3 +171,9 @@ def test_a_spelling_that_cannot_be_meant_is_refused(
     with pytest.raises(StudyError) as refused:
         read_study(Path(house.folder / "small.yaml"))
     assert message in str(refused.value)
+
+
+def test_one_field_is_not_read_as_two_columns(house: House) -> None:
+    house.study(change=(NORTH, "{path: north.csv, columns: {age: visits}}"))
+    with pytest.raises(DataError, match="column visits is read as age and as visits"):
+        house.steps("r", "collect")

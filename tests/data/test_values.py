@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.data.values import canonical_sql, known_sql, literal, trimmed_sql
+from tasks.data.values import known_sql, literal, read_sql, trimmed_sql
 from tasks.lake.engine.local import LocalEngine
 from tasks.lake.engine.spark import SparkEngine
 from tasks.settings import Settings
@@ -53,6 +53,15 @@ TEXTS = [
     "1'234",
     "-1.234.567,",
     ",5",
+    "1.000",
+    "10.000",
+    "99,0",
+    "> 8,5",
+    "1,0",
+    "ΆΝΔΡΑΣ",
+    "istanbul",
+    "İSTANBUL",
+    "ß",
 ]
 SPELLINGS = {
     "nothing": spelling_of([("", None)]),
@@ -65,6 +74,8 @@ SPELLINGS = {
     "point and commas": spelling_of([("", None)], (".", ",")),
     "comma and blanks": spelling_of([("", None)], (",", " ")),
     "point and apostrophes": spelling_of([("", None), ("n/a", None)], (".", "'")),
+    "markers and marks": spelling_of([("99", None), ("> 8,5", "9"), ("1.0", "one")], (",", ".")),
+    "letters of many": spelling_of([("Άνδρας", "m"), ("İstanbul", "city"), ("ẞ", "s")]),
 }
 
 
@@ -73,7 +84,7 @@ SPELLINGS = {
     [
         ("decimal comma", "1,5", "1.5"),
         ("decimal comma", "12.34", "12.34"),
-        ("comma and points", "-1.234.567,", "-1234567."),
+        ("comma and points", "-1.234.567,", "-1234567"),
         ("comma and points", "1.234", "1234"),
         ("comma and points", "12.34", "not a number"),
         ("point and commas", "1,234,567", "1234567"),
@@ -84,10 +95,20 @@ SPELLINGS = {
         ("told apart by case", "n/a", "n/a"),
         ("categories", "GROUP\u00a0a ", "Group A"),
         ("codes", "> 89", "90"),
+        ("comma and points", "1.000", "1000"),
+        ("comma and points", "1.000,50", "1000.50"),
+        ("decimal comma", "1,0", "1"),
+        ("markers and marks", "99,0", None),
+        ("markers and marks", "> 8,5", "9"),
+        ("markers and marks", "1,0", "one"),
+        ("letters of many", "ΆΝΔΡΑΣ", "m"),
+        ("letters of many", "ISTANBUL", "city"),
         ("flags", "Y", "1"),
     ],
 )
-def test_a_text_is_read_as_its_spelling_says(spelling: str, text: str, expected: str) -> None:
+def test_a_text_is_read_as_its_spelling_says(
+    spelling: str, text: str, expected: str | None
+) -> None:
     assert SPELLINGS[spelling].known(text) == expected
 
 
@@ -100,12 +121,11 @@ def test_python_and_sql_read_a_value_alike(tmp_path: Path, name: str) -> None:
     with LocalEngine("h", "1g") if name == "local" else SparkEngine(settings, "h", 1) as engine:
         engine.view("given", rows)
         engine.view("trimmed", f"SELECT place, {trimmed_sql('value')} AS value FROM given")
-        engine.view("plain", f"SELECT place, {canonical_sql('value')} AS value FROM trimmed")
-        found = ", ".join(
-            f"{known_sql('value', spelling)} AS s{i}"
-            for i, spelling in enumerate(SPELLINGS.values())
-        )
-        read = engine.rows(f"SELECT {found} FROM plain ORDER BY place")
+        numbered = list(enumerate(SPELLINGS.values()))
+        readable = ", ".join(f"{read_sql('value', spelling)} AS s{i}" for i, spelling in numbered)
+        engine.view("readable", f"SELECT place, {readable} FROM trimmed")
+        found = ", ".join(f"{known_sql(f's{i}', spelling)} AS s{i}" for i, spelling in numbered)
+        read = engine.rows(f"SELECT {found} FROM readable ORDER BY place")
     plain = Spelling({}, folds=False)
     assert [plain.known(text) for text in TEXTS] == [canonical(text) for text in TEXTS]
     for i, (spelled, spelling) in enumerate(SPELLINGS.items()):

@@ -159,6 +159,7 @@ def test_it_is_served_as_csv_and_json(champion, expected):
             "application/json; charset=utf-8": json.dumps(
                 {"dataframe_records": rows.assign(hospital=None).to_dict("records")}
             ),
+            "application/json;charset=utf-8": json.dumps({"inputs": rows.to_dict("list")}),
         }
         for kind, body in asked.items():
             answer = client.post("/invocations", content=body, headers={"Content-Type": kind})

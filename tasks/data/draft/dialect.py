@@ -8,6 +8,8 @@ import csv
 import io
 import itertools
 import re
+import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,6 +40,14 @@ def dialect_of(path: Path, where: str) -> tuple[Source, CsvTable]:
     """
     if not path.is_file():
         raise DataError(f"{where}: no such file.")
+    try:
+        return _dialect_of(path, where)
+    except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, csv.Error) as error:
+        why = str(error) if isinstance(error, zipfile.BadZipFile) else type(error).__name__
+        raise DataError(f"{where}: cannot be unpacked or read ({why}). Is it whole?") from None
+
+
+def _dialect_of(path: Path, where: str) -> tuple[Source, CsvTable]:
     encoding = _encoding(path)
     source = Source.model_validate({"kind": "own", "encoding": encoding})
     with open_text(path, source) as (text, _):
@@ -46,6 +56,8 @@ def dialect_of(path: Path, where: str) -> tuple[Source, CsvTable]:
         raise DataError(f"{where}: the file is empty. Expected a table of patients.")
     delimiter, skip = _delimiter(start)
     rows = [row for row in csv.reader(start[skip:], delimiter=delimiter) if not is_blank(row)]
+    if not rows:
+        raise DataError(f"{where}: the file has delimiters and nothing else.")
     header = _has_header(rows)
     fields = [name.strip() for name in rows[0]]
     if not header:
@@ -76,8 +88,13 @@ def _delimiter(lines: list[str]) -> tuple[str, int]:
     """The delimiter that gives most lines one width above 1, and the lines before that width."""
     best = (0.0, 1, ",", 0)
     for delimiter in OTHERS:
+        # Commas that stand between digits alone are decimals, where another mark splits the rows.
+        if delimiter == "," and ";" in lines[-1] and not re.search(r"[^0-9],|,[^0-9]", lines[-1]):
+            continue
         reader = csv.reader(io.StringIO("".join(lines)), delimiter=delimiter)
         widths = [(line, len(row)) for line, row in _rows(reader)]
+        if not widths:
+            continue
         width, times = Counter(width for _, width in widths).most_common(1)[0]
         first = next(line for line, each in widths if each == width)
         # As many as agree, and more columns where several delimiters do.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -93,22 +95,28 @@ def choose(tables: Sequence[Table], choice: Choice, settings: Settings) -> Draft
                 "or convert one."
             )
     merged = _merged(tables)
-    for named in (choice.target, choice.site, choice.id):
-        if named is not None and named not in merged:
-            raise DataError(f"there is no column {named}; the tables have {', '.join(merged)}.")
+    named = [each for each in (choice.target, choice.site, choice.id) if each is not None]
+    for each in named:
+        if each not in merged:
+            raise DataError(f"there is no column {each}; the tables have {', '.join(merged)}.")
+        if named.count(each) > 1:
+            raise DataError(f"column {each} cannot be two of target, site and id.")
+    free = {name: looks for name, looks in merged.items() if name not in named}
     decided: list[str] = []
-    site = choice.site or (_first(merged, SITES, _may_be_site) if len(tables) == 1 else None)
+    sites_named = {n: looks for n, looks in free.items() if not TARGETS.search(cleaned(n))}
+    site = choice.site or (_first(sites_named, SITES, _may_be_site) if len(tables) == 1 else None)
     if site and not choice.site:
-        decided.append(f"site column: {site}")
-    patient = choice.id or _first(merged, IDS, lambda looks: looks.distinct == looks.rows)
+        decided.append(f"site column: {_shown(site)}")
+    ids = {name: looks for name, looks in free.items() if name != site}
+    patient = choice.id or _first(ids, IDS, lambda looks: looks.unique)
     if patient and not choice.id:
-        decided.append(f"id: {patient}")
+        decided.append(f"id: {_shown(patient)}")
     rest = {n: looks for n, looks in merged.items() if n not in (site, patient)}
     target = choice.target or _guessed_target(rest)
     if target is None:
         raise DataError("no column with two values can be the outcome. Name it with --target.")
     if not choice.target:
-        decided.append(f"target: {target}")
+        decided.append(f"target: {_shown(target)}")
     outcome = rest.pop(target)
     if len(outcome.values) < 2:
         raise DataError(
@@ -116,7 +124,7 @@ def choose(tables: Sequence[Table], choice: Choice, settings: Settings) -> Draft
         )
     positive = _positive(outcome, choice.positive)
     if not choice.positive:
-        decided.append(f"positive values: {', '.join(positive)}")
+        decided.append(f"positive values: {', '.join(map(_shown, positive))}")
     columns, left_out = {}, {}
     for name, looks in rest.items():
         if looks.kind in ("date", "text", "constant", "empty"):
@@ -124,6 +132,8 @@ def choose(tables: Sequence[Table], choice: Choice, settings: Settings) -> Draft
                 "date": "dates", "text": f"{looks.distinct} different texts",
                 "constant": "one value", "empty": "no value",
             }[looks.kind]  # fmt: skip
+        elif IDS.search(cleaned(name)) and looks.distinct > looks.rows / 2 / len(tables):
+            left_out[name] = "looks like an id"
         elif looks.missing > 0.9 * looks.rows:
             left_out[name] = "known in less than a tenth of the rows"
         else:
@@ -144,7 +154,7 @@ def choose(tables: Sequence[Table], choice: Choice, settings: Settings) -> Draft
 
 def _merged(tables: Sequence[Table]) -> dict[str, Looks]:
     """How each column looks over all tables; its kind is the least special of them."""
-    order = ("empty", "constant", "flag", "integer", "number", "category", "date", "text")
+    order = ("empty", "constant", "flag", "category", "integer", "number", "date", "text")
     found: dict[str, Looks] = {}
     rows = sum(table.rows for table in tables)
     for table in tables:
@@ -154,17 +164,32 @@ def _merged(tables: Sequence[Table]) -> dict[str, Looks]:
                 continue
             one = found[name]
             values = dict(zip(one.values, one.counts, strict=True))
+            spelled = {folded(text): text for text in values}
             for text, n in zip(looks.values, looks.counts, strict=True):
-                values[text] = values.get(text, 0) + n
+                known = spelled.setdefault(folded(text), text)
+                values[known] = values.get(known, 0) + n
+            kind = max(one.kind, looks.kind, key=order.index)
+            if kind == "constant" and len(values) > 1:
+                kind = "category"
+            if kind in ("integer", "number"):
+                # A table with few numbers has them as a category, or as its only value.
+                numbers = [_as_number(text) for text in values]
+                if None in numbers:
+                    kind = "text"
+                ends = (one.low, one.high, looks.low, looks.high)
+                seen = [n for n in (*numbers, *ends) if n is not None and not math.isnan(n)]
+                one = replace(one, low=min(seen), high=max(seen))
+            marked = looks if (looks.decimal, looks.thousands) != (".", "") else one
             found[name] = replace(
                 one,
-                kind=max(one.kind, looks.kind, key=order.index),
+                kind=kind,
+                unique=one.unique and looks.unique,
+                decimal=marked.decimal,
+                thousands=marked.thousands,
                 missing=one.missing + looks.missing,
                 worst=max(_share(one), _share(looks)),
                 rows=one.rows + looks.rows,
                 distinct=max(one.distinct, looks.distinct, len(values)),
-                low=min(x for x in (one.low, looks.low, float("inf")) if x == x),
-                high=max(x for x in (one.high, looks.high, float("-inf")) if x == x),
                 values=tuple(values),
                 counts=tuple(values.values()),
                 markers=tuple(dict.fromkeys([*one.markers, *looks.markers])),
@@ -173,6 +198,18 @@ def _merged(tables: Sequence[Table]) -> dict[str, Looks]:
         name: replace(each, missing=each.missing + rows - each.rows, rows=rows, worst=_share(each))
         for name, each in found.items()
     }
+
+
+def _as_number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _shown(text: str) -> str:
+    """A text from a table in a comment: in one line, whatever it holds."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _share(looks: Looks) -> float:
@@ -240,14 +277,15 @@ def _sites(
     """
     names = {"site": site, "outcome": target} | {f"c{i}": name for i, name in enumerate(columns)}
     with LocalEngine(f"table {table.path.name}", settings.engine_memory) as engine:
-        engine.take("sited", table_rows(table.path, table.kind, names, settings))
+        with table_rows(table.path, table.kind, names, settings) as rows:
+            engine.take("sited", rows)
         for view, form, before in (
             ("trimmed", trimmed_sql, "sited"),
             ("plain", canonical_sql, "trimmed"),
         ):
             texts = ", ".join(f"{form(name)} AS {name}" for name in names)
             engine.view(view, f"SELECT {texts} FROM {before}")
-        wanted = ", ".join(literal(value) for value in positive)
+        wanted = ", ".join(literal(value.lower()) for value in positive)
         known = [
             f"count_if(coalesce(c{i}, '') NOT IN "
             f"({', '.join(map(literal, ['', *looks.markers]))})) AS c{i}"
@@ -255,16 +293,22 @@ def _sites(
         ]
         told = engine.rows(
             f"SELECT site, count(*) AS n, {', '.join(known)}, "
-            f"count_if(outcome IN ({wanted})) AS k FROM plain GROUP BY site ORDER BY n DESC, site"
+            f"count_if(lower(outcome) IN ({wanted})) AS k FROM plain "
+            "GROUP BY site ORDER BY n DESC, site"
         )
     markers = {"", *table.looks[site].markers}
+    # Sites that are told apart by case or blanks alone are one.
+    by_site: dict[str, dict[str, Any]] = {}
+    for row in told:
+        if row["site"] is None or row["site"] in markers:
+            continue
+        first = by_site.setdefault(folded(row["site"]), dict(row))
+        if first["site"] != row["site"]:
+            first |= {key: first[key] + row[key] for key in row if key != "site"}
     kept = [
         row
-        for row in told
-        if row["site"] is not None
-        and row["site"] not in markers
-        and row["n"] >= LEAST_ROWS
-        and LEAST_POSITIVES <= row["k"] <= row["n"] - LEAST_POSITIVES
+        for row in by_site.values()
+        if row["n"] >= LEAST_ROWS and LEAST_POSITIVES <= row["k"] <= row["n"] - LEAST_POSITIVES
     ]
     worst = {
         name: max((1 - row[f"c{i}"] / row["n"] for row in kept), default=0.0)

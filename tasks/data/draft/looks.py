@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from tasks.data.values import NUMBER, canonical_sql, literal, trimmed_sql
 from tasks.lake.engine.local import LocalEngine
-from tasks.study.base import FLAGS, folded
+from tasks.study.base import FLAGS, canonical, folded
 from tasks.study.spelling import THOUSANDS, Spelling
 
 Kind = Literal["number", "integer", "flag", "category", "date", "text", "constant", "empty"]
@@ -25,6 +25,8 @@ CATEGORIES = 25
 """Distinct texts up to which a column is a category."""
 CODED = 6
 """Distinct whole numbers up to which a column is a category of codes."""
+OFTEN = 5
+"""Rows from which a text in a column of numbers is a marker."""
 SEEN = 200
 """Most frequent values of a column that are looked at."""
 _DATE = r"^[0-9]{1,4}[-/.][0-9]{1,2}[-/.][0-9]{1,4}([ T].*)?$"
@@ -47,6 +49,7 @@ class Looks:
         markers: Texts that stand for "not known".
         decimal: What stands before decimals.
         thousands: What stands between thousands.
+        unique: Whether every row has a value of its own.
         worst: The largest share of missing values of any hospital.
     """
 
@@ -62,6 +65,7 @@ class Looks:
     markers: tuple[str, ...] = ()
     decimal: str = "."
     thousands: str = ""
+    unique: bool = False
     worst: float = 0.0
 
 
@@ -71,31 +75,44 @@ class _Counted:
     empty: int
     distinct: int
     numbers: dict[tuple[str, str], tuple[int, float, float, int]] = field(default_factory=dict)
+    next_to: dict[tuple[str, str], tuple[float, float]] = field(default_factory=dict)
     dates: int = 0
     frequent: list[tuple[str, int]] = field(default_factory=list)
 
 
-MARKS: tuple[tuple[str, str], ...] = ((".", ""), (",", ""), (",", "."), (".", ","))
-"""Marks for decimals and thousands that are tried, the plain ones first."""
+MARKS: tuple[tuple[str, str], ...] = ((".", ""), (".", ","), (",", ""), (",", "."))
+"""Marks for decimals and thousands that are tried: of those that read as much the first counts, so
+that ``1,234`` in all rows is a thousand."""
+DECIMAL_COMMAS = (MARKS[0], MARKS[2], MARKS[3], MARKS[1])
+"""The same where semicolons split the rows: there ``1,234`` is a number below two."""
 
 
-def looks_of(engine: LocalEngine, names: Sequence[str], csv: bool) -> list[Looks]:
+def looks_of(
+    engine: LocalEngine, names: Sequence[str], marks: Sequence[tuple[str, str]]
+) -> list[Looks]:
     """Look at every column of the table ``drafted``, whose columns are ``c0``, ``c1``, ....
 
     Args:
         engine: Has the table.
         names: The columns' names.
-        csv: Whether numbers may be written with other marks.
+        marks: How numbers may be written, the plain way first.
     """
     total = int(engine.rows("SELECT count(*) AS n FROM drafted")[0]["n"])
-    return [
-        _judged(name, _count(engine, f"c{place}", total, csv)) for place, name in enumerate(names)
-    ]
+    found = []
+    for place, name in enumerate(names):
+        counted = _count(engine, f"c{place}", total, marks)
+        unique = counted.distinct == total
+        found.append(replace(_judged(name, counted), unique=unique))
+    return found
 
 
-def _count(engine: LocalEngine, column: str, total: int, csv: bool) -> _Counted:
+def _count(
+    engine: LocalEngine, column: str, total: int, tried: Sequence[tuple[str, str]]
+) -> _Counted:
     engine.view("trimmed", f"SELECT {trimmed_sql(column)} AS t FROM drafted")
-    engine.view("plain", f"SELECT {canonical_sql('t')} AS v FROM trimmed")
+    # With points between thousands 1.000 is no 1.
+    text = "t" if len(tried) > 1 else canonical_sql("t")
+    engine.view("plain", f"SELECT {text} AS v FROM trimmed")
     engine.view("looked_at", "SELECT v, count(*) AS n FROM plain GROUP BY v")
     engine.view("known", "SELECT v, n FROM looked_at WHERE v IS NOT NULL AND v != ''")
     with engine.keep("texts", "SELECT v, n FROM known"):
@@ -104,18 +121,27 @@ def _count(engine: LocalEngine, column: str, total: int, csv: bool) -> _Counted:
         frequent = engine.rows(f"SELECT v, n FROM texts ORDER BY n DESC, v LIMIT {SEEN}")
         found.frequent = [(str(each["v"]), int(each["n"])) for each in frequent]
         known = total - found.empty
-        for marks in MARKS if csv else MARKS[:1]:
+        for marks in tried:
             number = _number_sql(marks)
             numeric = f"SELECT try_cast({number} AS double) AS x, n FROM texts WHERE {number} "
+            numeric += f"RLIKE {literal(NUMBER)}"
             row = engine.rows(
                 "SELECT sum(n) AS n, min(x) AS low, max(x) AS high, "
-                "sum(if(x = floor(x), n, 0)) AS whole "
-                f"FROM ({numeric} RLIKE {literal(NUMBER)}) AS numbers"
+                f"sum(if(x = floor(x), n, 0)) AS whole FROM ({numeric}) AS numbers"
             )[0]
             if row["n"]:
                 counts = int(row["n"]), int(row["whole"])
-                found.numbers[marks] = (counts[0], row["low"], row["high"], counts[1])
-                if counts[0] >= 0.9 * known:
+                low, high = row["low"], row["high"]
+                found.numbers[marks] = (counts[0], low, high, counts[1])
+                inner = engine.rows(
+                    f"SELECT min(if(x > {low!r}D, x, NULL)) AS low, "
+                    f"max(if(x < {high!r}D, x, NULL)) AS high FROM ({numeric}) AS numbers"
+                )[0]
+                found.next_to[marks] = (
+                    low if inner["low"] is None else inner["low"],
+                    high if inner["high"] is None else inner["high"],
+                )
+                if marks == MARKS[0] and counts[0] >= 0.9 * known:
                     break
         else:
             dates = f"SELECT sum(n) AS n FROM texts WHERE v RLIKE {literal(_DATE)}"
@@ -153,19 +179,22 @@ def _judged(name: str, found: _Counted) -> Looks:
         return _of_values(base, kind, found.rows - known, values, markers)
     marks = max(found.numbers, key=lambda m: found.numbers[m][0], default=None)
     if marks is not None and found.numbers[marks][0] >= 0.9 * known:
-        numeric, low, high, whole = found.numbers[marks]
-        # What is no number in a column of numbers says why there is none, if it stands there often.
+        numeric, _, _, whole = found.numbers[marks]
+        # What is no number in a column of numbers says why there is none, if it stands there often;
+        # what stands there once may be a remark about a patient.
         for text, n in values:
-            if not _is_number(text, marks) and (n > 1 or numeric + n == known):
+            if not _is_number(text, marks) and n >= OFTEN:
                 markers.append(text)
                 known, distinct = known - n, distinct - 1
-        low, high, codes = _without_codes(values, marks, low, high)
+        low, high, codes = _without_codes(values, marks, found)
         markers += codes
         known -= sum(n for text, n in values if text in codes)
         distinct -= len(codes)
         seen = [(text, n) for text, n in values if text not in markers]
+        if distinct <= 1:
+            return _of_values(base, "constant", found.rows - known, seen, markers)
         if whole == numeric and distinct <= CODED and distinct == len(seen):
-            return _of_values(base, "category", found.rows - known, seen, markers)
+            return _of_values(base, "category", found.rows - known, _merged(seen), markers)
         decimals = any("," in text for text, _ in values) or marks[1] != ""
         return Looks(
             **base,
@@ -183,6 +212,8 @@ def _judged(name: str, found: _Counted) -> Looks:
     if distinct == 1:
         return _of_values(base, "constant", found.rows - known, values, markers)
     folds = {folded(text) for text, _ in values}
+    if len(folds) == 1:
+        return _of_values(base, "constant", found.rows - known, values, markers)
     if distinct <= SEEN - len(marked) and len(folds) <= CATEGORIES and distinct < known / 2:
         return _of_values(base, "category", found.rows - known, _merged(values), markers)
     return Looks(**base, kind="text", missing=found.rows - known, distinct=distinct)
@@ -192,7 +223,9 @@ def _of_values(
     base: dict[str, Any], kind: Kind, missing: int, values: Iterable[tuple[str, int]],
     markers: Iterable[str],
 ) -> Looks:  # fmt: skip
-    texts, counts = zip(*values, strict=True)
+    values = list(values)
+    texts = tuple(text for text, _ in values)
+    counts = tuple(n for _, n in values)
     return Looks(
         **base, kind=kind, missing=missing, distinct=len(texts), values=texts, counts=counts,
         markers=tuple(markers),
@@ -203,7 +236,7 @@ def _merged(values: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
     """One spelling, the most frequent, for texts that differ in case and blanks only."""
     found: dict[str, list[Any]] = {}
     for text, n in values:
-        entry = found.setdefault(folded(text), [text, 0])
+        entry = found.setdefault(folded(text), [canonical(text), 0])
         entry[1] += n
     return [(text, n) for text, n in found.values()]
 
@@ -214,24 +247,22 @@ def _is_number(text: str, marks: tuple[str, str]) -> bool:
 
 
 def _without_codes(
-    values: list[tuple[str, int]], marks: tuple[str, str], low: float, high: float
+    values: list[tuple[str, int]], marks: tuple[str, str], found: _Counted
 ) -> tuple[float, float, list[str]]:
     """Leave out a number that stands for "not known": a usual one, frequent and far from others."""
+    _, low, high, _ = found.numbers[marks]
+    next_low, next_high = found.next_to[marks]
     spelling = Spelling({}, folds=False, decimal=marks[0], thousands=marks[1])
-    numbers = sorted(
-        (float(spelling.known(text) or ""), text, n)
+    codes = {
+        float(spelling.known(text) or ""): text
         for text, n in values
-        if _is_number(text, marks)
-    )
-    codes: list[str] = []
-    if len(numbers) < 3:
-        return low, high, codes
-    lowest, text, n = numbers[0]
-    if lowest == low and lowest in CODES and n > 1 and numbers[1][0] >= 0:
-        codes.append(text)
-        low = numbers[1][0]
-    highest, text, n = numbers[-1]
-    if highest == high and highest in CODES and n > 1 and highest > 3 * abs(numbers[-2][0]):
-        codes.append(text)
-        high = numbers[-2][0]
-    return low, high, codes
+        if n >= OFTEN and _is_number(text, marks)
+    }
+    left_out = []
+    if low in CODES and low in codes and next_low >= 0 > low:
+        left_out.append(codes[low])
+        low = next_low
+    if high in CODES and high in codes and high > 3 * abs(next_high):
+        left_out.append(codes[high])
+        high = next_high
+    return low, high, left_out

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import tempfile
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tasks.data.draft.dialect import dialect_of
-from tasks.data.draft.looks import Looks, looks_of
+from tasks.data.draft.looks import DECIMAL_COMMAS, MARKS, Looks, looks_of
 from tasks.data.sheet import open_sheet
 from tasks.data.source_rows import column_rows, csv_rows, open_columns
 from tasks.errors import DataError
@@ -53,17 +55,23 @@ def look_at(path: Path, settings: Settings) -> Table:
         source, found = dialect_of(path, where)
         fields = list(found.columns)
     else:
-        fields = _plain(_opened(path, kind, settings).schema)
+        with _opened(path, kind, settings) as opened:
+            fields = _plain(opened.schema)
     named = {f"c{place}": name for place, name in enumerate(fields)}
     with LocalEngine(where, settings.engine_memory) as engine:
-        engine.take("drafted", table_rows(path, kind, named, settings))
-        looks = looks_of(engine, fields, kind == "csv")
+        with table_rows(path, kind, named, settings) as rows:
+            engine.take("drafted", rows)
+        marks = DECIMAL_COMMAS if source.delimiter == ";" else MARKS
+        looks = looks_of(engine, fields, marks if kind == "csv" else MARKS[:1])
     if not looks or looks[0].rows == 0:
         raise DataError(f"{where}: the table has no row.")
     return Table(path, kind, source, {each.name: each for each in looks}, looks[0].rows)
 
 
-def table_rows(path: Path, kind: str, columns: Mapping[str, str], settings: Settings) -> Any:
+@contextlib.contextmanager
+def table_rows(
+    path: Path, kind: str, columns: Mapping[str, str], settings: Settings
+) -> Iterator[Any]:
     """Read some columns of a table as Arrow batches of text.
 
     Args:
@@ -76,15 +84,21 @@ def table_rows(path: Path, kind: str, columns: Mapping[str, str], settings: Sett
     if kind == "csv":
         source, found = dialect_of(path, where)
         there = {name: found.columns[field] for name, field in columns.items()}
-        return csv_rows(replace(found, columns=there), source)
-    return column_rows(_opened(path, kind, settings), columns, where)
+        yield csv_rows(replace(found, columns=there), source)
+        return
+    with _opened(path, kind, settings) as opened:
+        yield column_rows(opened, columns, where)
 
 
-def _opened(path: Path, kind: str, settings: Settings) -> Any:
+@contextlib.contextmanager
+def _opened(path: Path, kind: str, settings: Settings) -> Iterator[Any]:
     where = f"table {path.name}"
-    if kind == "xlsx":
-        return open_sheet(path, Source(kind="own"), where)
-    return open_columns(str(path), kind, settings, "pool", where, path.parent)
+    # Spark's copy of some Delta tables goes there, and not beside the table.
+    with tempfile.TemporaryDirectory(prefix="fedrisk-draft-") as scratch:
+        if kind == "xlsx":
+            yield open_sheet(path, Source(kind="own"), where)
+        else:
+            yield open_columns(str(path), kind, settings, "pool", where, Path(scratch))
 
 
 def _kind(path: Path) -> str:

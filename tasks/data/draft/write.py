@@ -88,7 +88,7 @@ def _column(own: str, header: str, unit: str, looks: Looks, drafted: Drafted) ->
         words.append(f"unit: {_text(unit)}")
     if looks.kind in ("number", "integer"):
         low, high = outwards(looks.low, looks.high)
-        words.append(f"range: [{low:g}, {high:g}]")
+        words.append(f"range: [{low:.12g}, {high:.12g}]")
     if looks.kind == "category":
         words.append(f"categories: {_list(looks.values)}")
     if looks.markers:
@@ -162,9 +162,8 @@ def _source(drafted: Drafted, folder: Path) -> list[str]:
             lines.append(f"  skip: {source.skip}")
         marks = {(c.decimal, c.thousands) for c in drafted.columns.values()} - {(".", "")}
         decimal = {decimal for decimal, _ in marks}
-        if len(decimal) > 1:
-            lines.append(f"  {DECIDE}numbers are written with different marks in different columns")
         if decimal:
+            lines.append(f"  {DECIDE}how numbers are written: 1,234 may be a thousand or a decimal")
             mark = sorted(decimal)[0]
             lines.append(f"  decimal: {_text(mark)}")
             thousands = {t for d, t in marks if t and d == mark}

@@ -193,7 +193,7 @@ def test_a_site_column_makes_a_hospital_of_each_large_site(tmp_path: Path) -> No
     assert {h.site for h in study.hospitals.values()} == set(places)
     assert set(study.hospitals) == {"st-mary", "z-rich-2", "site-7"}
     assert study.columns["CRP"].max_missing == 1
-    assert "DECIDE: site column: centre" in text
+    assert 'DECIDE: site column: "centre"' in text
     found = list(check_tables(tmp_path / "drafted.yaml", None, Settings(home=tmp_path / "home")))
     assert [each.error for each in found] == [""] * 3
 
@@ -256,3 +256,71 @@ def test_a_range_is_round_and_wider_than_what_was_seen(
     assert (low, high) == pytest.approx(expected, abs=1e-9)
     assert low <= seen[0]
     assert high >= seen[1]
+
+
+def small(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+def test_a_remark_in_a_column_of_numbers_is_not_printed(tmp_path: Path) -> None:
+    lines = [f"{i},{'Mrs Zebra refused' if i == 7 else 20 + i % 60},{i % 2}" for i in range(99)]
+    path = small(tmp_path / "a.csv", "nr,age,died\n" + "\n".join(lines))
+    text, study = draft(path)
+    assert "Zebra" not in text
+    assert study.columns["age"].type == "integer"
+
+
+def test_headers_and_values_cannot_write_yaml(tmp_path: Path) -> None:
+    lines = [f"{i},{30 + i % 50},{i % 2}" for i in range(99)]
+    header = 'nr,age,"died\npooling: allowed\nschedule: x"\n'
+    text, study = draft(small(tmp_path / "a.csv", header + "\n".join(lines)))
+    assert study.target.column.startswith("died")
+    assert study.schedule is None
+    assert text.count("\nschedule:") == 1
+
+
+def test_tables_of_two_hospitals_are_merged_by_what_they_say(tmp_path: Path) -> None:
+    one = [f"{i},{20 + i % 60},{('Male', 'Female')[i % 2]},{i % 2}" for i in range(90)]
+    two = [f"{i},{20 + i % 4},{('male', 'FEMALE')[i % 2]},{i % 2}" for i in range(60)]
+    for name, lines in (("north", one), ("south", two)):
+        small(tmp_path / f"{name}.csv", "patient_id,age,sex,died\n" + "\n".join(lines) + "\n")
+    _, study = draft(tmp_path / "north.csv", str(tmp_path / "south.csv"))
+    assert study.id == "patient_id"
+    assert study.columns["age"].type == "integer"
+    assert study.columns["age"].range == (10, 90)
+    assert len(study.columns["sex"].categories) == 2
+    found = list(check_tables(tmp_path / "drafted.yaml", None, Settings(home=tmp_path / "home")))
+    assert [each.kept for each in found] == [90, 60]
+
+
+def test_an_outcome_in_hospital_is_no_site(tmp_path: Path) -> None:
+    lines = [f"{i},{20 + i % 60},{i % 2},2020" for i in range(200)]
+    path = small(tmp_path / "a.csv", "nr,age,hospital_death,year\n" + "\n".join(lines))
+    for named in ([], ["--target", "hospital_death"]):
+        text, study = draft(path, *named)
+        assert study.target.column == "hospital_death"
+        assert study.source.kind == "deal"
+        assert "year: one value" in text
+
+
+def test_commas_between_thousands_are_no_decimals(tmp_path: Path) -> None:
+    lines = [f"{i}|1,{100 + i}|{i % 2}" for i in range(200)]
+    _, study = draft(small(tmp_path / "a.csv", "nr|cost|died\n" + "\n".join(lines)))
+    assert (study.source.decimal, study.source.thousands) == (".", ",")
+    assert study.columns["cost"].range == (1080, 1320)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.zip", b"no archive", "cannot be unpacked or read"),
+        ("a.csv", b"", "the file is empty"),
+    ],
+)
+def test_what_is_no_table_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, content: bytes, message: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert main(["study", "draft", str(tmp_path / name)]) == 2
+    assert message in capsys.readouterr().err
