@@ -181,8 +181,9 @@ def test_spark_calls_it_with_and_without_names(logged, expected, tmp_path, monke
     from tasks.lake.session import spark_session
     from tasks.settings import Settings
 
-    monkeypatch.setenv("PYSPARK_PYTHON", sys.executable)
     spark = spark_session(Settings(home=tmp_path))
+    # Another test may have started it.
+    monkeypatch.setattr(spark.sparkContext, "pythonExec", sys.executable)
     rows = spark.createDataFrame(pd.DataFrame(ROWS))
     score = mlflow.pyfunc.spark_udf(spark, logged, result_type="double", env_manager="local")
     named = struct(*[col(name) for name in reversed(rows.columns)])
