@@ -137,7 +137,7 @@ def _figures(table: OneTable, belongs: list[str], study: Study, source: str) -> 
 
 
 def _is_positive(study: Study, hospital: str | None = None) -> Callable[[str], bool]:
-    """What tells whether a text of the target is a positive outcome."""
+    """A test of whether a text of the target is a positive outcome."""
     spelling = study.spelling(study.target.column, hospital)
     positive = {canonical(value) for value in study.target.positive}
     return lambda text: spelling.known(text) in positive

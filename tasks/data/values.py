@@ -48,7 +48,7 @@ def read_sql(trimmed: str, spelling: Spelling) -> str:
     if not spelling.marked:
         return canonical_sql(text)
     words = ", ".join(map(literal, spelling.words)) or "NULL"
-    number = f"coalesce({_number_sql(text, spelling)}, '')"
+    number = f"coalesce({number_sql(text, spelling)}, '')"
     return f"if({_key_sql(text, spelling)} IN ({words}), {text}, {canonical_sql(number)})"
 
 
@@ -77,7 +77,7 @@ def _key_sql(text: str, spelling: Spelling) -> str:
     return text
 
 
-def _number_sql(text: str, spelling: Spelling) -> str:
+def number_sql(text: str, spelling: Spelling) -> str:
     """``Spelling``'s reading of a number's marks, as SQL."""
     number, cases = literal(NUMBER), []
     with_point = text if spelling.decimal == "." else f"replace({text}, ',', '.')"

@@ -41,22 +41,21 @@ class Spelling:
 
     def known(self, text: str) -> str | None:
         """What a text says: the study's value or the text itself, in canonical form."""
-        trimmed = text.strip(BLANKS)
-        read = canonical(self._number(trimmed))
-        for key in self._keys(trimmed, read):
-            if key in self.words:
-                return self.words[key]
-        return read
+        key, read = self._read(text)
+        return read if key is None else self.words[key]
 
     def meant(self, text: str) -> str | None:
         """What a text means if it is one of the words; None where it is none."""
-        trimmed = text.strip(BLANKS)
-        keys = self._keys(trimmed, canonical(self._number(trimmed)))
-        return next((self.words[key] for key in keys if key in self.words), None)
+        key, _ = self._read(text)
+        return None if key is None else self.words[key]
 
-    def _keys(self, trimmed: str, read: str) -> list[str]:
+    def _read(self, text: str) -> tuple[str | None, str]:
+        """The word that a text is, or None, and the text in the study's notation."""
+        trimmed = text.strip(BLANKS)
+        read = canonical(self._number(trimmed))
         # As it stands first: a code may look like a number with marks.
-        return [fold(each) if self.folds else each for each in (trimmed, read)]
+        keys = (fold(each) if self.folds else each for each in (trimmed, read))
+        return next((key for key in keys if key in self.words), None), read
 
     @property
     def marked(self) -> bool:

@@ -20,7 +20,7 @@ from tasks.errors import DataError
 from tasks.study import Source
 
 _LINES = 200
-"""Lines of which the delimiter and the lines before the header are told."""
+"""Lines from which the delimiter and the lines before the header are found."""
 _CHUNK = 1 << 20
 _NUMBER = re.compile(NUMBER)
 

@@ -291,15 +291,15 @@ def _sites(
             f"({', '.join(map(literal, ['', *looks.markers]))})) AS c{i}"
             for i, looks in enumerate(columns.values())
         ]
-        told = engine.rows(
+        found = engine.rows(
             f"SELECT site, count(*) AS n, {', '.join(known)}, "
             f"count_if(lower(outcome) IN ({wanted})) AS k FROM plain "
             "GROUP BY site ORDER BY n DESC, site"
         )
     markers = {"", *table.looks[site].markers}
-    # Sites that are told apart by case or blanks alone are one.
+    # Sites that differ in case or blanks alone are one.
     by_site: dict[str, dict[str, Any]] = {}
-    for row in told:
+    for row in found:
         if row["site"] is None or row["site"] in markers:
             continue
         first = by_site.setdefault(folded(row["site"]), dict(row))

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from tasks.data.values import NUMBER, canonical_sql, literal, trimmed_sql
+from tasks.data.values import NUMBER, canonical_sql, literal, number_sql, trimmed_sql
 from tasks.lake.engine.local import LocalEngine
 from tasks.study.base import FLAGS, canonical, folded
-from tasks.study.spelling import THOUSANDS, Spelling
+from tasks.study.spelling import Spelling
 
 Kind = Literal["number", "integer", "flag", "category", "date", "text", "constant", "empty"]
 MARKERS = frozenset(
@@ -122,7 +122,7 @@ def _count(
         found.frequent = [(str(each["v"]), int(each["n"])) for each in frequent]
         known = total - found.empty
         for marks in tried:
-            number = _number_sql(marks)
+            number = number_sql("v", Spelling({}, False, *marks))
             numeric = f"SELECT try_cast({number} AS double) AS x, n FROM texts WHERE {number} "
             numeric += f"RLIKE {literal(NUMBER)}"
             row = engine.rows(
@@ -149,21 +149,8 @@ def _count(
     return found
 
 
-def _number_sql(marks: tuple[str, str]) -> str:
-    """A text as a number with these marks; other texts as they are."""
-    decimal, thousands = marks
-    if marks == (".", ""):
-        return "v"
-    spelling = Spelling({}, folds=False, decimal=decimal, thousands=thousands)
-    plain = "v"
-    if thousands:
-        removed = f"regexp_replace(v, {literal(THOUSANDS[thousands])}, '')"
-        plain = f"if(v RLIKE {literal(spelling.grouped)}, {removed}, v)"
-    return f"replace({plain}, ',', '.')" if decimal == "," else plain
-
-
 def _judged(name: str, found: _Counted) -> Looks:
-    """Tell a column's kind, and what in it stands for "not known"."""
+    """Judge a column's kind, and what in it stands for "not known"."""
     known = found.rows - found.empty
     marked = [(text, n) for text, n in found.frequent if folded(text) in MARKERS]
     known -= sum(n for _, n in marked)
@@ -209,8 +196,6 @@ def _judged(name: str, found: _Counted) -> Looks:
         )
     if found.dates >= 0.9 * known:
         return Looks(**base, kind="date", missing=found.rows - known, distinct=distinct)
-    if distinct == 1:
-        return _of_values(base, "constant", found.rows - known, values, markers)
     folds = {folded(text) for text, _ in values}
     if len(folds) == 1:
         return _of_values(base, "constant", found.rows - known, values, markers)

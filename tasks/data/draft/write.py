@@ -47,7 +47,7 @@ def study_text(drafted: Drafted, name: str, folder: Path) -> str:
     if drafted.id:
         lines.append(f"id: {_text(drafted.id)}")
     else:
-        lines.append("# No id: a patient is told by the row's content.")
+        lines.append("# No id: a patient is identified by the row's content.")
     lines += [
         f"{DECIDE}{each}" for each in drafted.decided if each.startswith(("target", "positive"))
     ]
@@ -211,7 +211,7 @@ def _names(drafted: Drafted) -> list[str]:
 
 
 def _apart(names: list[str]) -> list[str]:
-    """What tells files apart: the words of their names that not all have."""
+    """What distinguishes files: the words of their names that not all have."""
     words = [re.split(r"[._ -]+", name) for name in names]
     common = set(words[0]).intersection(*words)
     return ["-".join(w for w in each if w not in common) for each in words]
