@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from functools import cached_property
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Annotated, Any, Literal
 
@@ -71,12 +72,10 @@ class Study(Part):
             return value
         if len(value.split()) != 5 or not re.fullmatch(r"[0-9A-Za-z*/,#? -]+", value):
             raise ValueError("needs a cron expression of five parts, @daily or the like, or null")
-        # Airflow's own library; a model's caller or a hospital may be without it.
+        # Airflow's own library; a hospital, a pod and a model's caller are without it.
         if find_spec("croniter") is not None:
-            from croniter import croniter  # type: ignore[import-untyped]
-
             try:
-                croniter(value).get_next()
+                import_module("croniter").croniter(value).get_next()
             except ValueError as error:
                 raise ValueError(f"is no cron expression that ever comes ({error})") from None
         return value
