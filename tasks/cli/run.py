@@ -47,6 +47,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     Raises:
         FedriskError: The study or an option is not valid, or Airflow could not run it.
     """
+    from tasks.cli.run_check import tables_checked
     from tasks.cli.run_summary import show, summarize_run
     from tasks.local_airflow.server import airflow_running
     from tasks.run.folder import RunFolder
@@ -67,17 +68,19 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     study = read_study(file)
     name = study.name
     run_id = args.run_id or _new_run_id(settings, name)
-    RunFolder(settings.runs, run_id)
+    begun = RunFolder(settings.runs, run_id).path.exists()
     # The plan is made before Airflow starts, so that a bad request fails at once.
     plan = make_plan(request, run_of(run_id, name), settings)
     _check_unchanged(plan, request)
     register_study(file, name, settings)
     hospitals = ", ".join(plan.hospitals)
     say(f"run {plan.run}: study {name}, source {plan.source_name}, hospitals {hospitals}")
-    with airflow_running(settings, "run", say) as running:
+    checking = tables_checked(plan, None if begun else request, settings, say)
+    with checking as checked, airflow_running(settings, "run", say) as running:
         running.wait_for_dag(f"retrain_{name}")
         start = time.monotonic() - started
         say(f"Airflow is ready after {start:.1f} s")
+        checked()
         trigger = _Trigger(run_id, _conf(request), run_limit(study, settings))
         state = _run_in_airflow(running, plan, trigger, say)
     folder = open_run(settings, plan.run)

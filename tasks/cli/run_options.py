@@ -17,10 +17,26 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--rounds", type=_positive, metavar="N", help="maximum federated rounds")
     parser.add_argument("--strategy", metavar="S", help="such as scaffold, fedavg, fedprox")
+    add_hospitals(parser)
+    parser.add_argument("--seed", type=int, metavar="N", help="default: the study's seed")
+    add_overrides(parser)
+    parser.add_argument(
+        "--no-promote",
+        dest="promote",
+        action="store_false",
+        help="evaluate the gates but promote nothing",
+    )
+
+
+def add_hospitals(parser: argparse.ArgumentParser) -> None:
+    """Declare ``--hospitals``."""
     parser.add_argument(
         "--hospitals", type=_names, default=[], metavar="a,b,c", help="the hospitals to include"
     )
-    parser.add_argument("--seed", type=int, metavar="N", help="default: the study's seed")
+
+
+def add_overrides(parser: argparse.ArgumentParser) -> None:
+    """Declare ``--set``."""
     parser.add_argument(
         "--set",
         dest="overrides",
@@ -28,12 +44,6 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="path.to.key=value",
         help="any key of the study, for this run; may be repeated",
-    )
-    parser.add_argument(
-        "--no-promote",
-        dest="promote",
-        action="store_false",
-        help="evaluate the gates but promote nothing",
     )
 
 

@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tasks.cli.run_options import add_hospitals, add_overrides
+
 if TYPE_CHECKING:
     from tasks.settings import Settings
 
@@ -23,6 +25,8 @@ def add_parser(subparsers: Any) -> None:
     check.add_argument(
         "--source", metavar="PATH|URL", help="a table, or a folder of tables (implies --tables)"
     )
+    add_hospitals(check)
+    add_overrides(check)
     draft = actions.add_parser("draft", help="write a first study file from the hospitals' tables")
     draft.add_argument("table", nargs="+", metavar="TABLE", help="one a hospital, or one of all")
     draft.add_argument("--target", metavar="COLUMN", help="the outcome (default: guessed)")
@@ -58,7 +62,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         schema["title"] = "fedrisk study"
         print(json.dumps(schema, indent=2, ensure_ascii=False))
     elif args.action == "check":
-        study = read_study(Path(args.file))
+        study = read_study(Path(args.file), args.overrides)
         hospitals, features = len(study.hospitals), len(study.features)
         print(
             f"{args.file}: sound: study {study.name}, {hospitals} hospitals, "
@@ -66,7 +70,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
             f"{study.federation.rounds} rounds."
         )
         if args.tables or args.source:
-            return _check_tables(Path(args.file), args.source, settings)
+            return _check_tables(args, settings)
     else:
         study = read_study(find_known_study(args.name, settings))
         print(json.dumps(study.model_dump(mode="json"), indent=2, ensure_ascii=False))
@@ -95,12 +99,16 @@ def _draft(args: argparse.Namespace, settings: Settings) -> int:
     return 0
 
 
-def _check_tables(file: Path, source: str | None, settings: Settings) -> int:
+def _check_tables(args: argparse.Namespace, settings: Settings) -> int:
     from tasks.data.table_check import check_tables
     from tasks.errors import ExitCode
+    from tasks.run.plan import Request
 
+    request = Request(
+        study=args.file, source=args.source, hospitals=args.hospitals, overrides=args.overrides
+    )
     sound = True
-    for found in check_tables(file, source, settings):
+    for found in check_tables(request, settings):
         print(found, flush=True)
         sound = sound and not found.error
     return 0 if sound else ExitCode.BAD_INPUT

@@ -55,12 +55,11 @@ class TableCheck:
         )
 
 
-def check_tables(file: Path, source: str | None, settings: Settings) -> Iterator[TableCheck]:
-    """Check every hospital's table of a study.
+def check_tables(request: Request, settings: Settings) -> Iterator[TableCheck]:
+    """Check every hospital's table of a run.
 
     Args:
-        file: The study's file.
-        source: A table, or a folder of the hospitals' tables, in place of the study's.
+        request: The study's file, and what a run of it would be asked for.
         settings: The engine, and what Spark needs.
 
     Raises:
@@ -69,7 +68,7 @@ def check_tables(file: Path, source: str | None, settings: Settings) -> Iterator
     with tempfile.TemporaryDirectory(prefix="fedrisk-check-") as folder:
         kept = {"engine", "java_home", "engine_memory", "spark_master"}
         own = Settings(home=Path(folder), **settings.model_dump(include=kept))
-        plan = make_plan(Request(study=str(file), source=source), _RUN, own)
+        plan = make_plan(request, _RUN, own)
         run_step("deal", _RUN, own)
         for hospital in plan.hospitals:
             try:
