@@ -11,17 +11,17 @@ import contextlib
 import tempfile
 from pathlib import Path
 
+from tasks.data.columnar import open_columns
 from tasks.data.csv_table import find_columns, inspect_csv
-from tasks.data.database import open_database
 from tasks.data.fetch import local_copy, public_name
 from tasks.data.rules import check_names
-from tasks.data.sheet import open_sheet
-from tasks.data.source_rows import column_rows, csv_rows, open_columns
+from tasks.data.source_rows import column_rows, csv_rows
 from tasks.errors import DataError
-from tasks.lake.tables import overwrite
+from tasks.lake.tables import RowsLost, overwrite
 from tasks.run.plan import hospital_source
 from tasks.run.step import Context, Result
 from tasks.s3 import is_s3
+from tasks.study import Source
 
 
 def collect(context: Context) -> Result:
@@ -36,7 +36,7 @@ def collect(context: Context) -> Result:
     """
     hospital, study = context.own, context.study
     check_names(study)
-    address, source_format = _source(context)
+    address, source = _source(context)
     name = public_name(address)
     owner = f"hospital {hospital}"
     where = f"{owner}, {name}"
@@ -46,28 +46,28 @@ def collect(context: Context) -> Result:
         contextlib.ExitStack() as opened,
     ):
         folder = Path(temporary)
-        if source_format != "sql" and (source_format != "delta" or not is_s3(address)):
+        if source.format != "sql" and (source.format != "delta" or not is_s3(address)):
             address = str(local_copy(address, folder, where))
-        if source_format == "csv":
+        if source.format == "csv":
             table = inspect_csv(Path(address), study, where, hospital)
             fields, columns, counted = table.fields, table.columns, table.rows
-            rows = csv_rows(table, study.source)
+            rows = csv_rows(table, source)
         else:
-            if source_format == "sql":
-                found = opened.enter_context(open_database(address, study.source, where))
-            elif source_format == "xlsx":
-                found = open_sheet(Path(address), study.source, where)
-            else:
-                found = open_columns(address, source_format, context.settings, owner, where, folder)
+            found = opened.enter_context(
+                open_columns(address, source, context.settings, owner, where, folder)
+            )
             fields = list(found.schema.names)
             columns = find_columns(fields, study, where, hospital)
             rows = column_rows(found, columns, where)
-        bronze = overwrite(
-            rows,
-            context.settings.table(hospital, study.name, "bronze"),
-            {"run": context.run.run, "step": "collect"},
-            owner,
-        )
+        try:
+            bronze = overwrite(
+                rows,
+                context.settings.table(hospital, study.name, "bronze"),
+                {"run": context.run.run, "step": "collect"},
+                owner,
+            )
+        except RowsLost:
+            raise DataError(f"{where}: could not be read to its end. Is it whole?") from None
     if bronze.rows == 0:
         raise DataError(f"{where}: the table has no row. Expected a row a patient.")
     if counted is not None and bronze.rows != counted:
@@ -85,15 +85,16 @@ def collect(context: Context) -> Result:
     )
 
 
-def _source(context: Context) -> tuple[str, str]:
-    """Where the hospital's rows are and in which format."""
-    study = context.study
-    if study.source.kind == "own":
-        return hospital_source(context.plan, context.own), study.source.format
+def _source(context: Context) -> tuple[str, Source]:
+    """Where the hospital's rows are and how they are read."""
+    source = context.study.source
+    if source.kind == "own":
+        return hospital_source(context.plan, context.own), source
     dealt = context.run.read("deal").files.get(context.own)
     if dealt is None:
         raise DataError(
             f"run {context.run.run}: step deal left no table for hospital {context.own}."
         )
     path = context.run.path / dealt
-    return str(path), "parquet" if path.suffix == ".parquet" else "csv"
+    written = "parquet" if path.suffix == ".parquet" else "csv"
+    return str(path), source.model_copy(update={"format": written})

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, TextIO, cast
+from typing import Any, TextIO, cast
 
 from tasks.errors import DataError
 from tasks.study import Source, Study
@@ -65,12 +65,9 @@ def open_text(path: Path, source: Source) -> Iterator[tuple[TextIO, int]]:
     Yields:
         The text, with its line ends as they are, and the number of lines before it.
     """
-    with (
-        open_bytes(path) as raw,
-        io.TextIOWrapper(raw, _encoding(path, source), newline="") as text,
-    ):
-        # Counted first: a stream that is unpacked cannot be taken back.
-        skipped = source.skip + _has_sep_line(path, source)
+    # Looked at first: a stream that is unpacked cannot be taken back.
+    encoding, skipped = _start(path, source)
+    with open_bytes(path) as raw, io.TextIOWrapper(raw, encoding, newline="") as text:
         for _ in range(skipped):
             text.readline()
         yield text, skipped
@@ -85,15 +82,13 @@ def open_rows(path: Path, source: Source) -> Iterator[Iterator[list[str]]]:
 
 def is_plain(path: Path, source: Source) -> bool:
     """Whether the file is UTF-8 that starts with the table."""
-    return (
-        path.suffix.lower() not in (*COMPRESSED, ".zip")
-        and _encoding(path, source).startswith("utf-8")
-        and source.skip + _has_sep_line(path, source) == 0
-    )
+    encoding, skipped = _start(path, source)
+    packed = path.suffix.lower() in (*COMPRESSED, ".zip")
+    return not packed and encoding.startswith("utf-8") and skipped == 0
 
 
 @contextmanager
-def open_bytes(path: Path) -> Iterator[IO[bytes]]:
+def open_bytes(path: Path) -> Iterator[io.BufferedReader]:
     """Open a file's bytes, unpacked by its suffix."""
     suffix = path.suffix.lower()
     if suffix == ".zip":
@@ -102,7 +97,7 @@ def open_bytes(path: Path) -> Iterator[IO[bytes]]:
             if len(names) != 1:
                 raise zipfile.BadZipFile(f"holds {len(names)} files, expected one table")
             with archive.open(names[0]) as member:
-                yield member
+                yield cast("io.BufferedReader", member)
     elif suffix in COMPRESSED:
         import pyarrow as pa
 
@@ -127,21 +122,23 @@ class _Raw(io.RawIOBase):
         return len(part)
 
 
-def _encoding(path: Path, source: Source) -> str:
+def _start(path: Path, source: Source) -> tuple[str, int]:
+    """The encoding, and the lines before the table."""
     with open_bytes(path) as raw:
-        mark = raw.read(3)
+        encoding = _encoding(raw, source)
+        with io.TextIOWrapper(raw, encoding) as text:
+            for _ in range(source.skip):
+                text.readline()
+            first = text.readline(16).strip("\r\n")
+    return encoding, source.skip + bool(re.fullmatch(r"sep=.", first, re.IGNORECASE))
+
+
+def _encoding(raw: io.BufferedReader, source: Source) -> str:
+    """The encoding that the file's mark says, or else the study."""
+    mark = raw.peek(3)[:3]
     if mark[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
         return "utf-16"
-    if mark == codecs.BOM_UTF8:
-        return "utf-8-sig"
-    return source.encoding
-
-
-def _has_sep_line(path: Path, source: Source) -> bool:
-    with open_bytes(path) as raw, io.TextIOWrapper(raw, _encoding(path, source)) as text:
-        for _ in range(source.skip):
-            text.readline()
-        return re.fullmatch(r"sep=.", text.readline(16).strip("\r\n"), re.IGNORECASE) is not None
+    return "utf-8-sig" if mark == codecs.BOM_UTF8 else source.encoding
 
 
 def is_blank(row: list[str]) -> bool:
@@ -298,17 +295,16 @@ def _check_delimiter(row: list[str], source: Source, study: Study, where: str) -
 
 
 def _undecodable(path: Path, source: Source, where: str) -> DataError:
-    encoding, offset = _encoding(path, source), 0
-    if encoding.startswith("utf-8"):
-        with open_bytes(path) as file:
-            for number, line in enumerate(file, start=1):
-                try:
-                    line.decode("utf-8")
-                except UnicodeDecodeError as error:
-                    return DataError(
-                        f"{where}: not UTF-8 at byte {offset + error.start} (line {number}). Set "
-                        "source.encoding: cp1252 (Windows) or iso-8859-1 if that is what it is, or "
-                        "convert the file."
-                    )
-                offset += len(line)
+    with open_bytes(path) as file:
+        encoding, offset = _encoding(file, source), 0
+        for number, line in enumerate(file if encoding.startswith("utf-8") else (), start=1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError as error:
+                return DataError(
+                    f"{where}: not UTF-8 at byte {offset + error.start} (line {number}). Set "
+                    "source.encoding: cp1252 (Windows) or iso-8859-1 if that is what it is, or "
+                    "convert the file."
+                )
+            offset += len(line)
     return DataError(f"{where}: not {encoding}. Set source.encoding, or convert the file.")

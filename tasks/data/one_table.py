@@ -12,11 +12,10 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
+from tasks.data.columnar import open_columns
 from tasks.data.csv_table import CsvTable, find_columns, inspect_csv, is_blank, open_rows
-from tasks.data.sheet import open_sheet
-from tasks.data.source_rows import open_columns
 from tasks.errors import DataError
 from tasks.settings import Settings
 from tasks.study import Source, Study, canonical
@@ -123,14 +122,12 @@ class _Arrow:
     def __init__(
         self, path: Path, study: Study, where: str, settings: Settings, scratch: Path
     ) -> None:
-        kind = study.source.format
-        found = (
-            open_sheet(path, study.source, where)
-            if kind == "xlsx"
-            else open_columns(str(path), kind, settings, "pool", where, scratch)
-        )
-        self.table: Any = found.to_table()
-        self.columns = find_columns(self.table.column_names, study, where, None)
+        import pyarrow as pa
+
+        with open_columns(str(path), study.source, settings, "pool", where, scratch) as found:
+            fields = found.schema.names
+            self.columns = find_columns(fields, study, where, None)
+            self.table = pa.Table.from_batches(found.to_batches(fields), found.schema)
         if self.table.num_rows == 0:
             raise DataError(f"{where}: the table has no row. Expected a row a patient.")
 

@@ -13,9 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.data.csv_table import LONGEST, CsvTable, is_plain, open_text
 from tasks.errors import DataError
-from tasks.lake.tables import lake_name, local_path, open_table, table_error
-from tasks.s3 import is_s3
-from tasks.settings import Settings
+from tasks.lake.tables import lake_name
 from tasks.study import Source
 
 if TYPE_CHECKING:
@@ -106,58 +104,12 @@ class _Utf8(io.RawIOBase):
         super().close()
 
 
-def open_columns(
-    address: str, kind: str, settings: Settings, owner: str, where: str, folder: Path
-) -> Any:
-    """Open Parquet or Delta as an Arrow dataset.
-
-    Args:
-        address: A file or folder; of Delta also ``s3://``.
-        kind: ``parquet`` or ``delta``.
-        settings: For Spark, which alone reads deletion vectors and column mapping.
-        owner: The owner of this process's key.
-        where: The message's first words.
-        folder: Where Spark may leave a copy.
-
-    Raises:
-        DataError: There is no such table, or it is of another kind.
-        FedriskError: The store does not answer, or Spark cannot start.
-    """
-    from deltalake.exceptions import DeltaError
-    from pyarrow import ArrowException, dataset
-
-    path = local_path(address)
-    if path is not None and not path.exists():
-        raise DataError(f"{where}: no such file or folder. Check --source and the study's paths.")
-    try:
-        if kind == "parquet":
-            return dataset.dataset(path, format="parquet", partitioning="hive")
-        table = open_table(address, owner)
-        mapping = table.metadata().configuration.get("delta.columnMapping.mode", "none")
-        if mapping == "none" and set(table.protocol().reader_features or []) <= {"timestampNtz"}:
-            return table.to_pyarrow_dataset()
-    except (ArrowException, OSError, DeltaError, DataError) as error:
-        if is_s3(address):
-            if isinstance(error, DataError):
-                raise
-            raise table_error(str(error), address, owner) from None
-        raise DataError(
-            f"{where}: not readable as {kind} ({type(error).__name__}). Check source.format."
-        ) from None
-    from tasks.lake.engine.spark import SparkEngine
-
-    copy = folder / "columns"
-    with SparkEngine(settings, owner, 0, address) as engine:
-        engine.copy_to_parquet(address, str(copy))
-    return dataset.dataset(copy, format="parquet")
-
-
 def column_rows(rows: Any, columns: Mapping[str, str], where: str) -> pa.RecordBatchReader:
-    """Read columns of an Arrow dataset as text.
+    """Read columns of a table as text.
 
     Args:
-        rows: The dataset.
-        columns: The columns to read, and their names in the dataset.
+        rows: What ``open_columns`` gives.
+        columns: The columns to read, and their names in the table.
         where: The message's first words.
 
     Raises:
@@ -170,7 +122,7 @@ def column_rows(rows: Any, columns: Mapping[str, str], where: str) -> pa.RecordB
     if nested:
         raise DataError(f"{where}: column {', '.join(nested)} is nested. Expected plain values.")
     batches = rows.to_batches(columns=list(columns.values()))
-    return _placed(([_text(c) for c in batch.columns] for batch in batches), list(columns))
+    return _placed(([as_text(c) for c in batch.columns] for batch in batches), list(columns))
 
 
 def _placed(batches: Iterable[list[Any]], columns: Sequence[str]) -> pa.RecordBatchReader:
@@ -190,7 +142,7 @@ def _placed(batches: Iterable[list[Any]], columns: Sequence[str]) -> pa.RecordBa
     return pa.RecordBatchReader.from_batches(schema, made())
 
 
-def _text(values: Any) -> Any:
+def as_text(values: Any) -> Any:
     """Values as text: true and false as 1 and 0, NaN as null, a whole number without decimals."""
     import pyarrow as pa
     import pyarrow.compute as pc

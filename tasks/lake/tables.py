@@ -44,6 +44,10 @@ class NoTable(DataError):  # noqa: N818  (names the state)
     """There is no table at the address."""
 
 
+class RowsLost(DataError):  # noqa: N818  (names the state)
+    """What was handed to the writer failed before its end."""
+
+
 @dataclass(frozen=True)
 class Commit:
     """One commit of a Delta table.
@@ -234,9 +238,6 @@ def table_error(text: str, uri: str, owner: str) -> FedriskError:
         )
     if "Arrow error" in text or "External error" in text:
         # What was handed to the writer failed, and such a text may hold a value.
-        return DataError(
-            f"{uri}: the rows could not be read to their end. Is the source whole, and each of its "
-            "columns of one type?"
-        )
+        return RowsLost(f"{uri}: the rows to write could not be read to their end.")
     first = (text.strip().splitlines() or [""])[0][:200]
     return DataError(f"{uri}: could not read or write the table ({first}).")

@@ -97,17 +97,35 @@ def test_long_cells_and_blank_lines_of_a_csv_lose_no_row(house: House) -> None:
     assert house.steps("r", "collect", "validate").figures["rows"] == len(rows)
 
 
-def test_a_folder_whose_files_differ_in_type_is_told_without_a_value(house: House) -> None:
+def test_a_folder_whose_files_differ_in_types_and_columns_is_read_as_each_is_written(
+    house: House, sound: dict[str, Manifest]
+) -> None:
     house.study(kind="parquet", change=("{path: north.parquet}", "{path: folder}"))
-    table = table_of(patients())
-    (house.folder / "folder").mkdir()
-    for number, kind in enumerate((pa.int64(), pa.float64())):
-        ages = pa.array([71 + number * 0.53] * table.num_rows, pa.float64()).cast(kind)
-        part = table.set_column(HEADER.index("age"), "age", ages)
-        parquet.write_table(part, house.folder / "folder" / f"{number}.parquet")
-    with pytest.raises(DataError, match="of one type") as caught:
+    folder = house.folder / "folder" / "year=2024"
+    folder.mkdir(parents=True)
+    place = HEADER.index("age")
+    for number, kind in enumerate((pa.float64(), pa.int64(), pa.string())):
+        table = table_of(patients()[number::3])
+        table = table.set_column(place, "age", table["age"].cast(kind))
+        if number == 1:
+            table = table.append_column("scans", pa.array([[1]] * table.num_rows))
+        parquet.write_table(table, folder / f"{number}.parquet")
+    done = house.steps("r", "collect", "validate")
+    assert by_patient(done.tables["silver"]) == by_patient(sound["validate"].tables["silver"])
+    assert house.steps("r", "collect").figures["ignored"] == 2
+
+
+@pytest.mark.parametrize("name", ["north.parquet", "folder"])
+def test_a_damaged_file_is_told_without_a_value(house: House, name: str) -> None:
+    house.study(kind="parquet", change=("{path: north.parquet}", f"{{path: {name}}}"))
+    path = house.folder / name / "1.parquet" if name == "folder" else house.folder / name
+    path.parent.mkdir(exist_ok=True)
+    parquet.write_table(table_of(patients()), path)
+    content = path.read_bytes()
+    path.write_bytes(content[:200] + b"zebra" * 100 + content[700:])
+    with pytest.raises(DataError, match=r"hospital north, .* to its end") as caught:
         house.steps("r", "collect")
-    assert "71" not in str(caught.value).partition("bronze")[2]
+    assert "zebra" not in str(caught.value)
 
 
 @pytest.mark.slow

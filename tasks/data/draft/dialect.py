@@ -69,6 +69,12 @@ def _dialect_of(path: Path, where: str) -> tuple[Source, CsvTable]:
     return Source.model_validate(found), table
 
 
+def is_ascii(path: Path) -> bool:
+    """Whether a file is the same text in every encoding but UTF-16."""
+    with open_bytes(path) as file:
+        return all(chunk.isascii() for chunk in iter(lambda: file.read(_CHUNK), b""))
+
+
 def _encoding(path: Path) -> str:
     """The first of the encodings that all of the file is in."""
     with open_bytes(path) as file:

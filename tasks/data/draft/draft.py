@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from tasks.data.draft.dialect import is_ascii
 from tasks.data.draft.looks import Looks
 from tasks.data.draft.table import Table, table_rows
 from tasks.data.values import canonical_sql, literal, trimmed_sql
@@ -86,14 +87,7 @@ def choose(tables: Sequence[Table], choice: Choice, settings: Settings) -> Draft
         DataError: A column that was named is not there, the tables are of different kinds, or no
             column can be the outcome.
     """
-    first = tables[0]
-    for other in tables[1:]:
-        if (other.kind, other.source) != (first.kind, first.source):
-            raise DataError(
-                f"{other.path.name} is not written as {first.path.name} is (format, encoding, "
-                "delimiter or header). A study reads its tables in one way: draft each by itself, "
-                "or convert one."
-            )
+    tables = _read_alike(tables)
     merged = _merged(tables)
     named = [each for each in (choice.target, choice.site, choice.id) if each is not None]
     for each in named:
@@ -140,7 +134,9 @@ def choose(tables: Sequence[Table], choice: Choice, settings: Settings) -> Draft
             columns[name] = looks
     if not columns:
         raise DataError("no column is left that a model can use.")
-    sites, worst = _sites(first, site, target, positive, columns, settings) if site else ({}, {})
+    sites, worst = (
+        _sites(tables[0], site, target, positive, columns, settings) if site else ({}, {})
+    )
     columns = {n: replace(c, worst=worst.get(n, c.worst)) for n, c in columns.items()}
     if site and len(sites) < 2:
         raise DataError(
@@ -152,52 +148,75 @@ def choose(tables: Sequence[Table], choice: Choice, settings: Settings) -> Draft
     )
 
 
+def _read_alike(tables: Sequence[Table]) -> list[Table]:
+    """The tables with one way to read them: one of ASCII alone has the encoding of the others."""
+    first = next((each for each in tables if each.source.encoding != "utf-8"), tables[0])
+    found = []
+    for table in tables:
+        encoding = first.source.encoding
+        if table.csv and table.source.encoding != encoding != "utf-16" and is_ascii(table.path):
+            source = table.source.model_copy(update={"encoding": encoding})
+            table = replace(table, source=source)
+        if table.source != first.source:
+            raise DataError(
+                f"{table.path.name} is not written as {first.path.name} is (format, encoding, "
+                "delimiter or header). A study reads its tables in one way: draft each by itself, "
+                "or convert one."
+            )
+        found.append(table)
+    return found
+
+
 def _merged(tables: Sequence[Table]) -> dict[str, Looks]:
-    """How each column looks over all tables; its kind is the least special of them."""
-    order = ("empty", "constant", "flag", "category", "integer", "number", "date", "text")
+    """How each column looks over all tables."""
     found: dict[str, Looks] = {}
     rows = sum(table.rows for table in tables)
     for table in tables:
         for name, looks in table.looks.items():
-            if name not in found:
-                found[name] = looks
-                continue
-            one = found[name]
-            values = dict(zip(one.values, one.counts, strict=True))
-            spelled = {folded(text): text for text in values}
-            for text, n in zip(looks.values, looks.counts, strict=True):
-                known = spelled.setdefault(folded(text), text)
-                values[known] = values.get(known, 0) + n
-            kind = max(one.kind, looks.kind, key=order.index)
-            if kind == "constant" and len(values) > 1:
-                kind = "category"
-            if kind in ("integer", "number"):
-                # A table with few numbers has them as a category, or as its only value.
-                numbers = [_as_number(text) for text in values]
-                if None in numbers:
-                    kind = "text"
-                ends = (one.low, one.high, looks.low, looks.high)
-                seen = [n for n in (*numbers, *ends) if n is not None and not math.isnan(n)]
-                one = replace(one, low=min(seen), high=max(seen))
-            marked = looks if (looks.decimal, looks.thousands) != (".", "") else one
-            found[name] = replace(
-                one,
-                kind=kind,
-                unique=one.unique and looks.unique,
-                decimal=marked.decimal,
-                thousands=marked.thousands,
-                missing=one.missing + looks.missing,
-                worst=max(_share(one), _share(looks)),
-                rows=one.rows + looks.rows,
-                distinct=max(one.distinct, looks.distinct, len(values)),
-                values=tuple(values),
-                counts=tuple(values.values()),
-                markers=tuple(dict.fromkeys([*one.markers, *looks.markers])),
-            )
+            found[name] = _together(found[name], looks) if name in found else looks
     return {
         name: replace(each, missing=each.missing + rows - each.rows, rows=rows, worst=_share(each))
         for name, each in found.items()
     }
+
+
+def _together(one: Looks, other: Looks) -> Looks:
+    """How a column looks over two tables; its kind is the least special of the two."""
+    values = dict(zip(one.values, one.counts, strict=True))
+    spelled = {folded(text): text for text in values}
+    for text, n in zip(other.values, other.counts, strict=True):
+        known = spelled.setdefault(folded(text), text)
+        values[known] = values.get(known, 0) + n
+    order = ("empty", "constant", "flag", "category", "integer", "number", "date", "text")
+    kind = max(one.kind, other.kind, key=order.index)
+    if kind == "constant" and len(values) > 1:
+        kind = "category"
+    low, high = one.low, one.high
+    if kind in ("integer", "number"):
+        # A table with few numbers has them as a category, or as its only value.
+        numbers = [_as_number(text) for text in values]
+        if None in numbers:
+            kind = "text"
+        ends = (one.low, one.high, other.low, other.high)
+        seen = [n for n in (*numbers, *ends) if n is not None and not math.isnan(n)]
+        low, high = min(seen), max(seen)
+    marked = other if (other.decimal, other.thousands) != (".", "") else one
+    return replace(
+        one,
+        kind=kind,
+        low=low,
+        high=high,
+        unique=one.unique and other.unique,
+        decimal=marked.decimal,
+        thousands=marked.thousands,
+        missing=one.missing + other.missing,
+        worst=max(_share(one), _share(other)),
+        rows=one.rows + other.rows,
+        distinct=max(one.distinct, other.distinct, len(values)),
+        values=tuple(values),
+        counts=tuple(values.values()),
+        markers=tuple(dict.fromkeys([*one.markers, *other.markers])),
+    )
 
 
 def _as_number(text: str) -> float | None:
@@ -276,8 +295,8 @@ def _sites(
         Their rows, largest first, and the largest share of missing values of each column.
     """
     names = {"site": site, "outcome": target} | {f"c{i}": name for i, name in enumerate(columns)}
-    with LocalEngine(f"table {table.path.name}", settings.engine_memory) as engine:
-        with table_rows(table.path, table.kind, names, settings) as rows:
+    with LocalEngine(table.where, settings.engine_memory) as engine:
+        with table_rows(table, names, settings) as rows:
             engine.take("sited", rows)
         for view, form, before in (
             ("trimmed", trimmed_sql, "sited"),

@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from tasks.data.columnar import Columns, open_columns
+from tasks.data.csv_table import CsvTable
 from tasks.data.draft.dialect import dialect_of
 from tasks.data.draft.looks import DECIMAL_COMMAS, MARKS, Looks, looks_of
-from tasks.data.sheet import open_sheet
-from tasks.data.source_rows import column_rows, csv_rows, open_columns
+from tasks.data.source_rows import column_rows, csv_rows
 from tasks.errors import DataError
 from tasks.lake.engine.local import LocalEngine
 from tasks.settings import Settings
@@ -27,17 +28,22 @@ class Table:
 
     Attributes:
         path: Where it is.
-        kind: ``source.format``.
         source: How it is read.
+        csv: Its columns, if it is a CSV.
         looks: Its columns by their names there.
         rows: Its rows.
     """
 
     path: Path
-    kind: str
     source: Source
-    looks: dict[str, Looks]
-    rows: int
+    csv: CsvTable | None
+    looks: dict[str, Looks] = field(default_factory=dict)
+    rows: int = 0
+
+    @property
+    def where(self) -> str:
+        """What messages call it."""
+        return f"table {self.path.name}"
 
 
 def look_at(path: Path, settings: Settings) -> Table:
@@ -50,58 +56,55 @@ def look_at(path: Path, settings: Settings) -> Table:
     Raises:
         DataError: It cannot be read.
     """
-    where, kind, source = f"table {path.name}", _kind(path), Source(kind="own")
-    if kind == "csv":
-        source, found = dialect_of(path, where)
-        fields = list(found.columns)
+    table = Table(path, Source(kind="own", format=_format(path)), None)
+    if table.source.format == "csv":
+        source, csv = dialect_of(path, table.where)
+        table = Table(path, source, csv)
+        fields = list(csv.columns)
     else:
-        with _opened(path, kind, settings) as opened:
+        with _opened(table, settings) as opened:
             fields = _plain(opened.schema)
     named = {f"c{place}": name for place, name in enumerate(fields)}
-    with LocalEngine(where, settings.engine_memory) as engine:
-        with table_rows(path, kind, named, settings) as rows:
+    with LocalEngine(table.where, settings.engine_memory) as engine:
+        with table_rows(table, named, settings) as rows:
             engine.take("drafted", rows)
-        marks = DECIMAL_COMMAS if source.delimiter == ";" else MARKS
-        looks = looks_of(engine, fields, marks if kind == "csv" else MARKS[:1])
+        marks = DECIMAL_COMMAS if table.source.delimiter == ";" else MARKS
+        looks = looks_of(engine, fields, marks if table.csv else MARKS[:1])
     if not looks or looks[0].rows == 0:
-        raise DataError(f"{where}: the table has no row.")
-    return Table(path, kind, source, {each.name: each for each in looks}, looks[0].rows)
+        raise DataError(f"{table.where}: the table has no row.")
+    return replace(table, looks={each.name: each for each in looks}, rows=looks[0].rows)
 
 
 @contextlib.contextmanager
-def table_rows(
-    path: Path, kind: str, columns: Mapping[str, str], settings: Settings
-) -> Iterator[Any]:
+def table_rows(table: Table, columns: Mapping[str, str], settings: Settings) -> Iterator[Any]:
     """Read some columns of a table as Arrow batches of text.
 
     Args:
-        path: The table.
-        kind: ``source.format``.
+        table: The table.
         columns: What they are to be called, and their names in the table.
         settings: See ``look_at``.
     """
-    where = f"table {path.name}"
-    if kind == "csv":
-        source, found = dialect_of(path, where)
-        there = {name: found.columns[field] for name, field in columns.items()}
-        yield csv_rows(replace(found, columns=there), source)
+    if table.csv:
+        there = {name: table.csv.columns[field] for name, field in columns.items()}
+        yield csv_rows(replace(table.csv, columns=there), table.source)
         return
-    with _opened(path, kind, settings) as opened:
-        yield column_rows(opened, columns, where)
+    with _opened(table, settings) as opened:
+        yield column_rows(opened, columns, table.where)
 
 
 @contextlib.contextmanager
-def _opened(path: Path, kind: str, settings: Settings) -> Iterator[Any]:
-    where = f"table {path.name}"
+def _opened(table: Table, settings: Settings) -> Iterator[Columns]:
     # Spark's copy of some Delta tables goes there, and not beside the table.
-    with tempfile.TemporaryDirectory(prefix="fedrisk-draft-") as scratch:
-        if kind == "xlsx":
-            yield open_sheet(path, Source(kind="own"), where)
-        else:
-            yield open_columns(str(path), kind, settings, "pool", where, Path(scratch))
+    with (
+        tempfile.TemporaryDirectory(prefix="fedrisk-draft-") as scratch,
+        open_columns(
+            str(table.path), table.source, settings, "pool", table.where, Path(scratch)
+        ) as opened,
+    ):
+        yield opened
 
 
-def _kind(path: Path) -> str:
+def _format(path: Path) -> Literal["csv", "parquet", "delta", "xlsx"]:
     if path.is_dir():
         return "delta" if (path / "_delta_log").is_dir() else "parquet"
     suffix = path.suffix.lower()

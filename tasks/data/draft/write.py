@@ -142,14 +142,14 @@ def _source(drafted: Drafted, folder: Path) -> list[str]:
     first = drafted.tables[0]
     kind = "own" if len(drafted.tables) > 1 else "site_column" if drafted.site else "deal"
     lines = [f"{DECIDE}{each}" for each in drafted.decided if each.startswith("site")]
-    lines += ["source:", f"  kind: {kind}", f"  format: {first.kind}"]
+    lines += ["source:", f"  kind: {kind}", f"  format: {first.source.format}"]
     if kind != "own":
         lines.append(f"  path: {_path(first.path, folder)}")
     if drafted.site:
         lines.append(f"  site_column: {_text(drafted.site)}")
         lines.append("  # Sites with too few rows, positives or negatives are left out.")
         lines.append("  other_sites: ignore")
-    if first.kind == "csv":
+    if first.source.format == "csv":
         source = first.source
         if not source.header:
             lines += ["  header: false", f"  {DECIDE}the names of the columns, in order"]

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 from tasks.errors import SettingsError
 from tasks.lake.engine.engine import Engine
 from tasks.lake.engine.local import LocalEngine
 from tasks.settings import Settings
 from tasks.study import Study
+
+if TYPE_CHECKING:
+    from tasks.lake.engine.spark import SparkEngine
 
 
 def engine_for(settings: Settings, study: Study, owner: str, rows: int) -> Engine:
@@ -29,12 +33,28 @@ def engine_for(settings: Settings, study: Study, owner: str, rows: int) -> Engin
         name = "spark" if rows > study.compute.spark_above_rows else "local"
     if name == "local":
         return LocalEngine(owner, settings.engine_memory)
+    return spark_engine(settings, owner, rows)
+
+
+def spark_engine(settings: Settings, owner: str, rows: int, *sources: str) -> SparkEngine:
+    """Start Spark for a table.
+
+    Args:
+        settings: Spark's memory, cores and master.
+        owner: The owner of this process's key, for messages.
+        rows: Rows of the table; 0 where they are not known.
+        sources: Addresses that Spark will read.
+
+    Raises:
+        SettingsError: PySpark is not installed.
+        FedriskError: Spark cannot start.
+    """
     if find_spec("pyspark") is None:
         raise SettingsError(
-            f"{owner}: {rows} rows need the engine spark, and PySpark is not installed here. "
-            "Install fedrisk with its extra spark, use the image with Spark, or set "
-            "FEDRISK_ENGINE=local."
+            f"{owner}: this table needs the engine spark, and PySpark is not installed here. "
+            "Install fedrisk with its extra spark, or use the image with Spark; where only the "
+            "number of rows asks for it, FEDRISK_ENGINE=local will do."
         )
     from tasks.lake.engine.spark import SparkEngine
 
-    return SparkEngine(settings, owner, rows)
+    return SparkEngine(settings, owner, rows, *sources)

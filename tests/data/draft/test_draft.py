@@ -15,6 +15,7 @@ import pytest
 from tasks.cli import main
 from tasks.data.draft.write import DECIDE, outwards
 from tasks.data.table_check import check_tables
+from tasks.run.plan import Request
 from tasks.settings import Settings
 from tasks.study import Study, read_study
 
@@ -173,7 +174,11 @@ def test_a_draft_of_any_table_passes_the_checks(tmp_path: Path, kind: str) -> No
     target = ["--target", "column_7"] if kind == "no header" else ["--target", "Died"]
     _, study = draft(path, *target)
     assert {name: getattr(study.source, name) for name in source} == source
-    found = list(check_tables(tmp_path / "drafted.yaml", None, Settings(home=tmp_path / "home")))
+    found = list(
+        check_tables(
+            Request(study=str(tmp_path / "drafted.yaml")), Settings(home=tmp_path / "home")
+        )
+    )
     assert [each.error for each in found] == [""] * 3
     assert sum(each.kept for each in found) == ROWS
     if kind == "a number for missing":
@@ -194,7 +199,11 @@ def test_a_site_column_makes_a_hospital_of_each_large_site(tmp_path: Path) -> No
     assert set(study.hospitals) == {"st-mary", "z-rich-2", "site-7"}
     assert study.columns["CRP"].max_missing == 1
     assert 'DECIDE: site column: "centre"' in text
-    found = list(check_tables(tmp_path / "drafted.yaml", None, Settings(home=tmp_path / "home")))
+    found = list(
+        check_tables(
+            Request(study=str(tmp_path / "drafted.yaml")), Settings(home=tmp_path / "home")
+        )
+    )
     assert [each.error for each in found] == [""] * 3
 
 
@@ -210,7 +219,11 @@ def test_a_table_a_hospital_becomes_a_study_of_their_own_tables(tmp_path: Path) 
     }  # fmt: skip
     assert study.pooling == "forbidden"
     assert study.columns["Stage"].optional_at == ["south"]
-    found = list(check_tables(tmp_path / "drafted.yaml", None, Settings(home=tmp_path / "home")))
+    found = list(
+        check_tables(
+            Request(study=str(tmp_path / "drafted.yaml")), Settings(home=tmp_path / "home")
+        )
+    )
     assert [each.error for each in found] == [""] * 2
 
 
@@ -228,6 +241,13 @@ def test_what_cannot_be_drafted_is_said(
 ) -> None:
     assert main(["study", "draft", str(table), *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_table_of_ascii_alone_has_the_encoding_of_the_others(table: Path) -> None:
+    other = table.with_name("other.csv")
+    other.write_bytes(text_of(rows(4)).replace("came late", "k\u00e4m sp\u00e4t").encode("cp1252"))
+    _, study = draft(table, str(other))
+    assert study.source.encoding == "cp1252"
 
 
 def test_tables_in_two_dialects_are_refused(
@@ -290,7 +310,11 @@ def test_tables_of_two_hospitals_are_merged_by_what_they_say(tmp_path: Path) -> 
     assert study.columns["age"].type == "integer"
     assert study.columns["age"].range == (10, 90)
     assert len(study.columns["sex"].categories) == 2
-    found = list(check_tables(tmp_path / "drafted.yaml", None, Settings(home=tmp_path / "home")))
+    found = list(
+        check_tables(
+            Request(study=str(tmp_path / "drafted.yaml")), Settings(home=tmp_path / "home")
+        )
+    )
     assert [each.kept for each in found] == [90, 60]
 
 
