@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 S3_READY = "spark.delta.logStore.s3a.impl"
 """Set in a session that has S3A's jars."""
+SUBMITTED = "PYSPARK_GATEWAY_PORT"
+"""Set by ``spark-submit``, which has started the JVM and says what works where."""
 PARTITION_ROWS = 500_000
 """Rows per shuffle partition; below it, one partition is fastest."""
 
@@ -60,27 +62,44 @@ def java_options(archive: Path | None, *, dump: Path | None = None) -> str:
 
 
 def spark_configuration(settings: Settings, jars: Sequence[Path], options: str) -> dict[str, str]:
-    """Spark's configuration for one step.
+    """Spark's configuration for one step that starts its own JVM.
 
     Args:
         settings: Master and memory.
         jars: Folders of Delta's jars and, for a step that uses S3, of S3A's.
         options: Options of the JVM.
     """
-    local = {
-        "spark.driver.host": "127.0.0.1",
-        "spark.driver.bindAddress": "127.0.0.1",
-        # The executor is in the driver's own process. On an overloaded machine Spark would declare
-        # it dead after two minutes, and end the JVM after sixty heartbeats without an answer.
-        "spark.executor.heartbeatInterval": "10min",
-        "spark.network.timeout": "1h",
-    }
+    if settings.spark_master.startswith("local"):
+        where = {
+            "spark.driver.host": "127.0.0.1",
+            "spark.driver.bindAddress": "127.0.0.1",
+            # The executor is in the driver's own process. On an overloaded machine Spark would
+            # declare it dead after two minutes, and end the JVM after sixty heartbeats without an
+            # answer.
+            "spark.executor.heartbeatInterval": "10min",
+            "spark.network.timeout": "1h",
+        }
+    else:
+        # A cluster's workers get the jars from the driver.
+        files = [str(file) for folder in jars for file in sorted(folder.glob("*.jar"))]
+        where = {"spark.jars": ",".join(files), "spark.executor.memory": settings.engine_memory}
     return {
         "spark.master": settings.spark_master,
         "spark.driver.memory": settings.engine_memory,
         "spark.driver.extraClassPath": os.pathsep.join(f"{folder}/*" for folder in jars),
         "spark.driver.extraJavaOptions": options,
-        **(local if settings.spark_master.startswith("local") else {}),
+        **where,
+        **table_configuration(s3=len(jars) > 1),
+    }
+
+
+def table_configuration(*, s3: bool) -> dict[str, str]:
+    """What the steps' tables need of any Spark.
+
+    Args:
+        s3: Whether a table is at ``s3a://``.
+    """
+    return {
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
         "spark.sql.shuffle.partitions": "1",
@@ -100,14 +119,14 @@ def spark_configuration(settings: Settings, jars: Sequence[Path], options: str) 
         "spark.sql.files.minPartitionNum": "1",
         "spark.sql.warehouse.dir": str(Path(tempfile.gettempdir()) / "fedrisk-no-warehouse"),
         "spark.sql.execution.arrow.pyspark.enabled": "true",
-        **(s3a_configuration() if len(jars) > 1 else {}),
+        **(s3a_configuration() if s3 else {}),
     }
 
 
 def spark_session(settings: Settings, *addresses: str, owner: str = "") -> SparkSession:
     """Return this process's Spark session; the first call starts it.
 
-    The JVM ends with the process: ``close_session`` stops it at a normal exit, and its input pipe
+    Under ``spark-submit`` that has started the JVM, and says master, memory and jars. Else the JVM ends with the process: ``close_session`` stops it at a normal exit, and its input pipe
     closes when the process is killed.
 
     Args:
@@ -127,14 +146,18 @@ def spark_session(settings: Settings, *addresses: str, owner: str = "") -> Spark
             end_jvm(_open.pop(), deadline=20)
         if s3:
             wait_for_store()
-        java = find_java(settings)
-        jars = [ensure_jars(settings.home, java)]
-        if s3:
-            jars.append(ensure_s3_jars(settings.home, java))
-        options = java_options(archive_for(settings.home, java, *jars))
-        _open.append(start(spark_configuration(settings, jars, options), java, owner))
+        if SUBMITTED in os.environ:
+            session = _session(table_configuration(s3=s3), owner)
+        else:
+            java = find_java(settings)
+            jars = [ensure_jars(settings.home, java)]
+            if s3:
+                jars.append(ensure_s3_jars(settings.home, java))
+            options = java_options(archive_for(settings.home, java, *jars))
+            session = start(spark_configuration(settings, jars, options), java, owner)
+        _open.append(session)
         atexit.register(close_session)
-        return _open[0]
+        return session
 
 
 def start(configuration: dict[str, str], java: Path, owner: str = "") -> SparkSession:
@@ -145,23 +168,27 @@ def start(configuration: dict[str, str], java: Path, owner: str = "") -> SparkSe
         java: The home of Java.
         owner: The owner of this process's key.
     """
-    from pyspark.sql import SparkSession
-
     # PySpark reads these variables from this process's environment; nothing else here may.
     before = dict(os.environ)
     os.environ.update(
         java_environment(java, Path(tempfile.gettempdir()) / f"fedrisk-java-{os.getuid()}")
     )
     try:
-        builder = SparkSession.builder.appName(f"fedrisk {owner}".strip())
-        for key, value in configuration.items():
-            builder = builder.config(key, value)
-        return builder.getOrCreate()
+        return _session(configuration, owner)
     finally:
         for name in ("JAVA_HOME", "JDK_JAVA_OPTIONS"):
             os.environ.pop(name, None)
             if name in before:
                 os.environ[name] = before[name]
+
+
+def _session(configuration: dict[str, str], owner: str) -> SparkSession:
+    from pyspark.sql import SparkSession
+
+    builder = SparkSession.builder.appName(f"fedrisk {owner}".strip())
+    for key, value in configuration.items():
+        builder = builder.config(key, value)
+    return builder.getOrCreate()
 
 
 def tune(spark: SparkSession, rows: int) -> None:
