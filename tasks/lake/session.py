@@ -126,8 +126,9 @@ def table_configuration(*, s3: bool) -> dict[str, str]:
 def spark_session(settings: Settings, *addresses: str, owner: str = "") -> SparkSession:
     """Return this process's Spark session; the first call starts it.
 
-    Under ``spark-submit`` that has started the JVM, and says master, memory and jars. Else the JVM ends with the process: ``close_session`` stops it at a normal exit, and its input pipe
-    closes when the process is killed.
+    Under ``spark-submit`` that has started the JVM and says master, memory and jars. Else the JVM
+    ends with the process: ``close_session`` stops it at a normal exit, and its input pipe closes
+    when the process is killed.
 
     Args:
         settings: Java, jars, lake, Spark's master and memory.

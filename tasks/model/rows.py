@@ -6,6 +6,7 @@ starts in a tenth of the time.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,26 +22,24 @@ PARTS = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of a gold table, in the order of the patients' ids.
+    """Rows of gold tables.
 
     Attributes:
-        patients: The ids, sorted.
         x: Features, float64 of shape (n, d), in the order of ``study.features`` and in their
             units; NaN where a numeric feature is missing.
         y: Labels, float32 of shape (n,), 0 or 1.
-        part: ``train``, ``validation`` or ``test`` of each row, shape (n,).
+        part: Place in ``PARTS`` of each row's part, int8 of shape (n,).
     """
 
-    patients: list[str]
     x: NDArray[np.float64]
     y: NDArray[np.float32]
-    part: NDArray[np.str_]
+    part: NDArray[np.int8]
 
     def __len__(self) -> int:
-        return len(self.patients)
+        return len(self.y)
 
     def of(self, part: str) -> Rows:
-        """The rows of one part.
+        """The rows of one part; a view where they lie together, as in one hospital's table.
 
         Args:
             part: ``train``, ``validation`` or ``test``.
@@ -50,20 +49,10 @@ class Rows:
         """
         if part not in PARTS:
             raise ValueError(f"no part {part!r}; the parts are {', '.join(PARTS)}")
-        return self.take(np.flatnonzero(self.part == part))
-
-    def take(self, index: NDArray[np.int64]) -> Rows:
-        """The rows at some places.
-
-        Args:
-            index: Places, shape (k,).
-        """
-        return Rows(
-            patients=[self.patients[i] for i in index],
-            x=self.x[index],
-            y=self.y[index],
-            part=self.part[index],
-        )
+        index: Any = np.flatnonzero(self.part == PARTS.index(part))
+        if len(index) and index[-1] - index[0] + 1 == len(index):
+            index = slice(int(index[0]), int(index[-1]) + 1)
+        return Rows(self.x[index], self.y[index], self.part[index])
 
 
 def concatenate(pieces: list[Rows]) -> Rows:
@@ -73,7 +62,6 @@ def concatenate(pieces: list[Rows]) -> Rows:
         pieces: At least one.
     """
     return Rows(
-        patients=[patient for piece in pieces for patient in piece.patients],
         x=np.concatenate([piece.x for piece in pieces]),
         y=np.concatenate([piece.y for piece in pieces]),
         part=np.concatenate([piece.part for piece in pieces]),
@@ -83,7 +71,7 @@ def concatenate(pieces: list[Rows]) -> Rows:
 def load_rows(
     uri: str, study: Study, version: int | None = None, parts: tuple[str, ...] = PARTS
 ) -> Rows:
-    """Read a gold table.
+    """Read a gold table, in the order of its parts and, within each, of the patients' ids.
 
     Args:
         uri: A path, ``file://``, ``s3://`` or ``s3a://`` URI. Access to S3 comes from the usual
@@ -96,22 +84,23 @@ def load_rows(
         DataError: There is no such table or version, its columns are not the study's, or a label,
             part or feature is not what a gold table may hold.
     """
-    names = [feature.name for feature in study.features]
-    table = _read(uri, version, study, ["label", *names], parts)
-    patients = table.column("patient").to_pylist()
-    if any(patient is None for patient in patients) or len(set(patients)) != len(patients):
-        raise DataError(f"{uri}: column patient holds nulls or an id twice.")
-    order = np.array(sorted(range(len(patients)), key=patients.__getitem__), dtype=np.int64)
-    label = _column(table, "label")
-    if not np.isin(label, (0.0, 1.0)).all():
-        raise DataError(f"{uri}: column label holds something else than 0 and 1.")
-    part = np.array([str(value) for value in table.column("part").to_pylist()], dtype=np.str_)
-    unknown = int((~np.isin(part, PARTS)).sum())
+    pieces = list(_pieces(uri, version, study, parts))
+    nameless = sum(piece.nameless for piece in pieces)
+    ids, part, y, x = (
+        np.concatenate(each)
+        for each in zip(*((p.ids, p.part, p.y, p.x) for p in pieces), strict=True)
+    )
+    del pieces
+    unknown = int((part < 0).sum())
     if unknown:
         raise DataError(f"{uri}: column part is none of {', '.join(PARTS)} in {unknown} rows.")
-    x = np.empty((len(patients), len(names)), dtype=np.float64)
-    for place, feature in enumerate(study.features):
-        x[:, place] = values = _column(table, feature.name)
+    order = np.argsort(ids, kind="stable")
+    if nameless or _has_twice(ids, order):
+        raise DataError(f"{uri}: column patient holds nulls or an id twice.")
+    del ids
+    if not np.isin(y, (0.0, 1.0)).all():
+        raise DataError(f"{uri}: column label holds something else than 0 and 1.")
+    for values, feature in zip(x.T, study.features, strict=True):
         if feature.kind == "numeric":
             faults = int(np.isinf(values).sum())
         else:
@@ -121,18 +110,56 @@ def load_rows(
             raise DataError(
                 f"{uri}: column {feature.name} must be {expected} and is not in {faults} rows."
             )
-    return Rows(
-        patients=[patients[i] for i in order],
-        x=x[order],
-        y=label.astype(np.float32)[order],
-        part=part[order],
-    )
+    order = order[np.argsort(part[order], kind="stable")]
+    return Rows(x=x[order], y=y[order].astype(np.float32), part=part[order])
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Some rows as they are read.
+
+    Attributes:
+        ids: UTF-8 of the patients' ids: it has the order of the texts, and no object a row.
+        nameless: How many have none.
+        part: Place in ``PARTS``, or -1.
+        y: Labels.
+        x: Features.
+    """
+
+    ids: NDArray[np.bytes_]
+    nameless: int
+    part: NDArray[np.int8]
+    y: NDArray[np.float64]
+    x: NDArray[np.float64]
+
+
+def _pieces(
+    uri: str, version: int | None, study: Study, parts: tuple[str, ...]
+) -> Iterator[_Piece]:
+    names = [feature.name for feature in study.features]
+    places = {name: place for place, name in enumerate(PARTS)}
+    yield _Piece(np.empty(0, "S1"), 0, np.empty(0, np.int8), np.empty(0), np.empty((0, len(names))))
+    for batch in _read(uri, version, study, ["label", *names], parts):
+        patients = batch.column("patient").to_pylist()
+        yield _Piece(
+            ids=np.array([(each or "").encode() for each in patients], np.bytes_),
+            nameless=patients.count(None),
+            part=np.array([places.get(p, -1) for p in batch.column("part").to_pylist()], np.int8),
+            y=_column(batch, "label"),
+            x=np.column_stack([_column(batch, name) for name in names]),
+        )
+
+
+def _has_twice(ids: NDArray[np.bytes_], order: NDArray[np.int64]) -> bool:
+    pairs, step = len(order) - 1, 1 << 20
+    starts = ((start, min(start + step, pairs)) for start in range(0, pairs, step))
+    return any((ids[order[a:b]] == ids[order[a + 1 : b + 1]]).any() for a, b in starts)
 
 
 def _read(
     uri: str, version: int | None, study: Study, numbers: list[str], parts: tuple[str, ...]
-) -> Any:
-    """The table with its numbers as doubles, NaN for null.
+) -> Iterator[Any]:
+    """Batches of the table with its numbers as doubles, NaN for null.
 
     Read by Delta's own engine, for pyarrow's tables import pandas, which takes a second.
     """
@@ -154,7 +181,8 @@ def _read(
             kept = f"part not in ({', '.join(unread)}) or part is null"
             where = f" where {kept}" if unread else ""
             query = QueryBuilder().register("gold", table)
-            return query.execute(f"select patient, part, {columns} from gold{where}").read_all()
+            yield from query.execute(f"select patient, part, {columns} from gold{where}")
+            return
     except (DeltaError, OSError) as error:
         failure = store_error(str(error), uri, "this step")
         if failure is not None:

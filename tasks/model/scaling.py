@@ -7,7 +7,7 @@ costs .03 AUROC on the stroke data.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from tasks.errors import DataError
 from tasks.study import Feature
 
+CHUNK = 1 << 17
+"""Rows that are worked on at a time: what lies between takes a multiple of their memory."""
 SMALLEST_SPREAD = 0.2
 """Lowest divisor of a 0/1 feature. A category of 1 patient in 5,000 has a standard deviation of
 .014, so that dividing by it would make an input of 70; .2 is that of a share of 4 %."""
@@ -44,11 +46,13 @@ class Moments:
         Args:
             x: Features of shape (n, d), NaN where missing.
         """
-        known = np.isfinite(x)
-        filled = np.where(known, x, 0.0)
-        return cls(
-            known.sum(axis=0).astype(np.float64), filled.sum(axis=0), (filled**2).sum(axis=0)
-        )
+        found = cls(*np.zeros((3, x.shape[1])))
+        for some in _chunks(x):
+            known = np.isfinite(x[some])
+            filled = np.where(known, x[some], 0.0)
+            sums = known.sum(axis=0).astype(np.float64), filled.sum(axis=0), (filled**2).sum(axis=0)
+            found = found + cls(*sums)
+        return found
 
     def __add__(self, other: Moments) -> Moments:
         return Moments(
@@ -120,5 +124,11 @@ class Scaler:
         Returns:
             Shape (n, d), without NaN.
         """
-        z = (x - self.mean) / self.std
-        return np.nan_to_num(z, nan=0.0).astype(np.float32)
+        z = np.empty(x.shape, np.float32)
+        for some in _chunks(x):
+            z[some] = np.nan_to_num((x[some] - self.mean) / self.std, nan=0.0)
+        return z
+
+
+def _chunks(x: NDArray[np.float64]) -> Iterator[slice]:
+    return (slice(start, start + CHUNK) for start in range(0, len(x), CHUNK))

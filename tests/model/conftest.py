@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tasks.model.rows import Rows
+from tasks.model.rows import PARTS, Rows
 from tasks.study import Study, read_study
 
 
@@ -19,14 +19,12 @@ def study(checkout: Path) -> Study:
 
 
 def parts_of(patients: list[str], key: str) -> np.ndarray:
-    """The documented split: SHA-256 over key and id."""
+    """The documented split: SHA-256 over key and id; places in ``PARTS``."""
     share = [
         int(hashlib.sha256(f"{key}:{patient}".encode()).hexdigest()[:13], 16) / 16**13
         for patient in patients
     ]
-    return np.select(
-        [np.array(share) < 0.6, np.array(share) < 0.8], ["train", "validation"], "test"
-    )
+    return np.digitize(share, [0.6, 0.8]).astype(np.int8)
 
 
 @pytest.fixture(scope="session")
@@ -47,7 +45,7 @@ def made_up(study: Study) -> Rows:
     ) / 20
     y = (generator.random(n) < 1 / (1 + np.exp(2 - 2 * z))).astype(np.float32)
     patients = [f"p{i:04d}" for i in range(n)]
-    return Rows(patients=patients, x=x, y=y, part=parts_of(patients, "made-up"))
+    return Rows(x=x, y=y, part=parts_of(patients, "made-up"))
 
 
 @pytest.fixture(scope="session")
@@ -60,4 +58,4 @@ def stroke_rows(stroke_csv: Path, study: Study) -> Rows:
     frame = pd.read_csv(stroke_csv, dtype=str, keep_default_na=False)
     x = raw_to_features(frame, study)
     y = (frame["stroke"] == "1").to_numpy().astype(np.float32)
-    return Rows(patients=frame["id"].tolist(), x=x, y=y, part=np.full(len(y), "test"))
+    return Rows(x=x, y=y, part=np.full(len(y), PARTS.index("test"), np.int8))

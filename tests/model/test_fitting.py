@@ -11,10 +11,12 @@ from tasks.model.forward import logits
 from tasks.model.importance import permutation_importance
 from tasks.model.metrics import auroc
 from tasks.model.network import build, flatten, unflatten
-from tasks.model.rows import Rows
+from tasks.model.rows import PARTS, Rows
 from tasks.model.scaling import Moments, Scaler
 from tasks.model.training import train_epochs
 from tasks.study import Study
+
+TRAIN, VALIDATION, TEST = map(PARTS.index, ("train", "validation", "test"))
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +25,7 @@ def quick(study: Study) -> Study:
 
 
 def test_test_rows_influence_nothing(made_up: Rows, quick: Study) -> None:
-    test = made_up.part == "test"
+    test = made_up.part == TEST
     other = made_up.y.copy()
     other[test] = 1 - other[test]
     x = made_up.x.copy()
@@ -32,7 +34,7 @@ def test_test_rows_influence_nothing(made_up: Rows, quick: Study) -> None:
     assert first.model.to_bytes() == second.model.to_bytes()
     assert (first.epoch, first.model.threshold) == (second.epoch, second.model.threshold)
     # And the validation rows do influence it, so the comparison above says something.
-    validation = made_up.part == "validation"
+    validation = made_up.part == VALIDATION
     other = made_up.y.copy()
     other[validation] = 1 - other[validation]
     changed = fit(replace(made_up, y=other), quick, 1)
@@ -79,7 +81,7 @@ def three_hospitals(rows: Rows) -> np.ndarray:
 
 def federated(rows: Rows, hospital: np.ndarray, study: Study, *, own_scaling: bool) -> float:
     """SCAFFOLD in a loop (Karimireddy et al. 2020), the best round by validation loss."""
-    train, validation = rows.part == "train", rows.part == "validation"
+    train, validation = rows.part == TRAIN, rows.part == VALIDATION
     settings, spec, width = study.federation, study.model, len(study.features)
     scaler = Scaler.of(Moments.of(rows.x[train]), study.features)
     z = scaler.transform(rows.x)
@@ -118,7 +120,7 @@ def federated(rows: Rows, hospital: np.ndarray, study: Study, *, own_scaling: bo
         loss = float(np.mean(np.logaddexp(0, logit) - rows.y[validation] * logit))
         if loss < lowest:
             best, lowest = flat, loss
-    test = rows.part == "test"
+    test = rows.part == TEST
     return auroc(rows.y[test], logits(spec, width, best, z[test]))
 
 
@@ -134,9 +136,9 @@ def test_on_the_real_table_central_is_strong_and_scaffold_near_it(
     central, fed, alone, locally = [], [], [], []
     folds = StratifiedKFold(5, shuffle=True, random_state=3)
     for number, (rest, test) in enumerate(folds.split(stroke_rows.x, stroke_rows.y)):
-        part = np.full(len(stroke_rows), "train", dtype="<U10")
-        part[rest[np.random.default_rng(number).random(len(rest)) < 0.25]] = "validation"
-        part[test] = "test"
+        part = np.full(len(stroke_rows), TRAIN, dtype=np.int8)
+        part[rest[np.random.default_rng(number).random(len(rest)) < 0.25]] = VALIDATION
+        part[test] = TEST
         rows = replace(stroke_rows, part=part)
         held = rows.of("test")
         central.append(auroc(held.y, fit(rows, study, number).model.logits(held.x)))

@@ -8,48 +8,67 @@ import pytest
 from deltalake import write_deltalake
 
 from tasks.errors import DataError
-from tasks.model.rows import Rows, concatenate, load_rows
+from tasks.model.rows import PARTS, Rows, concatenate, load_rows
 from tasks.study import Study
 
 
-def table(study: Study, rows: Rows) -> pa.Table:
-    columns = {"patient": rows.patients, "part": list(rows.part), "label": rows.y.astype(int)}
+def table(study: Study, rows: Rows, order: np.ndarray | None = None) -> pa.Table:
+    """Gold of some rows, whose patients have the order that they have here."""
+    patients = [f"p{i:04d}" for i in range(len(rows))]
+    parts = [PARTS[place] for place in rows.part]
+    columns = {"patient": patients, "part": parts, "label": rows.y.astype(int)}
     for place, feature in enumerate(study.features):
         column = rows.x[:, place]
         columns[feature.name] = pa.array(column, mask=np.isnan(column))
-    return pa.table(columns)
+    found = pa.table(columns)
+    return found if order is None else found.take(order)
 
 
 @pytest.fixture
 def uri(tmp_path: Path, study: Study, made_up: Rows) -> str:
-    shuffled = made_up.take(np.random.default_rng(1).permutation(len(made_up)))
-    write_deltalake(tmp_path / "gold", table(study, shuffled))
+    shuffled = table(study, made_up, np.random.default_rng(1).permutation(len(made_up)))
+    write_deltalake(tmp_path / "gold", shuffled)
     return str(tmp_path / "gold")
 
 
-def test_rows_come_back_sorted_with_gaps(uri: str, study: Study, made_up: Rows) -> None:
+def test_rows_come_back_by_part_and_id_with_gaps(uri: str, study: Study, made_up: Rows) -> None:
     rows = load_rows(uri, study)
-    assert rows.patients == made_up.patients
-    np.testing.assert_array_equal(rows.x, made_up.x)
-    np.testing.assert_array_equal(rows.y, made_up.y)
     assert rows.x.dtype == np.float64
     assert rows.y.dtype == np.float32
-    parts = [rows.of(part) for part in ("train", "validation", "test")]
-    assert sorted(concatenate(parts).patients) == rows.patients
+    assert rows.x.flags.c_contiguous
+    parts = [rows.of(part) for part in PARTS]
+    for part, name in zip(parts, PARTS, strict=True):
+        expected = made_up.of(name)
+        np.testing.assert_array_equal(part.x, expected.x)
+        np.testing.assert_array_equal(part.y, expected.y)
+        assert np.shares_memory(part.x, rows.x)
+    np.testing.assert_array_equal(concatenate(parts).x, rows.x)
     with pytest.raises(ValueError, match="no part"):
         rows.of("tests")
 
 
 def test_only_the_parts_asked_for_are_read(uri: str, study: Study, made_up: Rows) -> None:
     learning = load_rows(uri, study, parts=("train", "validation"))
-    assert set(learning.part) == {"train", "validation"}
+    assert [PARTS[place] for place in np.unique(learning.part)] == ["train", "validation"]
     test = load_rows(uri, study, parts=("test",))
     np.testing.assert_array_equal(test.x, made_up.of("test").x)
     assert len(learning) + len(test) == len(made_up)
 
 
+def test_ids_are_ordered_as_texts_and_many_of_them_are_looked_through(
+    tmp_path: Path, study: Study, made_up: Rows
+) -> None:
+    ids = sorted(["z", "\u00e9", "Z", "zz", "\U0001f600", "\uffee", "1", "10", "2"])
+    gold = table(study, made_up, np.arange(len(ids)))
+    gold = gold.set_column(1, "part", pa.array(["train"] * len(ids)))
+    gold = gold.set_column(0, "patient", pa.array(ids))
+    write_deltalake(tmp_path / "gold", gold.take(np.random.default_rng(2).permutation(len(ids))))
+    rows = load_rows(str(tmp_path / "gold"), study)
+    np.testing.assert_array_equal(rows.x, made_up.x[: len(ids)])
+
+
 def test_an_old_version_is_read_as_it_was(uri: str, study: Study, made_up: Rows) -> None:
-    write_deltalake(uri, table(study, made_up.take(np.arange(10))), mode="overwrite")
+    write_deltalake(uri, table(study, made_up, np.arange(10)), mode="overwrite")
     assert len(load_rows(uri, study)) == 10
     assert len(load_rows(uri, study, version=0)) == len(made_up)
     with pytest.raises(DataError, match="version 7"):

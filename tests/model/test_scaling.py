@@ -31,6 +31,18 @@ def test_missing_becomes_the_mean_and_nothing_is_nan(made_up: Rows, study: Study
     assert np.isnan(made_up.x).any()
 
 
+def test_many_rows_are_scaled_as_few_are(
+    made_up: Rows, study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moments = Moments.of(made_up.x)
+    scaler = Scaler.of(moments, study.features)
+    z = scaler.transform(made_up.x)
+    monkeypatch.setattr("tasks.model.scaling.CHUNK", 128)
+    np.testing.assert_array_equal(scaler.transform(made_up.x), z)
+    np.testing.assert_allclose(Moments.of(made_up.x).to_array(), moments.to_array(), rtol=1e-12)
+    assert scaler.transform(made_up.x[:0]).shape == (0, len(study.features))
+
+
 def test_one_rare_category_does_not_blow_up(study: Study) -> None:
     x = np.zeros((5110, len(study.features)))
     rare = next(i for i, f in enumerate(study.features) if f.name == "gender__other")
