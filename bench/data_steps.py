@@ -1,7 +1,8 @@
-"""The three data steps of one large hospital: DuckDB, Spark, and a plain pandas pass.
+"""The three data steps of one large hospital and a federated round over its rows.
 
-``BENCH_ROWS`` sets the rows (500,000 by default). The pandas pass writes the same four
-tables from the same rules, and neither quarantines with reasons nor judges the table as a whole.
+Beside them the same steps on Spark, and a plain pandas pass that writes the same four tables from
+the same rules, and neither quarantines with reasons nor judges the table as a whole.
+``BENCH_ROWS`` sets the rows (500,000 by default).
 """
 
 from __future__ import annotations
@@ -32,8 +33,10 @@ hospitals:
   north: {{path: north.csv}}
   south: {{path: south.csv}}
 split: {{key: large}}
-federation: {{min_hospitals: 2}}
+federation: {{min_hospitals: 2, rounds: 1, local_epochs: 1, batch_size: 4096}}
 """
+SMALL = 5_000
+"""Rows of the other hospital."""
 PANDAS = """
 import sys
 import pandas as pd
@@ -82,26 +85,47 @@ def write_table(path: Path, rows: int) -> None:
                 file.write(",".join([f"p{start + i}", *texts, *kinds, str(flags[i, 1])]) + "\n")
 
 
-def steps(folder: Path, engine: str, rows: int) -> tuple[float, float, float]:
-    """Wall and CPU seconds of the three steps in all, and the highest memory in MiB."""
-    environment = {
-        **os.environ,
-        "FEDRISK_HOME": str(folder / engine),
-        "FEDRISK_STUDIES": str(folder),
-        "FEDRISK_ENGINE": engine,
-        "FEDRISK_ENGINE_MEMORY": "4g",
-    }
-    log = folder / f"{engine}.log"
-    base = ("--study", "large", "--run", "bench")
-    used: list[Usage] = [measure(fedrisk("step", "plan", *base), environment, log)]
-    for name in ("collect", "validate", "features"):
-        command = fedrisk("step", name, *base, "--hospital", "north")
-        used.append(measure(command, environment, log, sample=True))
-        if used[-1].code != 0:
-            raise SystemExit(f"step {name} ended with {used[-1].code}:\n{log.read_text()[-3000:]}")
-        figure(f"data_{engine}_{name}_{rows}_cpu", used[-1].cpu, "s")
-    parts = used[1:]
-    return sum(u.wall for u in parts), sum(u.cpu for u in parts), max(u.peak_mib for u in parts)
+class Bench:
+    """The steps of one run with one engine."""
+
+    def __init__(self, folder: Path, engine: str, rows: int) -> None:
+        self.engine, self.rows = engine, rows
+        self.environment = {
+            **os.environ,
+            "FEDRISK_HOME": str(folder / engine),
+            "FEDRISK_STUDIES": str(folder),
+            "FEDRISK_ENGINE": engine,
+            "FEDRISK_ENGINE_MEMORY": "4g" if engine == "spark" else "1g",
+        }
+        self.log = folder / f"{engine}.log"
+        self.step("plan")
+
+    def step(self, name: str, hospital: str | None = None) -> Usage:
+        """Run a step and print what it took; the small hospital's is not counted."""
+        of = ("--hospital", hospital) if hospital else ()
+        command = fedrisk("step", name, "--study", "large", "--run", "bench", *of)
+        used = measure(command, self.environment, self.log, deadline=3600, sample=True)
+        if used.code != 0:
+            raise SystemExit(f"step {name} ended with {used.code}:\n{self.log.read_text()[-3000:]}")
+        if name != "plan" and hospital != "south":
+            for kind, value, unit in (
+                ("wall", used.wall, "s"),
+                ("cpu", used.cpu, "s"),
+                ("peak", used.peak_mib, "MiB"),
+            ):
+                figure(f"data_{self.engine}_{name}_{self.rows}_{kind}", value, unit)
+        return used
+
+    def data(self, hospital: str) -> Usage:
+        """The three data steps in all."""
+        used = [self.step(name, hospital) for name in ("collect", "validate", "features")]
+        return Usage(
+            wall=sum(u.wall for u in used),
+            cpu=sum(u.cpu for u in used),
+            peak_mib=max(u.peak_mib for u in used),
+            code=0,
+            output="",
+        )
 
 
 def main() -> None:
@@ -113,8 +137,11 @@ def main() -> None:
         columns = "\n".join(number.format(each) for each in NUMBERS)
         (folder / "large.yaml").write_text(STUDY.format(columns=columns))
         write_table(folder / "north.csv", rows)
-        (folder / "south.csv").symlink_to(folder / "north.csv")
-        local = steps(folder, "local", rows)
+        write_table(folder / "south.csv", SMALL)
+        bench = Bench(folder, "local", rows)
+        local = bench.data("north")
+        bench.data("south")
+        bench.step("federated")
         plain = measure(
             [sys.executable, "-c", PANDAS, str(folder / "north.csv"), str(folder)],
             os.environ,
@@ -123,19 +150,19 @@ def main() -> None:
         )
         if plain.code != 0:
             raise SystemExit((folder / "pandas.log").read_text()[-3000:])
-        figure("data_local_wall", local[0], "s")
-        figure("data_local_cpu", local[1], "s")
-        figure("data_local_peak", local[2], "MiB")
-        figure("data_pandas_wall", plain.wall, "s")
-        figure("data_pandas_cpu", plain.cpu, "s")
-        figure("data_pandas_peak", plain.peak_mib, "MiB")
-        figure("data_local_cpu_ratio", local[1] / plain.cpu, "ratio", "one pandas pass")
+        _print("local", local)
+        _print("pandas", plain)
+        figure("data_local_cpu_ratio", local.cpu / plain.cpu, "ratio", "one pandas pass")
         if "--no-spark" not in sys.argv:
-            spark = steps(folder, "spark", rows)
-            figure("data_spark_wall", spark[0], "s")
-            figure("data_spark_cpu", spark[1], "s")
-            figure("data_spark_peak", spark[2], "MiB")
-            figure("data_local_cpu_ratio", local[1] / spark[1], "ratio", "Spark")
+            spark = Bench(folder, "spark", rows).data("north")
+            _print("spark", spark)
+            figure("data_local_cpu_ratio", local.cpu / spark.cpu, "ratio", "Spark")
+
+
+def _print(name: str, used: Usage) -> None:
+    figure(f"data_{name}_wall", used.wall, "s")
+    figure(f"data_{name}_cpu", used.cpu, "s")
+    figure(f"data_{name}_peak", used.peak_mib, "MiB")
 
 
 if __name__ == "__main__":
