@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import openpyxl
 import pyarrow as pa
 import pyarrow.parquet as parquet
@@ -348,3 +349,41 @@ def test_what_is_no_table_is_said(
     (tmp_path / name).write_bytes(content)
     assert main(["study", "draft", str(tmp_path / name)]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.shared
+def test_a_draft_of_the_real_stroke_table_predicts_as_the_shipped_study_does(
+    stroke_csv: Path, checkout: Path, tmp_path: Path
+) -> None:
+    """The pooled model over the same folds, each study with the features that it names."""
+    import pandas as pd
+    from sklearn.model_selection import StratifiedKFold
+
+    from tasks.model.fitting import fit
+    from tasks.model.metrics import auroc
+    from tasks.model.raw import raw_to_features
+    from tasks.model.rows import PARTS, Rows
+
+    out = tmp_path / "drafted.yaml"
+    assert main(["study", "draft", str(stroke_csv), "--out", str(out)]) == 0
+    drafted = read_study(out)
+    shipped = read_study(checkout / "dags" / "studies" / "stroke.yaml")
+    assert (drafted.target.column, drafted.target.positive) == ("stroke", ["1"])
+    frame = pd.read_csv(stroke_csv, dtype=str, keep_default_na=False)
+    y = (frame["stroke"] == "1").to_numpy().astype(np.float32)
+    inputs = {study.name: raw_to_features(frame, study) for study in (drafted, shipped)}
+    found: dict[str, list[float]] = {name: [] for name in inputs}
+    folds = StratifiedKFold(3, shuffle=True, random_state=3)
+    for number, (rest, test) in enumerate(folds.split(y, y)):
+        part = np.full(len(y), PARTS.index("train"), np.int8)
+        held = np.random.default_rng(number).random(len(rest)) < 0.25
+        part[rest[held]] = PARTS.index("validation")
+        part[test] = PARTS.index("test")
+        for study in (drafted, shipped):
+            x = inputs[study.name]
+            model = fit(Rows(x, y, part), study, number).model
+            found[study.name].append(auroc(y[test], model.logits(x[test])) or 0.0)
+    means = {name: float(np.mean(each)) for name, each in found.items()}
+    print(means)
+    assert abs(means[drafted.name] - means[shipped.name]) <= 0.005
