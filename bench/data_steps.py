@@ -13,6 +13,8 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+from pyarrow import csv
 
 from bench.figures import Usage, fedrisk, figure, measure
 
@@ -69,20 +71,20 @@ write_deltalake(f"{folder}/gold", gold)
 def write_table(path: Path, rows: int) -> None:
     """A table of 13 columns, a hundredth of its numbers missing and a thousandth out of range."""
     draw = np.random.default_rng(1)
-    with path.open("w") as file:
-        file.write(",".join(["id", *NUMBERS, "sex", "smoker", "ward", "outcome"]) + "\n")
+    with path.open("wb") as file:
+        file.write((",".join(["id", *NUMBERS, "sex", "smoker", "ward", "outcome"]) + "\n").encode())
         for start in range(0, rows, 100_000):
             count = min(100_000, rows - start)
-            numbers = draw.uniform(0, 100.05, (count, len(NUMBERS)))
-            missing = draw.random(numbers.shape) < 0.01
-            sex, ward = draw.integers(0, 2, count), draw.integers(0, 4, count)
-            flags = draw.integers(0, 2, (count, 2))
-            for i in range(count):
-                texts = [
-                    "" if m else f"{n:.3f}" for n, m in zip(numbers[i], missing[i], strict=True)
-                ]
-                kinds = [("Female", "Male")[sex[i]], str(flags[i, 0]), "abcd"[ward[i]]]
-                file.write(",".join([f"p{start + i}", *texts, *kinds, str(flags[i, 1])]) + "\n")
+            columns = {"id": pa.array([f"p{start + i}" for i in range(count)])}
+            for name in NUMBERS:
+                values = draw.uniform(0, 100.05, count).round(3)
+                columns[name] = pa.array(values, mask=draw.random(count) < 0.01)
+            columns["sex"] = pa.array(np.array(["Female", "Male"])[draw.integers(0, 2, count)])
+            columns["smoker"] = pa.array(draw.integers(0, 2, count))
+            columns["ward"] = pa.array(np.array(list("abcd"))[draw.integers(0, 4, count)])
+            columns["outcome"] = pa.array(draw.integers(0, 2, count))
+            options = csv.WriteOptions(include_header=False, quoting_style="none")
+            csv.write_csv(pa.table(columns), file, options)
 
 
 class Bench:
