@@ -68,7 +68,8 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     study = read_study(file)
     name = study.name
     run_id = args.run_id or _new_run_id(settings, name)
-    begun = RunFolder(settings.runs, run_id).path.exists()
+    RunFolder(settings.runs, run_id)
+    begun = RunFolder(settings.runs, run_of(run_id, name)).path.exists()
     # The plan is made before Airflow starts, so that a bad request fails at once.
     plan = make_plan(request, run_of(run_id, name), settings)
     _check_unchanged(plan, request)

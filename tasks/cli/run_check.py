@@ -1,10 +1,11 @@
-"""Check a run's tables while its Airflow starts, so that a fault is told in seconds."""
+"""Check a run's tables while its Airflow starts, so that a fault is told before the run begins."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from tasks.errors import DataError, ExitCode
+from tasks.files import write_atomically
 
 if TYPE_CHECKING:
     from tasks.run.plan import Plan, Request
@@ -22,6 +24,8 @@ LARGEST = 1 << 28
 """Bytes of a run's tables above which the steps alone look at them: it would be done twice."""
 DEADLINE = 600.0
 """Seconds after Airflow's start after which the run does not wait for the check."""
+END = 10.0
+"""Seconds for the check to remove what it has made."""
 
 
 @contextlib.contextmanager
@@ -46,9 +50,10 @@ def tables_checked(
             DataError: A table is not what the study says.
     """
     from tasks.launch.environment import settings_environment
-    from tasks.launch.process_tree import die_with_parent
+    from tasks.launch.process_tree import end_with_parent
+    from tasks.run.folder import RunFolder
 
-    here = request is not None and settings.launcher == "process"
+    here = request is not None and settings.launcher == "process" and not settings.store
     fingerprint = _fingerprint(plan) if here else None
     remembered = settings.home / "checked" / plan.study.name
     known = remembered.exists() and remembered.read_text() == fingerprint
@@ -65,7 +70,7 @@ def tables_checked(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        preexec_fn=die_with_parent,
+        preexec_fn=end_with_parent,
     )  # fmt: skip
 
     def wait() -> None:
@@ -73,23 +78,35 @@ def tables_checked(
         try:
             said, _ = process.communicate(timeout=DEADLINE)
         except subprocess.TimeoutExpired:
+            _end(process)
             say(f"the check of the tables is not done after {DEADLINE:g} s; the steps will tell")
             return
         if (waited := time.monotonic() - start) > 1:
             say(f"the tables were checked in {waited:.1f} s more")
         if process.returncode == ExitCode.BAD_INPUT:
+            # The same run id may be used again, with a plan of its own.
+            shutil.rmtree(RunFolder(settings.runs, plan.run).path, ignore_errors=True)
             raise DataError(f"no run was started.\n{said.strip()}")
         if process.returncode != 0:
             say("the tables could not be checked before; the steps will tell")
             return
         remembered.parent.mkdir(parents=True, exist_ok=True)
-        remembered.write_text(fingerprint)
+        write_atomically(remembered, fingerprint.encode())
 
+    with process:
+        try:
+            yield wait
+        finally:
+            _end(process)
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """End the check; by itself it removes the folder that it works in."""
+    process.terminate()
     try:
-        yield wait
-    finally:
+        process.wait(timeout=END)
+    except subprocess.TimeoutExpired:
         process.kill()
-        process.wait()
 
 
 def _fingerprint(plan: Plan) -> str | None:
@@ -111,7 +128,7 @@ def _fingerprint(plan: Plan) -> str | None:
         if path is None:
             return None
         for file in [path, *(sorted(path.rglob("*")) if path.is_dir() else [])]:
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):
                 found = file.stat()
                 files.append((str(file), found.st_size, found.st_mtime_ns))
     if sum(size for _, size, _ in files) > LARGEST:

@@ -69,7 +69,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
             f"{len(study.columns)} columns ({features} features), {study.federation.strategy}, "
             f"{study.federation.rounds} rounds."
         )
-        if args.tables or args.source:
+        if args.tables or args.source or args.hospitals:
             return _check_tables(args, settings)
     else:
         study = read_study(find_known_study(args.name, settings))

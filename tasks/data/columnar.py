@@ -75,12 +75,18 @@ def _parquet(path: Path, where: str) -> Columns:
     try:
         found = dataset.dataset(path, format="parquet", partitioning="hive")
         files = list(found.get_fragments())
-        # Arrow takes the first file's columns for those of all.
-        same = all(file.physical_schema.equals(files[0].physical_schema) for file in files)
-        opened: Columns = found if same else _MixedFiles(files, found.schema)
+        schemas = [file.physical_schema for file in files]
     except (ArrowException, OSError) as error:
         raise _unreadable(where, "parquet", error) from None
-    return opened
+    if not files:
+        raise DataError(f"{where}: the folder has no Parquet file. Check source.format.")
+    # Arrow takes the first file's columns for those of all.
+    if all(schema.equals(schemas[0]) for schema in schemas):
+        opened: Columns = found
+        return opened
+    if any(len(set(schema.names)) < len(schema) for schema in schemas):
+        raise DataError(f"{where}: a file of the folder has a column twice. Remove one.")
+    return _MixedFiles(files, found.schema)
 
 
 class _MixedFiles:
@@ -107,9 +113,18 @@ class _MixedFiles:
             own = file.physical_schema
             written = [own.field(f.name) if f.name in own.names else f for f in self.schema]
             for batch in file.to_batches(schema=pa.schema(written), columns=list(columns)):
-                yield pa.record_batch(
-                    [as_text(batch[n]) if n in self._mixed else batch[n] for n in columns], schema
-                )
+                arrays = [self._unified(n, batch[n]) for n in columns]
+                yield pa.record_batch(arrays, schema=schema)
+
+    def _unified(self, name: str, values: pa.Array) -> pa.Array:
+        import pyarrow as pa
+        import pyarrow.types as kinds
+
+        if name not in self._mixed:
+            return values
+        kind = self.schema.field(name).type
+        # No study reads a nested column; one of several types is left out of the rows.
+        return pa.nulls(len(values), kind) if kinds.is_nested(kind) else as_text(values)
 
 
 def _delta(address: str, settings: Settings, owner: str, where: str, folder: Path) -> Columns:
@@ -129,7 +144,9 @@ def _delta(address: str, settings: Settings, owner: str, where: str, folder: Pat
             raise
         raise table_error(str(error), address, owner) from None
     copy = folder / "columns"
-    with spark_engine(settings, owner, 0, address) as engine:
+    # A cluster's workers would leave the copy on their own disks.
+    here = settings.model_copy(update={"spark_master": "local[2]"})
+    with spark_engine(here, owner, 0, address) as engine:
         engine.copy_to_parquet(address, str(copy))
     return _parquet(copy, where)
 

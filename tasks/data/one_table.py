@@ -127,7 +127,10 @@ class _Arrow:
         with open_columns(str(path), study.source, settings, "pool", where, scratch) as found:
             fields = found.schema.names
             self.columns = find_columns(fields, study, where, None)
-            self.table = pa.Table.from_batches(found.to_batches(fields), found.schema)
+            try:
+                self.table = pa.Table.from_batches(found.to_batches(fields), found.schema)
+            except (pa.ArrowException, OSError):
+                raise DataError(f"{where}: could not be read to its end. Is it whole?") from None
         if self.table.num_rows == 0:
             raise DataError(f"{where}: the table has no row. Expected a row a patient.")
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tasks.data.validate import UNCHANGED
-from tasks.errors import FedriskError
+from tasks.errors import ExitCode, FedriskError
 from tasks.run.plan import Request, make_plan
 from tasks.run.step import run_step
 from tasks.settings import Settings
@@ -63,10 +63,12 @@ def check_tables(request: Request, settings: Settings) -> Iterator[TableCheck]:
         settings: The engine, and what Spark needs.
 
     Raises:
-        FedriskError: The study is not sound, or the one table that is dealt out is not.
+        FedriskError: The study is not sound, the one table that is dealt out is not, or something
+            was unavailable.
     """
     with tempfile.TemporaryDirectory(prefix="fedrisk-check-") as folder:
-        kept = {"engine", "java_home", "engine_memory", "spark_master"}
+        # Not Spark's master: a cluster's workers do not see this folder.
+        kept = {"engine", "java_home", "engine_memory"}
         own = Settings(home=Path(folder), **settings.model_dump(include=kept))
         plan = make_plan(request, _RUN, own)
         run_step("deal", _RUN, own)
@@ -74,6 +76,8 @@ def check_tables(request: Request, settings: Settings) -> Iterator[TableCheck]:
             try:
                 done = {step: run_step(step, _RUN, own, hospital).figures for step in STEPS}
             except FedriskError as error:
+                if error.exit_code != ExitCode.BAD_INPUT:
+                    raise
                 yield TableCheck(hospital, str(error).partition(UNCHANGED)[0])
                 continue
             yield TableCheck(

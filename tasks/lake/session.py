@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tasks.errors import SettingsError
 from tasks.lake.jvm.class_archive import archive_for
 from tasks.lake.jvm.find_java import find_java
 from tasks.lake.jvm.jars import ensure_jars, ensure_s3_jars
@@ -33,6 +34,9 @@ S3_READY = "spark.delta.logStore.s3a.impl"
 """Set in a session that has S3A's jars."""
 SUBMITTED = "PYSPARK_GATEWAY_PORT"
 """Set by ``spark-submit``, which has started the JVM and says what works where."""
+_SILENT = {"spark.log.level": "OFF", "spark.executor.syncLogLevel.enabled": "true"}
+"""Where ``log4j2.properties`` does not reach: a rejected write's error, which the step reports
+without it, has values of a row."""
 PARTITION_ROWS = 500_000
 """Rows per shuffle partition; below it, one partition is fastest."""
 
@@ -83,6 +87,7 @@ def spark_configuration(settings: Settings, jars: Sequence[Path], options: str) 
         # A cluster's workers get the jars from the driver.
         files = [str(file) for folder in jars for file in sorted(folder.glob("*.jar"))]
         where = {"spark.jars": ",".join(files), "spark.executor.memory": settings.engine_memory}
+        where |= _SILENT
     return {
         "spark.master": settings.spark_master,
         "spark.driver.memory": settings.engine_memory,
@@ -137,18 +142,24 @@ def spark_session(settings: Settings, *addresses: str, owner: str = "") -> Spark
         owner: The owner of this process's key, for messages.
 
     Raises:
-        FedriskError: There is no Java, jars could not be fetched, or the store does not answer.
+        FedriskError: There is no Java, jars could not be fetched, the store does not answer, or
+            ``spark-submit`` cannot give another session.
     """
     s3 = is_s3(settings.lake) or any(map(is_s3, addresses))
     with _lock:
         if _open and (not s3 or _open[0].conf.get(S3_READY, "")):
             return _open[0]
         if _open:
+            if SUBMITTED in os.environ:
+                raise SettingsError(
+                    f"{owner or 'fedrisk'}: this process of spark-submit has begun without S3A and "
+                    "now needs it. Submit each step by itself."
+                )
             end_jvm(_open.pop(), deadline=20)
         if s3:
             wait_for_store()
         if SUBMITTED in os.environ:
-            session = _session(table_configuration(s3=s3), owner)
+            session = _session({**table_configuration(s3=s3), **_SILENT}, owner)
         else:
             java = find_java(settings)
             jars = [ensure_jars(settings.home, java)]

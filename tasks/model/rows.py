@@ -18,6 +18,10 @@ from tasks.s3 import s3_address, store_error, store_options
 from tasks.study import Study
 
 PARTS = ("train", "validation", "test")
+COMPARED = 1 << 20
+"""Ids that are compared at a time."""
+WIDEST = 256
+"""Bytes up to which ids are kept in an array of one width."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +130,7 @@ class _Piece:
         x: Features.
     """
 
-    ids: NDArray[np.bytes_]
+    ids: NDArray[np.bytes_] | NDArray[np.object_]
     nameless: int
     part: NDArray[np.int8]
     y: NDArray[np.float64]
@@ -141,8 +145,9 @@ def _pieces(
     yield _Piece(np.empty(0, "S1"), 0, np.empty(0, np.int8), np.empty(0), np.empty((0, len(names))))
     for batch in _read(uri, version, study, ["label", *names], parts):
         patients = batch.column("patient").to_pylist()
+        ids = [(each or "").encode() for each in patients]
         yield _Piece(
-            ids=np.array([(each or "").encode() for each in patients], np.bytes_),
+            ids=np.array(ids, object if max(map(len, ids), default=0) > WIDEST else np.bytes_),
             nameless=patients.count(None),
             part=np.array([places.get(p, -1) for p in batch.column("part").to_pylist()], np.int8),
             y=_column(batch, "label"),
@@ -150,9 +155,9 @@ def _pieces(
         )
 
 
-def _has_twice(ids: NDArray[np.bytes_], order: NDArray[np.int64]) -> bool:
-    pairs, step = len(order) - 1, 1 << 20
-    starts = ((start, min(start + step, pairs)) for start in range(0, pairs, step))
+def _has_twice(ids: NDArray[Any], order: NDArray[np.int64]) -> bool:
+    pairs = len(order) - 1
+    starts = ((start, min(start + COMPARED, pairs)) for start in range(0, pairs, COMPARED))
     return any((ids[order[a:b]] == ids[order[a + 1 : b + 1]]).any() for a, b in starts)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from smoke.waits import until
 from tasks.cli.run_check import tables_checked
 from tasks.errors import DataError
 from tasks.run.plan import Request, make_plan
@@ -33,10 +34,10 @@ class Runs:
         self.file = str(house.folder / "small.yaml")
         self.number = 0
 
-    def check(self, *overrides: str, resumed: bool = False) -> int:
+    def check(self, *overrides: str, resumed: bool = False, source: str | None = None) -> int:
         """Check a run's tables; return how many processes it took."""
         self.number += 1
-        request = Request(study=self.file, overrides=list(overrides))
+        request = Request(study=self.file, overrides=list(overrides), source=source)
         plan = make_plan(request, f"r{self.number}", self.settings)
         before = set(psutil.Process().children())
         asked = None if resumed else request
@@ -69,12 +70,39 @@ def test_a_run_of_a_wrong_table_is_refused_before_it_begins(house: House) -> Non
             runs.check()
         assert "age: range: 60 of 80 values are outside 0 to 120" in str(caught.value)
         assert "hospital south: sound" in str(caught.value)
+        assert [path.name for path in runs.settings.runs.iterdir()] == ["r1"]
     assert runs.check("columns.age.range=[0, 140]") == 1
 
 
-def test_the_check_ends_with_a_run_that_does_not_wait_for_it(house: House) -> None:
+def test_a_source_that_is_no_folder_is_told(house: House) -> None:
+    house.north(text_of(patients()))
+    with pytest.raises(DataError, match=r"hospital south, .*south[.]csv: no such file"):
+        Runs(house).check(source=str(house.folder / "north.csv"))
+
+
+def test_a_check_that_fails_or_lasts_leaves_it_to_the_steps(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
     house.north(text_of(patients()))
     runs = Runs(house)
+    monkeypatch.setattr("tasks.cli.run_check.DEADLINE", 0.01)
+    assert runs.check() == 1
+    assert "not done after 0.01 s" in runs.said[-1]
+    monkeypatch.setattr("sys.executable", "/bin/false")
+    monkeypatch.setattr("tasks.cli.run_check.DEADLINE", 60)
+    assert runs.check() == 1
+    assert "the steps will tell" in runs.said[-1]
+    monkeypatch.setattr("tasks.cli.run_check.LARGEST", 100)
+    assert runs.check() == 0
+
+
+def test_the_check_ends_with_a_run_that_does_not_wait_for_it(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.north(text_of(patients()))
+    runs, scratch = Runs(house), house.folder / "scratch"
+    scratch.mkdir()
+    monkeypatch.setenv("TMPDIR", str(scratch))
     request = Request(study=runs.file)
     plan = make_plan(request, "r", runs.settings)
     with (
@@ -82,5 +110,7 @@ def test_the_check_ends_with_a_run_that_does_not_wait_for_it(house: House) -> No
         tables_checked(plan, request, runs.settings, runs.said.append),
     ):
         [process] = [p for p in psutil.Process().children() if "check" in p.cmdline()]
+        until("the check to write", lambda: list(scratch.glob("fedrisk-check-*/lake")), 300)
         raise KeyboardInterrupt
     assert not process.is_running()
+    assert not list(scratch.iterdir())

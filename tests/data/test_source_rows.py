@@ -11,10 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 
+from tasks.data.one_table import open_table
 from tasks.data.source_rows import column_rows
 from tasks.errors import DataError
 from tasks.run.manifest import Manifest
 from tasks.settings import Settings
+from tasks.study import read_study
 from tests.data.conftest import HEADER, House, by_patient, patients, read, text_of
 
 
@@ -113,6 +115,40 @@ def test_a_folder_whose_files_differ_in_types_and_columns_is_read_as_each_is_wri
     done = house.steps("r", "collect", "validate")
     assert by_patient(done.tables["silver"]) == by_patient(sound["validate"].tables["silver"])
     assert house.steps("r", "collect").figures["ignored"] == 2
+
+
+def test_a_nested_column_of_several_types_does_no_harm_where_all_columns_are_read(
+    house: House, tmp_path: Path
+) -> None:
+    house.study(kind="parquet")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    count = len(patients())
+    kinds = ([[1.5]] * count, pa.nulls(count), [[1]] * count, [{"a": 1}] * count)
+    for number, values in enumerate(kinds):
+        part = table_of(patients()).append_column("scan", pa.array(values))
+        parquet.write_table(part, folder / f"{number}.parquet")
+    study = read_study(house.folder / "small.yaml")
+    table = open_table(folder, study, "here", house.settings, tmp_path)
+    assert len(set(table.digests())) == 4 * count
+    assert table.values(["id"])["id"] == [row[0] for row in patients()] * 4
+
+
+def test_an_empty_folder_and_a_column_that_stands_twice_are_told(
+    house: House, tmp_path: Path
+) -> None:
+    house.study(kind="parquet", change=("{path: north.parquet}", "{path: folder}"))
+    folder = house.folder / "folder"
+    folder.mkdir()
+    with pytest.raises(DataError, match="no Parquet file"):
+        house.steps("r", "collect")
+    table = table_of(patients())
+    parquet.write_table(table, folder / "1.parquet")
+    for _ in range(2):
+        table = table.append_column("scan", table["age"])
+    parquet.write_table(table, folder / "2.parquet")
+    with pytest.raises(DataError, match="a column twice"):
+        house.steps("r", "collect")
 
 
 @pytest.mark.parametrize("name", ["north.parquet", "folder"])

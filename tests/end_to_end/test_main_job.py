@@ -97,3 +97,19 @@ def test_an_unknown_override_is_refused_with_exit_code_2(default_run: WholeRun) 
     )  # fmt: skip
     assert done.returncode == 2
     assert "federation.rouds" in done.stderr
+
+
+def test_a_run_of_a_table_that_is_not_the_studys_does_not_begin(
+    default_run: WholeRun, tmp_path: Path
+) -> None:
+    (tmp_path / "table.csv").write_text("id,age\n1,2\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "tasks.cli", "run", "--source", str(tmp_path / "table.csv"),
+         "--run", "refused"],
+        env={**os.environ, "FEDRISK_HOME": str(default_run.home)},
+        capture_output=True, text=True, timeout=600, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stdout[-2000:] + done.stderr[-2000:]
+    assert "no run was started" in done.stderr
+    assert "table.csv: lacks columns gender" in done.stderr
+    assert not (default_run.home / "runs" / "refused").exists()

@@ -55,9 +55,11 @@ def test_only_the_parts_asked_for_are_read(uri: str, study: Study, made_up: Rows
     assert len(learning) + len(test) == len(made_up)
 
 
-def test_ids_are_ordered_as_texts_and_many_of_them_are_looked_through(
-    tmp_path: Path, study: Study, made_up: Rows
+@pytest.mark.parametrize("widest", [256, 1])
+def test_ids_are_ordered_as_texts(
+    tmp_path: Path, study: Study, made_up: Rows, monkeypatch: pytest.MonkeyPatch, widest: int
 ) -> None:
+    monkeypatch.setattr("tasks.model.rows.WIDEST", widest)
     ids = sorted(["z", "\u00e9", "Z", "zz", "\U0001f600", "\uffee", "1", "10", "2"])
     gold = table(study, made_up, np.arange(len(ids)))
     gold = gold.set_column(1, "part", pa.array(["train"] * len(ids)))
@@ -76,13 +78,22 @@ def test_an_old_version_is_read_as_it_was(uri: str, study: Study, made_up: Rows)
 
 
 def test_a_table_that_is_not_the_studys_is_refused(
-    tmp_path: Path, study: Study, made_up: Rows
+    tmp_path: Path, study: Study, made_up: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     good = table(study, made_up)
     age = good.column_names.index("age")
     flag = good.column_names.index("hypertension")
     twice = pa.concat_tables([good, good.slice(0, 1)])
+    parts = good["part"].to_pylist()
+    # Ids are compared two at a time, and this one twice over a border.
+    monkeypatch.setattr("tasks.model.rows.COMPARED", 2)
+    ids = good["patient"].to_pylist()
     bad = {
+        "part is none of train, validation, test in 2 rows": good.set_column(
+            1, "part", pa.array([None, "exam", *parts[2:]])
+        ),
+        "holds nulls": good.set_column(0, "patient", pa.array([None, *ids[1:]])),
+        "nulls or an id twice": good.set_column(0, "patient", pa.array([*ids[:2], *ids[1:-1]])),
         "lacks ..age": good.drop_columns("age"),
         "has ..extra": good.append_column("extra", good["age"]),
         "an id twice": twice,

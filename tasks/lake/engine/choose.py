@@ -43,17 +43,18 @@ def spark_engine(settings: Settings, owner: str, rows: int, *sources: str) -> Sp
         settings: Spark's memory, cores and master.
         owner: The owner of this process's key, for messages.
         rows: Rows of the table; 0 where they are not known.
-        sources: Addresses that Spark will read.
+        sources: Addresses that Spark will read besides the lake.
 
     Raises:
         SettingsError: PySpark is not installed.
         FedriskError: Spark cannot start.
     """
     if find_spec("pyspark") is None:
+        what = f"{rows} rows need" if rows else "this table needs"
         raise SettingsError(
-            f"{owner}: this table needs the engine spark, and PySpark is not installed here. "
-            "Install fedrisk with its extra spark, or use the image with Spark; where only the "
-            "number of rows asks for it, FEDRISK_ENGINE=local will do."
+            f"{owner}: {what} the engine spark, and PySpark is not installed here. Install fedrisk "
+            "with its extra spark, or use the image with Spark"
+            + (", or set FEDRISK_ENGINE=local." if rows else ".")
         )
     from tasks.lake.engine.spark import SparkEngine
 
