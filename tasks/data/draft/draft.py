@@ -21,6 +21,8 @@ from tasks.study.base import FLAGS, folded
 IDS = re.compile(
     r"(^|_)(id|pid|mrn|ssn|subject|patient|case|record|nr|uid|index)(_|$)|^(unnamed|x)$"
 )
+PATIENTS = re.compile(r"(^|_)(id|pid|mrn|ssn|uid)(_|$)")
+"""Names of columns that are nothing but ids."""
 SITES = re.compile(r"(^|_)(site|cent(er|re)|hospital|clinic|institution|inst|location|ward)(_|$)")
 TARGETS = re.compile(
     r"outcome|target|label|death|dead|died|mortal|event|status|readmi|relapse|recur|diagnos|class"
@@ -121,7 +123,13 @@ def choose(tables: Sequence[Table], choice: Choice, settings: Settings) -> Draft
         decided.append(f"positive values: {', '.join(map(_shown, positive))}")
     columns, left_out = {}, {}
     for name, looks in rest.items():
-        if looks.kind in ("date", "text", "constant", "empty"):
+        if PATIENTS.search(cleaned(name)) and looks.kind in ("integer", "number", "text"):
+            left_out[name] = "an id that repeats"
+            decided.append(
+                f"id: {_shown(name)} repeats. Has a patient several rows? Training and test would "
+                "share patients: keep one row a patient"
+            )
+        elif looks.kind in ("date", "text", "constant", "empty"):
             left_out[name] = {
                 "date": "dates", "text": f"{looks.distinct} different texts",
                 "constant": "one value", "empty": "no value",

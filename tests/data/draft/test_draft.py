@@ -319,6 +319,18 @@ def test_tables_of_two_hospitals_are_merged_by_what_they_say(tmp_path: Path) -> 
     assert [each.kept for each in found] == [90, 60]
 
 
+def test_an_id_that_repeats_is_no_feature(tmp_path: Path) -> None:
+    table = rows()
+    for place, row in enumerate(table):
+        row[0] = str(1000 + place // 4)
+    path = tmp_path / "visits.csv"
+    path.write_text(text_of(table))
+    text, study = draft(path)
+    assert study.id is None
+    assert "Patient-ID" not in text.partition("columns:")[2].partition("# Left out")[0]
+    assert 'DECIDE: id: "Patient-ID" repeats' in text
+
+
 def test_an_outcome_in_hospital_is_no_site(tmp_path: Path) -> None:
     lines = [f"{i},{20 + i % 60},{i % 2},2020" for i in range(200)]
     path = small(tmp_path / "a.csv", "nr,age,hospital_death,year\n" + "\n".join(lines))
