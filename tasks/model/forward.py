@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.errors import DataError
+from tasks.model.scaling import CHUNK
 from tasks.study import Model
 
 Layout = list[tuple[str, tuple[int, ...]]]
@@ -89,6 +90,16 @@ def logits(
         DataError: The parameters are not those of the model.
     """
     p = split(model, inputs, flat)
+    found = np.empty(len(z))
+    for start in range(0, len(z), CHUNK):
+        some = slice(start, start + CHUNK)
+        found[some] = _logits(model, p, z[some])
+    return found
+
+
+def _logits(
+    model: Model, p: dict[str, NDArray[np.float32]], z: NDArray[np.float32]
+) -> NDArray[np.float32]:
     hidden = z
     names = ["encoder", *(f"head.{i}" for i in range(len(model.head)))]
     for name in names:
@@ -98,7 +109,8 @@ def logits(
     logit = hidden @ p[f"{last}.weight"].T + p[f"{last}.bias"]
     if model.skip:
         logit = logit + z @ p["skip.weight"].T
-    return logit[:, 0].astype(np.float64)
+    one: NDArray[np.float32] = logit[:, 0]
+    return one
 
 
 def sigmoid(logit: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -7,8 +7,9 @@ starts in a tenth of the time.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +18,14 @@ from tasks.errors import DataError
 from tasks.s3 import s3_address, store_error, store_options
 from tasks.study import Study
 
+if TYPE_CHECKING:
+    from deltalake import QueryBuilder
+
 PARTS = ("train", "validation", "test")
 COMPARED = 1 << 20
 """Ids that are compared at a time."""
+COLUMNS = 4
+"""Columns that are put in order at a time."""
 WIDEST = 256
 """Bytes up to which ids are kept in an array of one width."""
 
@@ -88,20 +94,40 @@ def load_rows(
         DataError: There is no such table or version, its columns are not the study's, or a label,
             part or feature is not what a gold table may hold.
     """
-    pieces = list(_pieces(uri, version, study, parts))
-    nameless = sum(piece.nameless for piece in pieces)
-    ids, part, y, x = (
-        np.concatenate(each)
-        for each in zip(*((p.ids, p.part, p.y, p.x) for p in pieces), strict=True)
+    names = [feature.name for feature in study.features]
+    places = {name: place for place, name in enumerate(PARTS)}
+    # What is left out is named, not what is read: a part that no step writes shows up.
+    unread = ", ".join(f"'{part}'" for part in PARTS if part not in parts)
+    where = f"where part not in ({unread}) or part is null" if unread else ""
+    numbers = ", ".join(
+        f"coalesce(cast({quoted} as double), cast('NaN' as double)) as {quoted}"
+        for quoted in map(_quoted, ["label", *names])
     )
-    del pieces
+    with _translated(uri, version):
+        gold = _opened(uri, version, study, names)
+        [counted] = gold.execute(f"select count(*) as n from gold {where}")
+        rows = int(counted.column("n").to_numpy()[0])
+        # One array from the start: pieces to be put together would be a second copy of the table.
+        x, y, part = np.empty((rows, len(names))), np.empty(rows), np.empty(rows, np.int8)
+        ids, nameless, start = [np.empty(0, "S1")], 0, 0
+        for batch in gold.execute(f"select patient, part, {numbers} from gold {where}"):
+            some = slice(start, start := start + batch.num_rows)
+            patients = batch.column("patient").to_pylist()
+            nameless += patients.count(None)
+            ids.append(_bytes(patients))
+            part[some] = [places.get(each, -1) for each in batch.column("part").to_pylist()]
+            y[some] = batch.column("label").to_numpy()
+            for place, name in enumerate(names):
+                x[some, place] = batch.column(name).to_numpy()
     unknown = int((part < 0).sum())
     if unknown:
         raise DataError(f"{uri}: column part is none of {', '.join(PARTS)} in {unknown} rows.")
-    order = np.argsort(ids, kind="stable")
-    if nameless or _has_twice(ids, order):
-        raise DataError(f"{uri}: column patient holds nulls or an id twice.")
+    patient = np.concatenate(ids)
     del ids
+    order = np.argsort(patient, kind="stable")
+    if nameless or _has_twice(patient, order):
+        raise DataError(f"{uri}: column patient holds nulls or an id twice.")
+    del patient
     if not np.isin(y, (0.0, 1.0)).all():
         raise DataError(f"{uri}: column label holds something else than 0 and 1.")
     for values, feature in zip(x.T, study.features, strict=True):
@@ -115,44 +141,16 @@ def load_rows(
                 f"{uri}: column {feature.name} must be {expected} and is not in {faults} rows."
             )
     order = order[np.argsort(part[order], kind="stable")]
-    return Rows(x=x[order], y=y[order].astype(np.float32), part=part[order])
+    for start in range(0, len(names), COLUMNS):
+        some = slice(start, start + COLUMNS)
+        x[:, some] = x[order, some]
+    return Rows(x=x, y=y[order].astype(np.float32), part=part[order])
 
 
-@dataclass(frozen=True)
-class _Piece:
-    """Some rows as they are read.
-
-    Attributes:
-        ids: UTF-8 of the patients' ids: it has the order of the texts, and no object a row.
-        nameless: How many have none.
-        part: Place in ``PARTS``, or -1.
-        y: Labels.
-        x: Features.
-    """
-
-    ids: NDArray[np.bytes_] | NDArray[np.object_]
-    nameless: int
-    part: NDArray[np.int8]
-    y: NDArray[np.float64]
-    x: NDArray[np.float64]
-
-
-def _pieces(
-    uri: str, version: int | None, study: Study, parts: tuple[str, ...]
-) -> Iterator[_Piece]:
-    names = [feature.name for feature in study.features]
-    places = {name: place for place, name in enumerate(PARTS)}
-    yield _Piece(np.empty(0, "S1"), 0, np.empty(0, np.int8), np.empty(0), np.empty((0, len(names))))
-    for batch in _read(uri, version, study, ["label", *names], parts):
-        patients = batch.column("patient").to_pylist()
-        ids = [(each or "").encode() for each in patients]
-        yield _Piece(
-            ids=np.array(ids, object if max(map(len, ids), default=0) > WIDEST else np.bytes_),
-            nameless=patients.count(None),
-            part=np.array([places.get(p, -1) for p in batch.column("part").to_pylist()], np.int8),
-            y=_column(batch, "label"),
-            x=np.column_stack([_column(batch, name) for name in names]),
-        )
+def _bytes(patients: list[str | None]) -> NDArray[Any]:
+    """Ids as UTF-8, which has the order of the texts and needs no object a row."""
+    ids = [(each or "").encode() for each in patients]
+    return np.array(ids, object if max(map(len, ids), default=0) > WIDEST else np.bytes_)
 
 
 def _has_twice(ids: NDArray[Any], order: NDArray[np.int64]) -> bool:
@@ -161,33 +159,29 @@ def _has_twice(ids: NDArray[Any], order: NDArray[np.int64]) -> bool:
     return any((ids[order[a:b]] == ids[order[a + 1 : b + 1]]).any() for a, b in starts)
 
 
-def _read(
-    uri: str, version: int | None, study: Study, numbers: list[str], parts: tuple[str, ...]
-) -> Iterator[Any]:
-    """Batches of the table with its numbers as doubles, NaN for null.
-
-    Read by Delta's own engine, for pyarrow's tables import pandas, which takes a second.
-    """
+def _opened(uri: str, version: int | None, study: Study, names: list[str]) -> QueryBuilder:
+    """The table as ``gold`` of Delta's own engine: pyarrow's would import pandas for a second."""
     from deltalake import DeltaTable, QueryBuilder
-    from deltalake.exceptions import DeltaError
 
     address = s3_address(uri)
-    wanted = ["patient", "part", *numbers]
+    table = DeltaTable(address, version=version, storage_options=store_options(address))
+    found = {field.name for field in table.schema().fields}
+    wanted = {"patient", "part", "label", *names}
+    if found != wanted:
+        raise DataError(
+            f"{uri}: the gold table is not of study {study.name} as it stands now (lacks "
+            f"{sorted(wanted - found) or 'nothing'}, has {sorted(found - wanted) or 'nothing'} too "
+            "much). Run the step features again."
+        )
+    return QueryBuilder().register("gold", table)
+
+
+@contextmanager
+def _translated(uri: str, version: int | None) -> Iterator[None]:
+    from deltalake.exceptions import DeltaError
+
     try:
-        table = DeltaTable(address, version=version, storage_options=store_options(address))
-        found = [field.name for field in table.schema().fields]
-        if sorted(found) == sorted(wanted):
-            columns = ", ".join(
-                f"coalesce(cast({quoted} as double), cast('NaN' as double)) as {quoted}"
-                for quoted in map(_quoted, numbers)
-            )
-            # What is left out is named, not what is read: a part that no step writes shows up.
-            unread = [f"'{part}'" for part in PARTS if part not in parts]
-            kept = f"part not in ({', '.join(unread)}) or part is null"
-            where = f" where {kept}" if unread else ""
-            query = QueryBuilder().register("gold", table)
-            yield from query.execute(f"select patient, part, {columns} from gold{where}")
-            return
+        yield
     except (DeltaError, OSError) as error:
         failure = store_error(str(error), uri, "this step")
         if failure is not None:
@@ -197,17 +191,7 @@ def _read(
             f"{uri}: no gold table{at} can be read here ({type(error).__name__}). Run the step "
             "features first, or look at the settings of the lake."
         ) from error
-    lacking = sorted(set(wanted) - set(found))
-    extra = sorted(set(found) - set(wanted))
-    raise DataError(
-        f"{uri}: the gold table is not of study {study.name} as it stands now (lacks "
-        f"{lacking or 'nothing'}, has {extra or 'nothing'} too much). Run the step features again."
-    )
 
 
 def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
-
-
-def _column(table: Any, name: str) -> NDArray[np.float64]:
-    return np.asarray(table.column(name).to_numpy(), dtype=np.float64)
