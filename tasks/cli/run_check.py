@@ -47,7 +47,7 @@ def tables_checked(
         A function that waits for the result.
 
     Raises:
-            DataError: A table is not what the study says.
+        DataError: A table is not what the study says.
     """
     from tasks.launch.environment import settings_environment
     from tasks.launch.process_tree import end_with_parent
