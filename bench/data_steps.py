@@ -110,12 +110,7 @@ class Bench:
         if used.code != 0:
             raise SystemExit(f"step {name} ended with {used.code}:\n{self.log.read_text()[-3000:]}")
         if name != "plan" and hospital != "south":
-            for kind, value, unit in (
-                ("wall", used.wall, "s"),
-                ("cpu", used.cpu, "s"),
-                ("peak", used.peak_mib, "MiB"),
-            ):
-                figure(f"data_{self.engine}_{name}_{self.rows}_{kind}", value, unit)
+            _print(f"{self.engine}_{name}_{self.rows}", used)
         return used
 
     def data(self, hospital: str) -> Usage:

@@ -1,4 +1,4 @@
-"""Check a run's tables while its Airflow starts, so that a fault is told before the run begins."""
+"""Check a run's tables while its Airflow starts, so that no run begins with a wrong one."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def tables_checked(
             said, _ = process.communicate(timeout=DEADLINE)
         except subprocess.TimeoutExpired:
             _end(process)
-            say(f"the check of the tables is not done after {DEADLINE:g} s; the steps will tell")
+            say(f"the tables' check is not done after {DEADLINE:g} s; the steps will check them")
             return
         if (waited := time.monotonic() - start) > 1:
             say(f"the tables were checked in {waited:.1f} s more")
@@ -88,7 +88,7 @@ def tables_checked(
             shutil.rmtree(RunFolder(settings.runs, plan.run).path, ignore_errors=True)
             raise DataError(f"no run was started.\n{said.strip()}")
         if process.returncode != 0:
-            say("the tables could not be checked before; the steps will tell")
+            say("the tables could not be checked before; the steps will check them")
             return
         remembered.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(remembered, fingerprint.encode())

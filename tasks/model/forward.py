@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.errors import DataError
-from tasks.model.scaling import CHUNK
+from tasks.model.scaling import chunks
 from tasks.study import Model
 
 Layout = list[tuple[str, tuple[int, ...]]]
@@ -91,8 +91,7 @@ def logits(
     """
     p = split(model, inputs, flat)
     found = np.empty(len(z))
-    for start in range(0, len(z), CHUNK):
-        some = slice(start, start + CHUNK)
+    for some in chunks(z):
         found[some] = _logits(model, p, z[some])
     return found
 

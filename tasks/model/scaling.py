@@ -47,7 +47,7 @@ class Moments:
             x: Features of shape (n, d), NaN where missing.
         """
         found = cls(*np.zeros((3, x.shape[1])))
-        for some in _chunks(x):
+        for some in chunks(x):
             known = np.isfinite(x[some])
             filled = np.where(known, x[some], 0.0)
             sums = known.sum(axis=0).astype(np.float64), filled.sum(axis=0), (filled**2).sum(axis=0)
@@ -125,10 +125,11 @@ class Scaler:
             Shape (n, d), without NaN.
         """
         z = np.empty(x.shape, np.float32)
-        for some in _chunks(x):
+        for some in chunks(x):
             z[some] = np.nan_to_num((x[some] - self.mean) / self.std, nan=0.0)
         return z
 
 
-def _chunks(x: NDArray[np.float64]) -> Iterator[slice]:
+def chunks(x: NDArray[np.floating]) -> Iterator[slice]:
+    """Slices of at most ``CHUNK`` rows that make up all rows."""
     return (slice(start, start + CHUNK) for start in range(0, len(x), CHUNK))

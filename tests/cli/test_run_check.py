@@ -91,7 +91,7 @@ def test_a_check_that_fails_or_lasts_leaves_it_to_the_steps(
     monkeypatch.setattr("sys.executable", "/bin/false")
     monkeypatch.setattr("tasks.cli.run_check.DEADLINE", 60)
     assert runs.check() == 1
-    assert "the steps will tell" in runs.said[-1]
+    assert "the steps will check them" in runs.said[-1]
     monkeypatch.setattr("tasks.cli.run_check.LARGEST", 100)
     assert runs.check() == 0
 

@@ -29,7 +29,7 @@ def test_numpy_and_torch_give_the_same_logits(
     with torch.no_grad():
         wanted = network(torch.from_numpy(z)).numpy()
     np.testing.assert_allclose(forward.logits(model, 7, flat, z), wanted, atol=1e-5)
-    monkeypatch.setattr(forward, "CHUNK", 3)
+    monkeypatch.setattr("tasks.model.scaling.CHUNK", 3)
     np.testing.assert_allclose(forward.logits(model, 7, flat, z), wanted, atol=1e-5)
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from tasks.cli import main
 from tasks.data.draft.write import DECIDE, outwards
-from tasks.data.table_check import check_tables
+from tasks.data.table_check import TableCheck, check_tables
 from tasks.run.plan import Request
 from tasks.settings import Settings
 from tasks.study import Study, read_study
@@ -53,6 +53,12 @@ def draft(path: Path, *arguments: str) -> tuple[str, Study]:
     out.unlink(missing_ok=True)
     assert main(["study", "draft", str(path), *arguments, "--out", str(out)]) == 0
     return out.read_text(), read_study(out)
+
+
+def checked(folder: Path) -> list[TableCheck]:
+    """What the data steps say of the tables of the draft in a folder."""
+    request = Request(study=str(folder / "drafted.yaml"))
+    return list(check_tables(request, Settings(home=folder / "home")))
 
 
 @pytest.fixture
@@ -175,11 +181,7 @@ def test_a_draft_of_any_table_passes_the_checks(tmp_path: Path, kind: str) -> No
     target = ["--target", "column_7"] if kind == "no header" else ["--target", "Died"]
     _, study = draft(path, *target)
     assert {name: getattr(study.source, name) for name in source} == source
-    found = list(
-        check_tables(
-            Request(study=str(tmp_path / "drafted.yaml")), Settings(home=tmp_path / "home")
-        )
-    )
+    found = checked(tmp_path)
     assert [each.error for each in found] == [""] * 3
     assert sum(each.kept for each in found) == ROWS
     if kind == "a number for missing":
@@ -200,11 +202,7 @@ def test_a_site_column_makes_a_hospital_of_each_large_site(tmp_path: Path) -> No
     assert set(study.hospitals) == {"st-mary", "z-rich-2", "site-7"}
     assert study.columns["CRP"].max_missing == 1
     assert 'DECIDE: site column: "centre"' in text
-    found = list(
-        check_tables(
-            Request(study=str(tmp_path / "drafted.yaml")), Settings(home=tmp_path / "home")
-        )
-    )
+    found = checked(tmp_path)
     assert [each.error for each in found] == [""] * 3
 
 
@@ -220,11 +218,7 @@ def test_a_table_a_hospital_becomes_a_study_of_their_own_tables(tmp_path: Path) 
     }  # fmt: skip
     assert study.pooling == "forbidden"
     assert study.columns["Stage"].optional_at == ["south"]
-    found = list(
-        check_tables(
-            Request(study=str(tmp_path / "drafted.yaml")), Settings(home=tmp_path / "home")
-        )
-    )
+    found = checked(tmp_path)
     assert [each.error for each in found] == [""] * 2
 
 
@@ -311,11 +305,7 @@ def test_tables_of_two_hospitals_are_merged_by_what_they_say(tmp_path: Path) -> 
     assert study.columns["age"].type == "integer"
     assert study.columns["age"].range == (10, 90)
     assert len(study.columns["sex"].categories) == 2
-    found = list(
-        check_tables(
-            Request(study=str(tmp_path / "drafted.yaml")), Settings(home=tmp_path / "home")
-        )
-    )
+    found = checked(tmp_path)
     assert [each.kept for each in found] == [90, 60]
 
 
