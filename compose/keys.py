@@ -210,7 +210,7 @@ def kit(name: str) -> None:
             registered=registered,
             authority=ROOT / "superlink" / "ca.crt",
             lake="s3a://" + LAKE,
-            image=f"fedrisk-federation:{os.environ.get('STACK_TAG') or 'dev'}",
+            image=f"fedrisk-hospital:{os.environ.get('STACK_TAG') or 'dev'}",
             environment=os.environ,
             credentials=read_credentials(str(ROOT / "credentials" / "{owner}.env"), name),
         )

@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-NAMES = ("airflow", "spark", "federation", "mlflow", "worker")
+NAMES = ("airflow", "spark", "federation", "hospital", "mlflow", "worker")
 """The Dockerfile's targets, in the order of building."""
 CONTENT = (
     "LICENSE",

@@ -190,7 +190,7 @@ def _pod(
     }
     container = {
         "name": "step",
-        "image": f"fedrisk-federation:{site.tag}",
+        "image": f"fedrisk-hospital:{site.tag}",
         "imagePullPolicy": "IfNotPresent",
         "command": command,
         "envFrom": [{"configMapRef": {"name": "fedrisk-settings"}}],

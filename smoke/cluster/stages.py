@@ -35,7 +35,7 @@ from smoke.table import Table
 from smoke.waits import until
 from tasks.run.stored_run import open_run
 
-IMAGES = ("spark", "federation", "mlflow")
+IMAGES = ("hospital", "federation", "mlflow", "spark")
 S3_IMAGE = "chrislusf/seaweedfs:4.48"
 FIRST = ("hospital-1", "hospital-2", "hospital-3")
 SAME = ["federation.rounds=6", "federation.deadlines.ready=400"]

@@ -11,12 +11,15 @@ from smoke.cluster.faults import UNJUDGED
 from smoke.cluster.lab import Lab, Run, lab_of
 from smoke.cluster.site import Site
 from smoke.cluster.tools import CALL, ready
+from smoke.compare import ProcessRun, check_same
 from smoke.http import page_of
 from smoke.table import Table
 from smoke.waits import remaining, until
 from tasks.errors import DataError
 from tasks.objects import put
 from tasks.registry.champion import CHALLENGER
+from tasks.run.steps import STEPS
+from tasks.run.stored_run import open_run
 from tasks.telemetry.tracking import RUN_TAG
 
 SUPERLINK = "fedrisk-superlink-0"
@@ -36,6 +39,8 @@ ROLE = "fedrisk.io/role"
 
 def grow_and_train(site: Site, table: Table, home: Path, limit: float) -> None:
     """Give more and more hospitals a standing SuperNode, and let some of them train a run.
+
+    The run's data steps are Spark's, and its figures those of the same run by processes on DuckDB.
 
     Args:
         site: Where; it has a release.
@@ -58,8 +63,12 @@ def grow_and_train(site: Site, table: Table, home: Path, limit: float) -> None:
             f"{len(found)} ready, {registered} keys registered, SuperLink restarted: {not same}",
         )
         if count == COUNTS[0]:
-            with lab_of(site, home, federation="standing") as lab:
-                _train(lab, site, table, limit)
+            beside = ProcessRun(home.with_name("standing"), "standing", STUDY)
+            try:
+                with lab_of(site, home, federation="standing") as lab:
+                    _train(lab, site, table, limit, beside)
+            finally:
+                beside.end()
             _mend(site, table)
             _come_back(site, table, count)
 
@@ -77,8 +86,8 @@ def version_of(site: Site, alias: str) -> dict[str, Any]:
     return dict(found["model_version"])
 
 
-def _train(lab: Lab, site: Site, table: Table, limit: float) -> None:
-    """A run in pods that the release's SuperLink and SuperNodes train."""
+def _train(lab: Lab, site: Site, table: Table, limit: float, beside: ProcessRun) -> None:
+    """A run in pods that the release's SuperLink and SuperNodes train, on the engine ``spark``."""
     before = _superlink(site)
     # Kubernetes brings the secret of identities at another time than the map of keys.
     refused = remaining(partial(_refused, site), 600)
@@ -89,7 +98,9 @@ def _train(lab: Lab, site: Site, table: Table, limit: float) -> None:
         refused,
     ):
         return
-    run = lab.start("standing", *STUDY, promote=False)
+    # Side by side on few cores each would take longer than both in turn.
+    by_process = beside.figures(limit)
+    run = lab.start("standing", *STUDY, "compute.engine=spark", promote=False)
     state = run.wait(limit)
     why = "; ".join(f"{e.step}: {e.message}" for e in run.endings() if e.code)
     if not table.check(
@@ -111,6 +122,15 @@ def _train(lab: Lab, site: Site, table: Table, limit: float) -> None:
         and not own,
         f"{federated['participation']}, lost: {federated['lost']}, started by the SuperLink: "
         f"{started}, restarted: {not same}, pods of its own: {', '.join(sorted(own)) or 'none'}",
+    )
+    check_same(table, by_process, open_run(lab.settings, run.id), champion=False)
+    pods = [pod for pod in lab.watch.seen.values() if pod.step and STEPS[pod.step].role == "data"]
+    images = {pod.spec.containers[0].image for pod in pods}
+    table.check(
+        "spark",
+        "its data steps ran in the image with Spark",
+        images == {f"fedrisk-spark:{site.tag}"},
+        ", ".join(sorted(images)),
     )
     _registered_model(run, site, table)
 

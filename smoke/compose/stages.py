@@ -28,7 +28,7 @@ from tasks.local_airflow.api_client import Airflow, AirflowError
 from tasks.local_airflow.home import free_port
 
 DAG, ADMIN, NEW = "retrain_stroke", "admin", "hospital-4"
-IMAGES = ("airflow", "federation", "mlflow", "worker")
+IMAGES = ("airflow", "federation", "hospital", "mlflow", "worker")
 FIRST = ("hospital-1", "hospital-2", "hospital-3")
 ROUNDS = 3
 HOSPITAL = f"hospitals.{NEW}={{title: New, share: {{rows: 900, positive_rate: 0.06}}}}"

@@ -89,7 +89,7 @@ def _add(args: argparse.Namespace, settings: Settings, registered: Path) -> int:
         registered=registered,
         authority=authority,
         lake=settings.lake or "s3a://fl-demo-data-{hospital}",
-        image=settings.images.replace("{image}", "federation"),
+        image=settings.images.replace("{image}", "hospital"),
         public_key=args.public_key,
         environment=os.environ,
         credentials=credentials,
@@ -99,7 +99,7 @@ def _add(args: argparse.Namespace, settings: Settings, registered: Path) -> int:
         "for runs that start after that."
     )
     if not os.environ.get("FEDRISK_IMAGES"):
-        image = settings.images.replace("{image}", "federation")
+        image = settings.images.replace("{image}", "hospital")
         print(f"FEDRISK_IMAGES is not set: the kit uses {image}, which only this machine has.")
     print(f"Its start-up kit is {args.out}. It contains keys: send it over a secure channel.")
     print("Where the SuperLink runs in a cluster, add to its values (registered.values.yaml):\n")

@@ -15,7 +15,7 @@ from ruamel.yaml.scalarstring import LiteralScalarString
 
 from tasks.errors import SettingsError
 
-IMAGE = re.compile(r"(?:(?P<registry>\S+)/)?fedrisk-federation:(?P<tag>[A-Za-z0-9_][\w.-]{0,127})")
+IMAGE = re.compile(r"(?:(?P<registry>\S+)/)?fedrisk-hospital:(?P<tag>[A-Za-z0-9_][\w.-]{0,127})")
 """The image name that the chart builds of ``images.registry`` and ``images.tag``."""
 
 
@@ -58,7 +58,7 @@ def image_values(image: str) -> dict[str, str]:
     """The chart's values for an image.
 
     Args:
-        image: ``[registry/]fedrisk-federation:TAG``.
+        image: ``[registry/]fedrisk-hospital:TAG``.
 
     Raises:
         SettingsError: The chart cannot use it: another name or no fixed tag.
@@ -66,7 +66,7 @@ def image_values(image: str) -> dict[str, str]:
     found = IMAGE.fullmatch(image)
     if found is None or found["tag"] == "latest":
         raise SettingsError(
-            f"the image of a SuperNode is {image!r}: expected [REGISTRY/]fedrisk-federation:TAG "
+            f"the image of a SuperNode is {image!r}: expected [REGISTRY/]fedrisk-hospital:TAG "
             "with a fixed tag, as `make images` sets it. Set FEDRISK_IMAGES to "
             "'REGISTRY/fedrisk-{image}:TAG'."
         )

@@ -22,7 +22,8 @@ class Step:
         function: ``module:function``, imported only when the step runs.
         title: What it does, in a few words.
         after: The steps whose manifests it reads, all but those that come before them anyway.
-        image: The image that has what it imports.
+        image: The image that has what it imports; a data step of the engine ``spark`` runs in the
+            image of that name.
         role: Which of a study's compute figures its pod gets.
         training_nodes: Whether its pod is for the nodes that are kept for training.
         each_hospital: Whether it runs once a hospital, as the hospital.
@@ -39,7 +40,7 @@ class Step:
     function: str
     title: str
     after: tuple[str, ...]
-    image: Literal["spark", "federation", "mlflow"]
+    image: Literal["hospital", "federation", "mlflow"]
     role: Literal["data", "training", "registry"]
     training_nodes: bool = False
     each_hospital: bool = False
@@ -50,9 +51,10 @@ class Step:
     asset: str = ""
 
 
-_DATA = partial(Step, image="spark", role="data", private=True)
+_DATA = partial(Step, image="hospital", role="data", private=True)
 _HOSPITAL_DATA = partial(_DATA, each_hospital=True, pool="spark")
 _TRAINING = partial(Step, image="federation", role="training", training_nodes=True)
+_HOSPITAL_TRAINING = partial(_TRAINING, image="hospital", each_hospital=True)
 _REGISTRY = partial(Step, image="mlflow", role="registry")
 
 STEPS: dict[str, Step] = {
@@ -93,18 +95,16 @@ STEPS: dict[str, Step] = {
         after=("features",),
         pooled=True,
     ),
-    "local": _TRAINING(
+    "local": _HOSPITAL_TRAINING(
         function="tasks.evaluate.baselines:local",
         title="local baseline",
         after=("features",),
-        each_hospital=True,
         local_model=True,
     ),
-    "join": _TRAINING(
+    "join": _HOSPITAL_TRAINING(
         function="tasks.federation.join:join",
         title="let the hospital take part in training",
         after=("features",),
-        each_hospital=True,
         private=True,
     ),
     "federated": _TRAINING(
@@ -112,11 +112,10 @@ STEPS: dict[str, Step] = {
         title="federated training",
         after=("features",),
     ),
-    "score": _TRAINING(
+    "score": _HOSPITAL_TRAINING(
         function="tasks.evaluate.score:score",
         title="score the test rows",
         after=("champion", "reference", "central", "local", "federated", "join"),
-        each_hospital=True,
     ),
     "evaluate": _REGISTRY(
         function="tasks.evaluate.evaluation:evaluate", title="compare and report", after=("score",)

@@ -200,7 +200,7 @@ def test_a_kit_that_is_plugged_in_asks_no_proxy_and_is_confined(
     assert set(node["networks"]) == {"default"}
     assert {"fedrisk-superlink", "s3"} <= set(node["environment"]["NO_PROXY"].split(","))
     assert node["environment"]["NO_PROXY"] == node["environment"]["no_proxy"]
-    assert gate["image"] == "fedrisk-federation:abc"
+    assert gate["image"] == "fedrisk-hospital:abc"
     assert set(gate["networks"]) == {"default", "federation"}
 
 

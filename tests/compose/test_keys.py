@@ -140,7 +140,7 @@ def test_a_kit_is_whose_it_shall_be(
     paths = [kit, *kit.iterdir()]
     assert {path.name for path in paths} >= {"node.key", "compose.yaml", "credentials.env"}
     assert {given[path] for path in paths} == {expected}
-    assert "fedrisk-federation:abc123" in (kit / "compose.yaml").read_text()
+    assert "fedrisk-hospital:abc123" in (kit / "compose.yaml").read_text()
 
 
 def test_a_kits_user_that_is_no_pair_of_numbers_is_refused_before_anything_is_made(

@@ -107,7 +107,7 @@ def test_a_pod_runs_its_steps_command_in_its_steps_image(
     # One pipe for both streams: two would not keep their order.
     assert container["command"] == ["/bin/sh", "-c", 'exec "$@" 2>&1', "sh", *command]
     light = step in ("champion", "evaluate", "promote")
-    image = "spark" if step in DATA else "mlflow" if light else "federation"
+    image = "hospital" if step in DATA or hospital else "mlflow" if light else "federation"
     assert container["image"] == f"registry.example/fedrisk-{image}:abc"
 
 
@@ -218,6 +218,11 @@ def test_a_study_and_the_settings_change_what_pods_get(checkout: Path) -> None:
     data = variables(rendered(checkout, "collect", "hospital-1", *changes, engine="spark"))
     assert data["FEDRISK_ENGINE_MEMORY"] == "1536m"
     assert data["FEDRISK_ENGINE"] == "spark"
+    for given in ({"engine": "spark"}, {}):
+        spark = rendered(checkout, "collect", "hospital-1", "compute.engine=spark", **given)
+        assert spark["spec"]["containers"][0]["image"].endswith("fedrisk-spark:abc")
+    trained = rendered(checkout, "local", "hospital-1", "compute.engine=spark")
+    assert trained["spec"]["containers"][0]["image"].endswith("fedrisk-hospital:abc")
     study = plan(checkout, *changes).study
     told = limits_of(PodOf("collect", "hospital-1", False), study, SETTINGS)
     assert told == "3Gi (compute.data.limits.memory)"

@@ -437,15 +437,18 @@ def test_secrets_for_images_reach_the_pods_of_steps_by_their_accounts(render: Re
 
 
 def test_an_image_may_be_held_to_its_content(render: Render) -> None:
-    federation, mlflow, s3 = (f"sha256:{letter * 64}" for letter in "abc")
+    federation, mlflow, s3, hospital = (f"sha256:{letter * 64}" for letter in "abcd")
     values = hospitals(1, supernode={"enabled": True}) | {
-        "images": {"tag": "t", "digests": {"federation": federation, "mlflow": mlflow}},
+        "images": {
+            "tag": "t",
+            "digests": {"federation": federation, "hospital": hospital, "mlflow": mlflow},
+        },
         "s3": {"enabled": True, "image": {"digest": s3}},
     }
     objects = render(values=values)
     images = {name: pod["containers"][0]["image"] for name, pod in pods(objects).items()}
     assert images["fedrisk-superlink"] == f"fedrisk-federation:t@{federation}"
-    assert images["fedrisk-hospital-hospital-1"] == images["fedrisk-superlink"]
+    assert images["fedrisk-hospital-hospital-1"] == f"fedrisk-hospital:t@{hospital}"
     assert images["fedrisk-mlflow"] == images["fedrisk-test-mlflow"] == f"fedrisk-mlflow:t@{mlflow}"
     assert images["fedrisk-s3"] == f"chrislusf/seaweedfs:4.48@{s3}"
     launcher = objects["ConfigMap", "fedrisk-launcher"]["data"]

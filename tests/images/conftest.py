@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-NAMES = ("airflow", "spark", "federation", "mlflow", "worker")
+NAMES = ("airflow", "spark", "federation", "hospital", "mlflow", "worker")
 BUILD_DEADLINE, RUN_DEADLINE = 3000, 1200
 
 

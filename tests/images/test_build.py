@@ -17,7 +17,7 @@ from types import ModuleType
 import pytest
 from scripts import load_script
 
-NAMES = ("airflow", "spark", "federation", "mlflow", "worker")
+NAMES = ("airflow", "spark", "federation", "hospital", "mlflow", "worker")
 
 
 def program(checkout: Path, name: str) -> ModuleType:

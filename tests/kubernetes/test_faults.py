@@ -21,8 +21,8 @@ HOLDS = {
     "faults": "cancelled memory no-room no-pod-left lost-hospital lost-server upgraded"
     " lost-scheduler",
     "commands": "no-image no-pod-left killed",
-    "standing": "supernodes-4 store-opens trained took-part model mended superlink-back"
-    " supernodes-10",
+    "standing": "supernodes-4 store-opens trained took-part same-figures spark model mended"
+    " superlink-back supernodes-10",
     "uninstall": "nothing-left",
 }
 

@@ -32,7 +32,7 @@ class Consortium:
             "registered": self.registered,
             "authority": self.federation / "ca.crt",
             "lake": "s3a://fl-demo-data-{hospital}",
-            "image": "fedrisk-federation:abc",
+            "image": "fedrisk-hospital:abc",
             **more,
         }
         add_hospital(name, **arguments)  # type: ignore[arg-type]

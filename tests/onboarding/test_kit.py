@@ -175,7 +175,7 @@ def test_the_readmes_commands_install_a_supernode_that_reaches_only_its_own(
         superlink="198.51.100.10:9443",
         environment=store,
         credentials=KEY,
-        image="registry.example/team/fedrisk-federation:abc",
+        image="registry.example/team/fedrisk-hospital:abc",
         **more,
     )
     if own_key:
@@ -205,7 +205,7 @@ def test_the_readmes_commands_install_a_supernode_that_reaches_only_its_own(
     objects = objects_of((tmp_path / "said.helm").read_text())
     node = objects["StatefulSet", "fedrisk-hospital-north"]["spec"]["template"]["spec"]
     images = {each["image"] for each in node["containers"]}
-    assert images == {"registry.example/team/fedrisk-federation:abc"}
+    assert images == {"registry.example/team/fedrisk-hospital:abc"}
     approved = objects["ConfigMap", "fedrisk-hospital-north"]["data"]["approved.yaml"]
     assert YAML(typ="safe").load(approved) == {"studies": []}
     rules = objects["NetworkPolicy", "fedrisk-hospital-north"]["spec"]["egress"]
@@ -238,7 +238,7 @@ def test_addresses_that_only_the_hospital_knows_are_left_to_fill_in(consortium: 
     assert tree["hospitals"]["north"]["store"][0]["ports"] == [{"port": 443}]
 
 
-@pytest.mark.parametrize("image", ["fedrisk-federation:latest", "fedrisk-federation", "other:1"])
+@pytest.mark.parametrize("image", ["fedrisk-hospital:latest", "fedrisk-hospital", "other:1"])
 def test_an_image_that_the_chart_cannot_use_is_refused(consortium: Consortium, image: str) -> None:
     with pytest.raises(SettingsError, match="FEDRISK_IMAGES"):
         consortium.add("north", image=image)

@@ -150,7 +150,7 @@ def manifest_of(
         "annotations": dict(annotations or {}),
     }
     container = spec["containers"][0]
-    container["image"] = settings.images.replace("{image}", STEPS[pod.step].image)
+    container["image"] = settings.images.replace("{image}", image_of(pod, plan.study, settings))
     container["command"] = _command(pod, study, plan.run)
     container["env"] += [
         {"name": name, "value": value}
@@ -164,6 +164,13 @@ def manifest_of(
         *(each.model_dump(exclude_none=True) for each in resources.tolerations),
     ]
     return found
+
+
+def image_of(pod: PodOf, study: Study, settings: Settings) -> str:
+    """Which image a pod has: Java is in that of Spark's data steps alone."""
+    if pod.role == "data" and (settings.engine or study.compute.engine) == "spark":
+        return "spark"
+    return STEPS[pod.step].image
 
 
 def annotations_of(context: Mapping[str, Any], folder: str) -> dict[str, str]:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import pickle
 import signal
 import socket
 import sys
@@ -23,6 +22,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from tasks.federation.flower.forks import done_in_a_fork, run_and_exit
 
 FLOWER = "1.41.0"
 """The version whose private API this file is written for."""
@@ -82,7 +83,7 @@ class ForkExecutor:
             # No memory, or too many processes: this task fails, and the next one may not.
             return LaunchResult.failed(f"no process for the task: {error.strerror}")
         if child == 0:
-            _run_and_exit(lambda: self._run(spec))
+            run_and_exit(lambda: self._run(spec))
         self._children.add(child)
         return LaunchResult.accepted()
 
@@ -103,33 +104,6 @@ class ForkExecutor:
         for child in self._children:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child, signal.SIGKILL)
-
-
-def _run_and_exit(work: Callable[[], None]) -> None:
-    """In a forked child: do the work and leave without the parent's handlers."""
-    from flwr.supercore.exit import exit_handler
-
-    from tasks.launch.process_tree import die_with_parent
-
-    code = 1
-    try:
-        die_with_parent()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_DFL)
-        # The parent's handlers would close its connections.
-        exit_handler.registered_exit_handlers.clear()
-        work()
-        code = 0
-    except SystemExit as leave:
-        code = leave.code if isinstance(leave.code, int) else 1
-    except BaseException:  # noqa: BLE001  (a fork must never return into the parent's code)
-        import traceback
-
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
 
 
 def _run_client(spec: Any) -> None:
@@ -203,7 +177,7 @@ def _fork(work: Callable[[], None], what: str) -> None:
     """
     child = os.fork()
     if child == 0:
-        _run_and_exit(work)
+        run_and_exit(work)
 
     def watch() -> None:
         _, status = os.waitpid(child, 0)
@@ -222,9 +196,7 @@ def _rows_without_threads(path: Path) -> None:
     from tasks.federation.messages import Refusal
     from tasks.federation.wire import Wire
 
-    source, sink = os.pipe()
-
-    def read() -> None:
+    def read() -> tuple[list[Any], Wire]:
         config = HospitalConfig.model_validate_json(path.read_bytes())
         found: list[Any] = []
 
@@ -232,20 +204,9 @@ def _rows_without_threads(path: Path) -> None:
             found.append(read_training_rows(config))
             return {}
 
-        refused = guarded(rows)
-        with os.fdopen(sink, "wb") as file:
-            pickle.dump((found, refused), file)
+        return found, guarded(rows)
 
-    child = os.fork()
-    if child == 0:
-        os.close(source)
-        _run_and_exit(read)
-    os.close(sink)
-    with os.fdopen(source, "rb") as file:
-        content = file.read()
-    os.waitpid(child, 0)
-    # From a process of our own, through a pipe of our own.
-    rows, refused = pickle.loads(content)
+    rows, refused = done_in_a_fork(read)
     said = Refusal.decode(refused)
     if rows:
         prepare(path, rows[0])

@@ -53,8 +53,9 @@ def spark_engine(settings: Settings, owner: str, rows: int, *sources: str) -> Sp
         what = f"{rows} rows need" if rows else "this table needs"
         raise SettingsError(
             f"{owner}: {what} the engine spark, and PySpark is not installed here. Install fedrisk "
-            "with its extra spark, or use the image with Spark"
-            + (", or set FEDRISK_ENGINE=local." if rows else ".")
+            "with its extra spark; steps in pods take the image fedrisk-spark where the study's "
+            "compute.engine or FEDRISK_ENGINE is spark."
+            + (" Or set FEDRISK_ENGINE=local." if rows else "")
         )
     from tasks.lake.engine.spark import SparkEngine
 
