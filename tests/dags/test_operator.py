@@ -22,7 +22,8 @@ from airflow.sdk.exceptions import (
 from pod_api import NAMESPACE, PodApi
 
 from fedrisk_airflow.kubernetes import api_errors, operator, server_wait
-from fedrisk_airflow.kubernetes.operator import PodStep, on_failure
+from fedrisk_airflow.kubernetes.operator import PodStep
+from fedrisk_airflow.kubernetes.recorded_step import on_failure
 from tasks import objects
 from tasks.errors import ExitCode
 from tasks.federation.server_status import is_ended, mark_ended

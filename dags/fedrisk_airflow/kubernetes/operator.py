@@ -1,15 +1,12 @@
 """The operator of the launcher ``kubernetes``: one step of a run as one pod.
 
 A thin ``KubernetesPodOperator`` with defaults of our own. It creates the pod, waits without a
-worker slot, and records its end as the launcher ``process`` does: the step's log, its ending
-(``ends/<step>.json``) and an exception with the reason.
+worker slot, and records its end (``recorded_step.py``).
 """
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Iterator
 from datetime import UTC
 from typing import Any
 
@@ -17,13 +14,12 @@ from airflow.providers.cncf.kubernetes.operators.pod import (
     FoundMoreThanOnePodFailure,
     KubernetesPodOperator,
 )
-from airflow.sdk.exceptions import AirflowException, AirflowSkipException, AirflowTaskTimeout
+from airflow.sdk.exceptions import AirflowException
 from kubernetes.client import V1ObjectMeta, V1Pod
 from kubernetes.client.exceptions import ApiException
 
 from fedrisk_airflow.kubernetes.api_errors import (
     UNREACHABLE,
-    classify_error,
     error_text,
     is_lost,
     is_over,
@@ -38,31 +34,13 @@ from fedrisk_airflow.kubernetes.pod_spec import (
     limits_of,
     manifest_of,
 )
-from fedrisk_airflow.kubernetes.server_wait import no_server_reason, release_hospitals
-from fedrisk_airflow.step_operator import StepOperator
-from fedrisk_airflow.step_outcome import NO_RETRY, emit_assets, raise_for, this_airflow
-from tasks.errors import ExitCode, FedriskError
+from fedrisk_airflow.kubernetes.recorded_step import RecordedStep, on_failure
+from fedrisk_airflow.kubernetes.server_wait import no_server_reason
+from fedrisk_airflow.step_outcome import emit_assets, this_airflow
+from tasks.errors import ExitCode
 from tasks.launch.pods import AIRFLOW, POD_GRACE, in_cluster, kubeconfig
-from tasks.run.ending import Ending, StepRecord
-from tasks.run.folder import RunFolder
+from tasks.run.ending import Ending
 from tasks.run.plan import Plan
-from tasks.run.steps import STEPS
-
-
-def on_failure(context: Any) -> None:
-    """Airflow's callback once a task has failed for good, also if its process could not record it.
-
-    Args:
-        context: Airflow's.
-    """
-    task = context["task"]
-    if not isinstance(task, PodStep):
-        return
-    if isinstance(task.hospital, str | None) and not (record := task.record(context)).file.exists():
-        reason = context.get("exception") or "it gave no reason; look at the scheduler's log"
-        record.write(ExitCode.FAILED, f"Airflow has failed the task: {reason}")
-    task.release_hospitals(context)
-
 
 DEFAULTS: dict[str, Any] = {
     # A waiting task takes no worker's slot, and a killed scheduler leaves the pod at work.
@@ -99,7 +77,7 @@ STEADY = 300.0
 """Seconds after which a watch that ends counts as one that had worked."""
 
 
-class PodStep(StepOperator, KubernetesPodOperator):
+class PodStep(RecordedStep, KubernetesPodOperator):
     """Run one step as a pod.
 
     Args:
@@ -107,7 +85,7 @@ class PodStep(StepOperator, KubernetesPodOperator):
         kwargs: What every step's operator takes, and ``KubernetesPodOperator``.
     """
 
-    template_fields = StepOperator.template_fields
+    template_fields = RecordedStep.template_fields
 
     def __init__(self, *, work_within: float = 3600, **kwargs: Any) -> None:
         super().__init__(**{**DEFAULTS, **kwargs})
@@ -124,7 +102,7 @@ class PodStep(StepOperator, KubernetesPodOperator):
 
     def execute(self, context: Any) -> None:
         """Start the pod and wait for it in the triggerer."""
-        with self._recording(context):
+        with self.recording(context):
             folder = self.folder(context)
             plan = self.plan(folder)
             self.skip_where_it_does_not_apply(plan)
@@ -138,7 +116,7 @@ class PodStep(StepOperator, KubernetesPodOperator):
                 return
             pod = self.which
             if why := no_server_reason(pod, self.settings, folder.run, context["ti"]):
-                self._end(context, ExitCode.REFUSED, why)
+                self.end(context, ExitCode.REFUSED, why)
             self.namespace, self.name = self.settings.namespace, pod.name
             self.pod_template_dict = manifest_of(
                 pod,
@@ -152,7 +130,7 @@ class PodStep(StepOperator, KubernetesPodOperator):
             try:
                 super().execute(context)
             except ApiException as error:
-                self._end(context, *refused(error.status or 0, error_text(error)))
+                self.end(context, *refused(error.status or 0, error_text(error)))
 
     def trigger_reentry(self, context: Any, event: dict[str, Any]) -> None:
         """Go on once the pod has ended, timed out, or could not be watched.
@@ -163,7 +141,7 @@ class PodStep(StepOperator, KubernetesPodOperator):
             AirflowSkipException: The run can do without it.
             TaskDeferred: The pod is still there, and is waited for again.
         """
-        with self._recording(context):
+        with self.recording(context):
             plan = self.plan(self.folder(context))
             self._know_pods(plan)
             event, trouble = self._look(context, event)
@@ -184,12 +162,12 @@ class PodStep(StepOperator, KubernetesPodOperator):
             )
             if trouble:
                 code, why = ExitCode.TRANSIENT, trouble
-                self._end_own(context)
-            self._end(context, code, why)
+                self.end_work(context)
+            self.end(context, code, why)
 
     def resume_execution(self, next_method: str, next_kwargs: Any, context: Any) -> Any:
         """Delete the pod of a failed trigger, and record the failure."""
-        with self._recording(context):
+        with self.recording(context):
             return super().resume_execution(next_method, next_kwargs, context)
 
     def _look(self, context: Any, event: dict[str, Any]) -> tuple[dict[str, Any], str]:
@@ -238,21 +216,7 @@ class PodStep(StepOperator, KubernetesPodOperator):
             self.schedule_timeout_seconds = int(plan.study.compute.place_within)
             self.startup_timeout_seconds = int(plan.study.compute.start_within)
 
-    @contextlib.contextmanager
-    def _recording(self, context: Any) -> Iterator[None]:
-        """Record every failure: any exception becomes the step's ending."""
-        try:
-            yield
-        except AirflowSkipException:
-            raise
-        except (Exception, AirflowTaskTimeout) as error:
-            if self.ending is not None and self.ending.code != ExitCode.DONE:
-                raise
-            self.log.warning("what ends the step", exc_info=True)
-            self._end_own(context)
-            self._end(context, *classify_error(error))
-
-    def _end_own(self, context: Any) -> None:
+    def end_work(self, context: Any) -> None:
         """End the pod of this try, if there is one and the cluster lets us."""
         try:
             self._know_pods()
@@ -324,38 +288,6 @@ class PodStep(StepOperator, KubernetesPodOperator):
             if when[: len(since)] >= since:
                 self.log.info("[%s] %s", CONTAINER, words)
 
-    def _end(self, context: Any, code: int, why: str) -> None:
-        """Record the ending as the launcher ``process`` does, and raise for Airflow."""
-        record, ti = self.record(context), context["ti"]
-        if code == ExitCode.DONE:
-            code, why = self._fetch_result(record.folder)
-        record.write_log(self.lines)
-        self.ending = record.write(code, why, seconds_of(self.seen, CONTAINER))
-        if code in NO_RETRY or (code != ExitCode.DONE and ti.try_number > ti.max_tries):
-            self.release_hospitals(context)
-        raise_for(self.ending, ti if self.soft else None)
-        emit_assets(self, record.folder, context)
-
-    def release_hospitals(self, context: Any) -> None:
-        """Once the run's server will not come (again): let no hospital's pod wait for it."""
-        try:
-            release_hospitals(self.step, self.settings, self.folder(context).run)
-        except FedriskError as error:
-            self.log.warning("hospitals wait until the sweep releases them: %s", error)
-
-    def record(self, context: Any) -> StepRecord:
-        """The record of the step's log and ending."""
-        return StepRecord(self.folder(context), self.step, self.hospital)
-
-    def _fetch_result(self, folder: RunFolder) -> tuple[int, str]:
-        """Fetch what the pod has left; a pod that leaves no manifest has not done its step."""
-        try:
-            if not STEPS[self.step].private:
-                folder.fetch_step(self.step, self.hospital)
-            if folder.find(self.step, self.hospital) is None:
-                return ExitCode.FAILED, (
-                    f"the pod ended well, but the step's manifest is not in {self.settings.store}"
-                )
-        except FedriskError as error:
-            return error.exit_code, str(error)
-        return ExitCode.DONE, ""
+    def seconds(self) -> float:
+        """See ``RecordedStep.seconds``."""
+        return seconds_of(self.seen, CONTAINER)
