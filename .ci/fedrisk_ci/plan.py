@@ -108,9 +108,10 @@ def lanes(shared: Path, docker: bool, platform_passed: Callable[[str], str]) -> 
         # Some of them read files with Docker's client, kubectl or Helm.
         _tests("fast", "test-fast", *FAST, needs=("engine", "cluster-programs"), ends_all=True),
     )
+    set_up = ("make", "setup", "SETUP_ARGS=--spark")
     beside_fast = (
         # Spark's classes and the databases, which the fast tests do without.
-        Stage("set-up", ("make", "setup"), needs=("environment",), ends_all=True),
+        Stage("set-up", set_up, needs=("environment",), ends_all=True),
         Stage("lint", ("make", "lint"), needs=("environment",), ends_all=True),
     )
     checked = ("set-up", "lint", "fast")

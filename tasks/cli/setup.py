@@ -13,13 +13,18 @@ if TYPE_CHECKING:
 
 def add_parser(subparsers: Any) -> None:
     """Declare the command."""
-    subparsers.add_parser(
-        "setup", help="make the databases and Spark's class archive; instant where they exist"
+    parser = subparsers.add_parser(
+        "setup", help="make MLflow's and Airflow's databases; instant where they exist"
+    )
+    parser.add_argument(
+        "--spark",
+        action="store_true",
+        help="also fetch Spark's jars and make the archive of its classes, for the engine spark",
     )
 
 
-def run(_args: argparse.Namespace, settings: Settings) -> int:
-    """Prepare the lake, MLflow and Airflow, one after the other.
+def run(args: argparse.Namespace, settings: Settings) -> int:
+    """Prepare MLflow, Airflow and, where it is asked for, Spark, one after the other.
 
     Raises:
         FedriskError: One of them could not be made.
@@ -29,10 +34,11 @@ def run(_args: argparse.Namespace, settings: Settings) -> int:
     from tasks.telemetry.tracking import prepare as prepare_tracking
 
     steps: dict[str, Callable[[Settings], None]] = {
-        "Spark and the lake": prepare_lake,
         "MLflow's database": prepare_tracking,
         "Airflow's database": prepare_airflow,
     }
+    if args.spark:
+        steps["Spark and the lake"] = prepare_lake
     for name, prepare in steps.items():
         started = time.monotonic()
         print(f"{name} ...", end=" ", flush=True)

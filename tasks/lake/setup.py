@@ -1,4 +1,4 @@
-"""Prepare the lake for ``fedrisk setup``: Java, the jars and the archive of their classes."""
+"""What ``fedrisk setup --spark`` prepares: Java, the jars and the archive of their classes."""
 
 from __future__ import annotations
 
