@@ -6,7 +6,7 @@ starts in a tenth of the time.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from deltalake import QueryBuilder
 
 PARTS = ("train", "validation", "test")
+Empty = Callable[[tuple[int, int]], NDArray[np.float64]]
 COMPARED = 1 << 20
 """Ids that are compared at a time."""
 COLUMNS = 4
@@ -79,7 +80,11 @@ def concatenate(pieces: list[Rows]) -> Rows:
 
 
 def load_rows(
-    uri: str, study: Study, version: int | None = None, parts: tuple[str, ...] = PARTS
+    uri: str,
+    study: Study,
+    version: int | None = None,
+    parts: tuple[str, ...] = PARTS,
+    empty: Empty = np.empty,
 ) -> Rows:
     """Read a gold table, in the order of its parts and, within each, of the patients' ids.
 
@@ -89,6 +94,8 @@ def load_rows(
         study: Whose features the table must hold.
         version: The table's version; the newest by default.
         parts: The parts to read. Training names its own, so that test rows are never in memory.
+        empty: Makes the array of features, float64 of shape (n, d), for a caller who keeps it
+            where other processes see it.
 
     Raises:
         DataError: There is no such table or version, its columns are not the study's, or a label,
@@ -108,7 +115,7 @@ def load_rows(
         [counted] = gold.execute(f"select count(*) as n from gold {where}")
         rows = int(counted.column("n").to_numpy()[0])
         # One array from the start: pieces to be put together would be a second copy of the table.
-        x, y, part = np.empty((rows, len(names))), np.empty(rows), np.empty(rows, np.int8)
+        x, y, part = empty((rows, len(names))), np.empty(rows), np.empty(rows, np.int8)
         ids, nameless, start = [np.empty(0, "S1")], 0, 0
         for batch in gold.execute(f"select patient, part, {numbers} from gold {where}"):
             some = slice(start, start := start + batch.num_rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import pickle
 import signal
@@ -9,6 +10,9 @@ import sys
 from collections.abc import Callable
 from io import BufferedReader
 from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
 
 
 def run_and_exit(work: Callable[[], object]) -> None:
@@ -42,22 +46,62 @@ def run_and_exit(work: Callable[[], object]) -> None:
         os._exit(code)
 
 
-def done_in_a_fork(work: Callable[[], Any]) -> Any:
+class Shared:
+    """Memory for one array, of which a fork and the process that made it see the same pages."""
+
+    def __init__(self) -> None:
+        """Take no memory yet."""
+        # Not in /dev/shm, which is small in a container.
+        self._file = os.memfd_create("rows")
+        self._map: mmap.mmap | None = None
+
+    def empty(self, shape: tuple[int, int]) -> NDArray[np.float64]:
+        """An array of float64 in this memory, in the fork; its values are 0.
+
+        Args:
+            shape: Rows and columns.
+        """
+        size = 8 * shape[0] * shape[1]
+        if not size or self._map is not None:
+            return np.empty(shape)
+        os.ftruncate(self._file, size)
+        self._map = mmap.mmap(self._file, size)
+        return np.frombuffer(self._map).reshape(shape)
+
+    def place(self, array: memoryview) -> int | None:
+        """Where an array begins in this memory, in bytes; None if it does not lie in it."""
+        if self._map is None:
+            return None
+        start = np.frombuffer(self._map, np.uint8).ctypes.data
+        at = np.frombuffer(array, np.uint8).ctypes.data - start
+        return at if 0 <= at <= len(self._map) - array.nbytes else None
+
+    def taken(self) -> memoryview:
+        """What the fork has left; what this process or a fork of it writes there is its own."""
+        size = os.fstat(self._file).st_size
+        return memoryview(mmap.mmap(self._file, size, access=mmap.ACCESS_COPY) if size else b"")
+
+    def close(self) -> None:
+        """Keep the memory for what was taken alone."""
+        os.close(self._file)
+
+
+def done_in_a_fork(work: Callable[[Shared], Any]) -> Any:
     """Let a fork do the work, with the threads that it starts, and return what it returns.
 
-    Its arrays are read into their places at once: of a large table each process holds one copy.
-
     Args:
-        work: What the fork does.
+        work: What the fork does. An array that it makes in the memory that it is given is not
+            copied, nor are parts of it: of a large table there is one in all.
 
     Raises:
         EOFError: The fork ended before it had handed over all.
     """
     source, sink = os.pipe()
+    shared = Shared()
 
     def handed_over() -> None:
         with os.fdopen(sink, "wb") as file:
-            write_whole(work(), file)
+            write_whole(work(shared), file, shared)
 
     child = os.fork()
     if child == 0:
@@ -66,30 +110,35 @@ def done_in_a_fork(work: Callable[[], Any]) -> Any:
     os.close(sink)
     try:
         with os.fdopen(source, "rb") as file:
-            return read_whole(file)
+            return read_whole(file, shared)
     finally:
         os.waitpid(child, 0)
+        shared.close()
 
 
-def write_whole(value: object, file: BinaryIO) -> None:
-    """Write a value for another process of our own, its arrays from where they are in memory."""
+def write_whole(value: object, file: BinaryIO, shared: Shared) -> None:
+    """Write a value for another process of our own; of arrays in shared memory only their place."""
     arrays: list[pickle.PickleBuffer] = []
     text = pickle.dumps(value, protocol=5, buffer_callback=arrays.append)
     views = [array.raw() for array in arrays]
-    pickle.dump((text, [view.nbytes for view in views]), file)
-    for view in views:
-        file.write(view)
+    places = [shared.place(view) if view.nbytes else None for view in views]
+    pickle.dump((text, [(view.nbytes, at) for view, at in zip(views, places, strict=True)]), file)
+    for view, at in zip(views, places, strict=True):
+        if at is None:
+            file.write(view)
 
 
-def read_whole(file: BufferedReader) -> Any:
+def read_whole(file: BufferedReader, shared: Shared) -> Any:
     """Read what ``write_whole`` has written.
 
     Raises:
         EOFError: It is not all there.
     """
     text, sizes = pickle.load(file)
-    arrays = [bytearray(size) for size in sizes]
-    for array in arrays:
-        if file.readinto(array) < len(array):
+    taken, arrays = shared.taken(), list[memoryview]()
+    for size, at in sizes:
+        array = memoryview(bytearray(size)) if at is None else taken[at : at + size]
+        if at is None and file.readinto(array) < size:
             raise EOFError("a process of this one ended before it had handed over all")
+        arrays.append(array)
     return pickle.loads(text, buffers=arrays)

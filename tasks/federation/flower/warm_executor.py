@@ -23,7 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tasks.federation.flower.forks import done_in_a_fork, run_and_exit
+from tasks.federation.flower.forks import Shared, done_in_a_fork, run_and_exit
 
 FLOWER = "1.41.0"
 """The version whose private API this file is written for."""
@@ -196,12 +196,12 @@ def _rows_without_threads(path: Path) -> None:
     from tasks.federation.messages import Refusal
     from tasks.federation.wire import Wire
 
-    def read() -> tuple[list[Any], Wire]:
+    def read(shared: Shared) -> tuple[list[Any], Wire]:
         config = HospitalConfig.model_validate_json(path.read_bytes())
         found: list[Any] = []
 
         def rows() -> Wire:
-            found.append(read_training_rows(config))
+            found.append(read_training_rows(config, shared.empty))
             return {}
 
         return found, guarded(rows)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from tasks.errors import DataError
 from tasks.federation.hospital.config import HospitalConfig, check_approved
-from tasks.model.rows import Rows, load_rows
+from tasks.model.rows import Empty, Rows, load_rows
 
 
 @dataclass(frozen=True)
@@ -29,15 +29,20 @@ class TrainingRows:
     validation_y: NDArray[np.float32]
 
 
-def read_training_rows(config: HospitalConfig) -> TrainingRows:
+def read_training_rows(config: HospitalConfig, empty: Empty = np.empty) -> TrainingRows:
     """Read the rows that training may use.
+
+    Args:
+        config: What the hospital's process is configured with.
+        empty: See ``load_rows``.
 
     Raises:
         DataError: The table cannot be read, or has no training rows.
         NotApproved: The hospital has not approved the study.
     """
     check_approved(config)
-    rows: Rows = load_rows(config.gold, config.study, config.version, ("train", "validation"))
+    parts = ("train", "validation")
+    rows: Rows = load_rows(config.gold, config.study, config.version, parts, empty)
     train, validation = rows.of("train"), rows.of("validation")
     if len(train) == 0:
         raise DataError("the gold table has no training rows; look at the step features.")
