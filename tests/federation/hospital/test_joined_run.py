@@ -239,7 +239,7 @@ def test_rows_that_could_not_be_read_for_now_are_read_at_the_next_question(
 
     features = {"features": len(site.study.features)}
 
-    def away(_: HospitalConfig) -> None:
+    def away(*_: object) -> None:
         raise StoreUnavailable("the store does not answer")
 
     with monkeypatch.context() as patch:
