@@ -56,7 +56,8 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     from tasks.run.plan import make_plan
     from tasks.run.run_id import run_of
     from tasks.run.stored_run import open_run
-    from tasks.study import read_study
+    from tasks.study import asked_sites, read_study
+    from tasks.study.listed import list_of
 
     started = time.monotonic()
 
@@ -65,6 +66,10 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
 
     file = find_known_study(args.study, settings)
     request = read_request(args, file)
+    if (asked := asked_sites(file)) is not None and not list_of(file).exists():
+        from tasks.data.sites import list_hospitals
+
+        say(list_hospitals(file, asked, request.source, settings))
     study = read_study(file)
     name = study.name
     run_id = args.run_id or _new_run_id(settings, name)

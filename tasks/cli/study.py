@@ -36,6 +36,11 @@ def add_parser(subparsers: Any) -> None:
     draft.add_argument("--id", metavar="COLUMN", help="identifies the patient")
     draft.add_argument("--name", default="draft", help="the study's name (default: draft)")
     draft.add_argument("--out", metavar="FILE", type=Path, help="default: print it")
+    sites = actions.add_parser(
+        "hospitals", help="list the sites of a table as the hospitals of a study (hospitals.from)"
+    )
+    sites.add_argument("file", metavar="FILE")
+    sites.add_argument("--source", metavar="PATH|URL", help="the table, if not source.path")
     actions.add_parser("schema", help="print the JSON Schema of study files")
     show = actions.add_parser("show", help="print a study with all its defaults, as JSON")
     show.add_argument("name", metavar="NAME", help="name or file")
@@ -52,12 +57,16 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         FedriskError: The one table that is dealt out cannot be read.
     """
     from tasks.run.known_studies import find_known_study
-    from tasks.study import Study, read_study
+    from tasks.study import Listed, Study, read_study
 
     if args.action == "draft":
         return _draft(args, settings)
+    if args.action == "hospitals":
+        return _list_hospitals(args, settings)
     if args.action == "schema":
         schema = Study.model_json_schema()
+        named, wish = schema["properties"]["hospitals"], Listed.model_json_schema()
+        schema["properties"]["hospitals"] = {"anyOf": [wish, named]}
         schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
         schema["title"] = "fedrisk study"
         print(json.dumps(schema, indent=2, ensure_ascii=False))
@@ -96,6 +105,22 @@ def _draft(args: argparse.Namespace, settings: Settings) -> int:
     write_atomically(args.out, text.encode())
     print(f"{args.out}: {text.count(DECIDE)} lines wait for a decision; then run `fedrisk study "
           f"check {args.out} --tables`.")  # fmt: skip
+    return 0
+
+
+def _list_hospitals(args: argparse.Namespace, settings: Settings) -> int:
+    from tasks.data.sites import list_hospitals
+    from tasks.errors import StudyError
+    from tasks.study import asked_sites
+
+    file = Path(args.file)
+    asked = asked_sites(file)
+    if asked is None:
+        raise StudyError(
+            f"{file}: it names each hospital. Write `hospitals: {{from: COLUMN, min_rows: N}}` to "
+            "have them listed from a table."
+        )
+    print(list_hospitals(file, asked, args.source, settings))
     return 0
 
 

@@ -80,7 +80,8 @@ def _by_site(table: OneTable, study: Study, where: str) -> list[str]:
     empty = [name for name in study.hospitals if name not in belongs]
     if empty:
         raise DataError(
-            f"{where}: column {column} gives no row to {', '.join(empty)}. Check hospitals.*.site."
+            f"{where}: column {column} gives no row to {', '.join(empty)}. Check hospitals.*.site, "
+            "or list the sites again (`fedrisk study hospitals`)."
         )
     return belongs
 

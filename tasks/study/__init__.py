@@ -4,7 +4,8 @@ from tasks.study.base import canonical
 from tasks.study.columns import Column, Feature, Target
 from tasks.study.judging import Evaluation, Gates, PublishedScore, Strata
 from tasks.study.learning import Federation, Model, Schedule, Selection, Split, Weighting
-from tasks.study.reading import find_study, read_study
+from tasks.study.listed import Listed
+from tasks.study.reading import asked_sites, find_study, read_study
 from tasks.study.source import Hospital, Share, Source
 from tasks.study.study import Study
 
@@ -15,6 +16,7 @@ __all__ = [
     "Federation",
     "Gates",
     "Hospital",
+    "Listed",
     "Model",
     "PublishedScore",
     "Schedule",
@@ -26,6 +28,7 @@ __all__ = [
     "Study",
     "Target",
     "Weighting",
+    "asked_sites",
     "canonical",
     "find_study",
     "read_study",

@@ -16,6 +16,7 @@ from ruamel.yaml.scalarint import ScalarInt
 
 from tasks.errors import StudyError
 from tasks.study.base import PaddedNumber
+from tasks.study.listed import Listed, listed, with_hospitals
 from tasks.study.study import Study
 
 MAX_ERRORS = 10
@@ -57,6 +58,46 @@ def read_study(path: Path, overrides: Sequence[str] = ()) -> Study:
         StudyError: The file cannot be read or is not valid; the message has one line per fault
             with file, line, key and what was expected.
     """
+    tree = _tree(path)
+    overridden = [_override(tree, item) for item in overrides]
+    plain = _plain(tree)
+    try:
+        if (asked := _listed(path, tree, plain)) is not None:
+            plain = with_hospitals(path, plain, asked)
+        return Study.model_validate(plain)
+    except ValidationError as error:
+        faults = [_fault(path, tree, overridden, fault) for fault in error.errors()]
+        more = len(faults) - MAX_ERRORS
+        tail = [f"... and {more} more"] if more > 0 else []
+        raise StudyError("\n".join(faults[:MAX_ERRORS] + tail)) from None
+    except ValueError as error:
+        line = _line(tree, ("hospitals", "from"))
+        raise StudyError(f"{path}:{line}: hospitals.from: {error}.") from None
+
+
+def asked_sites(path: Path) -> Listed | None:
+    """What a study file says of hospitals that are listed from a table; None where it names each.
+
+    Args:
+        path: The YAML file.
+
+    Raises:
+        StudyError: The file cannot be read, or what it says is not sound.
+    """
+    tree = _tree(path)
+    return _listed(path, tree, _plain(tree))
+
+
+def _listed(path: Path, tree: Any, plain: dict[str, Any]) -> Listed | None:
+    try:
+        return listed(plain)
+    except ValidationError as error:
+        faults = [{**fault, "loc": ("hospitals", *fault["loc"])} for fault in error.errors()]
+        raise StudyError("\n".join(_fault(path, tree, (), fault) for fault in faults)) from None
+
+
+def _tree(path: Path) -> Any:
+    """The content of a study file, with line numbers."""
     try:
         text = path.read_bytes().decode("utf-8")
     except OSError as error:
@@ -74,14 +115,7 @@ def read_study(path: Path, overrides: Sequence[str] = ()) -> Study:
         raise StudyError(f"{path}: not YAML: {error}.") from None
     if not isinstance(tree, dict):
         raise StudyError(f"{path}:1: a study is a mapping of keys (name, title, columns, ...).")
-    overridden = [_override(tree, item) for item in overrides]
-    try:
-        return Study.model_validate(_plain(tree))
-    except ValidationError as error:
-        faults = [_fault(path, tree, overridden, fault) for fault in error.errors()]
-        more = len(faults) - MAX_ERRORS
-        tail = [f"... and {more} more"] if more > 0 else []
-        raise StudyError("\n".join(faults[:MAX_ERRORS] + tail)) from None
+    return tree
 
 
 def _plain(node: Any) -> Any:

@@ -11,6 +11,7 @@ from pathlib import Path
 from tasks.data.draft.draft import Drafted, cleaned
 from tasks.data.draft.looks import Looks
 from tasks.data.rules import RESERVED
+from tasks.data.sites import hospital_names
 from tasks.lake.tables import UNUSUAL
 
 DECIDE = "# DECIDE: "
@@ -202,12 +203,7 @@ def _names(drafted: Drafted) -> list[str]:
         wanted = _apart([table.path.name for table in drafted.tables])
     else:
         wanted = list(drafted.sites) or ["hospital-1", "hospital-2", "hospital-3"]
-    names: list[str] = []
-    for each in wanted:
-        slug = re.sub(r"[^a-z0-9]+", "-", each.lower()).strip("-")[:30]
-        slug = slug if slug[:1].isalpha() else f"site-{slug or len(names) + 1}"
-        names.append(slug if slug not in names else f"{slug}-{len(names) + 1}")
-    return names
+    return hospital_names(wanted)
 
 
 def _apart(names: list[str]) -> list[str]:
