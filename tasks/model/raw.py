@@ -8,6 +8,7 @@ nobody would notice a patient missing from an answer.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -47,7 +48,9 @@ def raw_to_features(frame: pd.DataFrame, study: Study) -> NDArray[np.float64]:
     values: dict[str, NDArray[np.float64]] = {}
     for name, column in study.columns.items():
         if name in frame.columns:
-            texts[name] = _texts(frame[name], study.spelling(name))
+            spelling = study.spelling(name)
+            codes = _without_zeros(spelling) if column.type == "category" else {}
+            texts[name] = _texts(frame[name], spelling, codes)
         elif column.may_be_missing:
             texts[name] = np.full(len(frame), None, dtype=object)
         else:
@@ -73,16 +76,26 @@ def raw_to_features(frame: pd.DataFrame, study: Study) -> NDArray[np.float64]:
     return x
 
 
-def _texts(series: pd.Series, spelling: Spelling) -> NDArray[np.object_]:
+def _texts(series: pd.Series, spelling: Spelling, codes: Mapping[str, str]) -> NDArray[np.object_]:
     """What is known of each value, None where nothing is."""
     found = np.full(len(series), None, dtype=object)
     known = ~series.isna().to_numpy()
     for place in np.flatnonzero(known):
         value = series.iloc[place]
-        found[place] = spelling.known(
-            str(int(value) if isinstance(value, (bool, np.bool_)) else value)
-        )
+        text = str(int(value) if isinstance(value, (bool, np.bool_)) else value)
+        if not isinstance(value, str):
+            text = codes.get(canonical(text), text)
+        found[place] = spelling.known(text)
     return found
+
+
+def _without_zeros(spelling: Spelling) -> dict[str, str]:
+    """Codes such as 01 by the number that a reader of CSV takes each for; none that is two."""
+    codes: dict[str, set[str]] = {}
+    for word in spelling.words:
+        if word.isascii() and word.isdigit():
+            codes.setdefault(str(int(word)), set()).add(word)
+    return {number: words.pop() for number, words in codes.items() if len(words) == 1}
 
 
 def _parsed(

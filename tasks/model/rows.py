@@ -189,11 +189,19 @@ def _translated(uri: str, version: int | None) -> Iterator[None]:
 
     try:
         yield
-    except (DeltaError, OSError) as error:
+    except Exception as error:
+        # What the engine meets in a damaged file, or in a store, has no type of its own.
+        if not isinstance(error, DeltaError | OSError) and type(error) is not Exception:
+            raise
         failure = store_error(str(error), uri, "this step")
         if failure is not None:
             raise failure from None
         at = "" if version is None else f" at version {version}"
+        if type(error) is Exception:
+            raise DataError(
+                f"{uri}: a file of the gold table{at} is damaged or gone. Run the step features "
+                "again in a new run."
+            ) from error
         raise DataError(
             f"{uri}: no gold table{at} can be read here ({type(error).__name__}). Run the step "
             "features first, or look at the settings of the lake."

@@ -104,5 +104,23 @@ def test_codes_with_decimals_are_the_studys_categories(checkout: Path) -> None:
     assert (x[:, pain].sum(axis=1) == 1).all()
 
 
+def test_a_code_keeps_the_zeros_that_a_reader_dropped(checkout: Path) -> None:
+    study = read_study(
+        checkout / "dags" / "studies" / "stroke.yaml",
+        [
+            "columns.ward={type: category, modality: history, categories: ['01', '02', '002', '3'],"
+            " missing: ['09']}",
+            "columns.age.missing=['042']",
+        ],
+    )
+    ward = [row(study, ward=1)["ward__01"], row(study, ward=3.0)["ward__3"]]
+    assert ward == [1, 1]
+    # 2 may be either, a text says what it says, a marker stands for nothing, an age is a number.
+    for wrong in (2, "1", 9):
+        with pytest.raises(DataError, match="column ward"):
+            row(study, ward=wrong)
+    assert row(study, age=42, ward=1)["age"] == 42
+
+
 def test_a_number_is_what_the_spark_step_takes_for_one() -> None:
     assert NUMBER.pattern == values.NUMBER.removeprefix("^").removesuffix("$")

@@ -111,3 +111,17 @@ def test_a_table_that_is_not_the_studys_is_refused(
 def test_an_absent_table_says_what_to_run(tmp_path: Path, study: Study) -> None:
     with pytest.raises(DataError, match="Run the step features"):
         load_rows(str(tmp_path / "nothing"), study)
+
+
+@pytest.mark.parametrize("harm", ["cut", "overwritten", "gone"])
+def test_a_damaged_table_is_told(uri: str, study: Study, harm: str) -> None:
+    [file] = Path(uri).glob("*.parquet")
+    content = file.read_bytes()
+    kept = content[: len(content) // 2]
+    if harm == "gone":
+        file.unlink()
+    else:
+        file.write_bytes(kept if harm == "cut" else content[:8] + b"\0" * len(kept) + kept)
+    with pytest.raises(DataError, match="damaged or gone") as told:
+        load_rows(uri, study)
+    assert uri in str(told.value)

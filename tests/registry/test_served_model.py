@@ -26,6 +26,7 @@ columns:
   smoker: {type: flag, modality: lifestyle, max_missing: 0.5}
   blood: {type: category, modality: clinical, categories: [A+, A-], max_missing: 0.5}
   grade: {type: category, modality: clinical, categories: ["1", "2"], codes: {high: 2}}
+  unit: {type: category, modality: history, categories: ["01", "02"]}
 source: {kind: own}
 hospitals:
   north: {path: north.csv}
@@ -38,6 +39,8 @@ ROWS = {
     "smoker": ["yes", "", "0"],
     "blood": ["A+", "A-", ""],
     "grade": ["1", "2", "high"],
+    # A reader of CSV takes these for numbers.
+    "unit": ["01", "02", "02"],
 }
 
 

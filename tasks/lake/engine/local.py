@@ -115,9 +115,15 @@ class LocalEngine(contextlib.AbstractContextManager["LocalEngine"]):
             for uri in self._uris:
                 if (failure := store_error(str(error), uri, self._owner)) is not None:
                     raise failure from None
+            # What an Arrow reader meets comes as the first, a full disk or memory as another.
+            advice = (
+                "A file that it reads is damaged, or not what its table says."
+                if isinstance(error, duckdb.InvalidInputException)
+                else f"Is there room for the rows in {self._folder}? For large tables there is "
+                "FEDRISK_ENGINE=spark."
+            )
             raise DataError(
-                f"{self._owner}: DuckDB ended a query ({type(error).__name__}). Is there room for "
-                f"the rows in {self._folder}? For large tables there is FEDRISK_ENGINE=spark."
+                f"{self._owner}: DuckDB ended a query ({type(error).__name__}). {advice}"
             ) from None
 
     def __exit__(self, *_: object) -> None:

@@ -389,3 +389,15 @@ def test_a_draft_of_the_real_stroke_table_predicts_as_the_shipped_study_does(
     means = {name: float(np.mean(each)) for name, each in found.items()}
     print(means)
     assert abs(means[drafted.name] - means[shipped.name]) <= 0.005
+
+
+def test_a_damaged_file_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = pa.table({"age": range(300), "died": [int(i % 4 == 0) for i in range(300)]})
+    file = tmp_path / "cohort.parquet"
+    parquet.write_table(rows, file)
+    content = file.read_bytes()
+    file.write_bytes(content[:200] + b"\0" * 300 + content[500:])
+    assert main(["study", "draft", str(file), "--target", "died"]) == 2
+    said = capsys.readouterr().err
+    assert str(file) in said
+    assert "damaged" in said
