@@ -61,6 +61,7 @@ def study_text(drafted: Drafted, name: str, folder: Path) -> str:
         *([f"  missing: {_list(drafted.target.markers)}"] if drafted.target.markers else []),
         "",
         f"{DECIDE}does a column tell the outcome (known only after it)? Take it out.",
+        *(f"{DECIDE}{each}" for each in drafted.decided if each.startswith("outcome")),
         f"{DECIDE}ranges hold what is possible, not only what these tables have; modality too",
         "columns:",
     ]

@@ -399,5 +399,29 @@ def test_a_damaged_file_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[st
     file.write_bytes(content[:200] + b"\0" * 300 + content[500:])
     assert main(["study", "draft", str(file), "--target", "died"]) == 2
     said = capsys.readouterr().err
-    assert str(file) in said
+    assert file.name in said
     assert "damaged" in said
+
+
+@pytest.mark.parametrize(
+    ("values", "tells"),
+    [
+        (lambda died, i: "home" if not died else ["morgue", "hospice"][i % 2], True),
+        (lambda died, i: f"{i % 7 + 100 * died},{i % 10}", True),
+        (lambda died, i: f"{3 + i % 50}" if died else "", True),
+        (lambda died, i: f"{i % 60 + 20 * died}", False),
+        (lambda died, i: ["a", "b"][i % 2], False),
+    ],
+    ids=["values", "numbers", "known or not", "a good measurement", "chance"],
+)
+def test_a_column_that_tells_the_outcome_is_named(
+    tmp_path: Path, values: Callable[[bool, int], str], tells: bool
+) -> None:
+    lines = ["age;Entlassung;died"]
+    lines += [f"{i % 71};{values(i % 3 == 0, i)};{i % 3 == 0:d}" for i in range(300)]
+    (tmp_path / "one.csv").write_text("\n".join(lines) + "\n")
+    text, study = draft(tmp_path / "one.csv", "--target", "died")
+    assert "Entlassung" in study.columns
+    named = [line for line in text.splitlines() if "alone tells it" in line]
+    assert bool(named) == tells
+    assert all('"Entlassung"' in line and line.startswith(DECIDE.strip()) for line in named)

@@ -1,0 +1,97 @@
+"""Which columns of a table tell the outcome by themselves: known only after it, most likely."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from tasks.data.draft.looks import Looks
+from tasks.data.draft.table import Table, table_rows
+from tasks.data.values import NUMBER, canonical_sql, literal, number_sql, trimmed_sql
+from tasks.lake.engine.local import LocalEngine
+from tasks.settings import Settings
+from tasks.study.spelling import Spelling
+
+LEAST = 5
+"""Rows of either outcome below which nothing is said."""
+TELLS = 0.97
+"""AUROC of one column from which it tells the outcome: no measurement at admission has it."""
+
+
+def telling(
+    tables: Sequence[Table],
+    columns: Mapping[str, Looks],
+    target: str,
+    positive: Sequence[str],
+    settings: Settings,
+) -> list[str]:
+    """The columns that by themselves tell the outcome in each table that has both.
+
+    Args:
+        tables: The hospitals' tables, or one of all.
+        columns: Those that the study would use.
+        target: The outcome.
+        positive: Its positive values.
+        settings: Memory of the engine.
+    """
+    worst: dict[str, float] = {}
+    for table in tables:
+        there = [name for name in columns if name in table.looks]
+        if target in table.looks:
+            found = _alone(table, [columns[name] for name in there], target, positive, settings)
+            for name, auroc in zip(there, found, strict=True):
+                worst[name] = min(worst.get(name, 1.0), auroc)
+    return [name for name, auroc in worst.items() if auroc >= TELLS]
+
+
+def _alone(
+    table: Table, looks: Sequence[Looks], target: str, positive: Sequence[str], settings: Settings
+) -> list[float]:
+    """The AUROC of each column alone: of its numbers, of its values, or of whether it is known."""
+    names = {"outcome": target} | {f"c{i}": each.name for i, each in enumerate(looks)}
+    wanted = ", ".join(literal(value.lower()) for value in positive)
+    with LocalEngine(table.where, settings.engine_memory) as engine:
+        with table_rows(table, names, settings) as rows:
+            engine.take("told", rows)
+        trimmed = ", ".join(f"{trimmed_sql(name)} AS {name}" for name in names)
+        engine.view("trimmed", f"SELECT {trimmed} FROM told")
+        label = f"if(lower({canonical_sql('outcome')}) IN ({wanted}), 1, 0)"
+        return [
+            max(
+                _auroc(engine, f"SELECT {value} AS v, {label} AS y FROM trimmed", by)
+                for value, by in _forms(f"c{i}", each)
+            )
+            for i, each in enumerate(looks)
+        ]
+
+
+def _forms(column: str, looks: Looks) -> list[tuple[str, str]]:
+    """What of a column is ranked, and by what."""
+    markers = ", ".join(map(literal, ["", *looks.markers]))
+    known = f"coalesce({column}, '') NOT IN ({markers})"
+    if looks.kind not in ("number", "integer"):
+        return [(f"if({known}, lower({column}), '')", "k / n")]
+    number = number_sql(column, Spelling({}, False, looks.decimal, looks.thousands))
+    numeric = (
+        f"if({known} AND {number} RLIKE {literal(NUMBER)}, try_cast({number} AS double), NULL)"
+    )
+    return [(numeric, "v"), (f"if({known}, 1, 0)", "v")]
+
+
+def _auroc(engine: LocalEngine, values: str, by: str) -> float:
+    """The larger of a ranking's AUROC and its reverse's; 0 where there are too few of a label."""
+    engine.view("ranked", f"SELECT v, count(*) AS n, sum(y) AS k FROM ({values}) AS w "
+                          "WHERE v IS NOT NULL GROUP BY v")  # fmt: skip
+    engine.view(
+        "ordered",
+        f"SELECT n, k, sum(n - k) OVER (ORDER BY {by} ROWS UNBOUNDED PRECEDING) AS below "
+        "FROM ranked",
+    )
+    row = engine.rows(
+        "SELECT sum(k) AS positives, sum(n - k) AS negatives, "
+        "sum(k * (below - (n - k) / 2)) AS won FROM ordered"
+    )[0]
+    pairs = (row["positives"] or 0) * (row["negatives"] or 0)
+    if min(row["positives"] or 0, row["negatives"] or 0) < LEAST:
+        return 0.0
+    share = float(row["won"]) / float(pairs)
+    return max(share, 1 - share)
