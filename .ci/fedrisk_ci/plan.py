@@ -22,6 +22,13 @@ SCIENCE = ("tests/end_to_end/test_science.py",)
 """Slow tests of what the models reach, which take as long as all of those together."""
 FAST = ("--numprocesses=2", "--dist=loadfile", "--exitfirst")
 """Two processes, a file's tests in one of them, and the end at the first failure."""
+DROP_OLD = (
+    "docker image prune --all --force --filter until=24h "
+    "--filter label=org.opencontainers.image.title | tail -1 && "
+    "docker builder prune --force --filter until=48h | tail -1"
+)
+"""Each run leaves images of its revision, gigabytes where dependencies changed. What is still of
+use is made again from the builder's cache."""
 PLATFORM = {
     "platform-cluster": ("tests/kubernetes", "tests/dags"),
     "platform-compose": ("tests/compose", "tests/federation"),
@@ -80,7 +87,7 @@ def _prepared(shared: Path, docker: bool) -> list[Lane]:
     engine, cluster = shared / "docker", shared / "cluster"
     image_stages, cluster_stages = [], []
     if engine.is_dir():
-        started = '"$0/engine-up" && "$0/base-images"'
+        started = f'"$0/engine-up" && "$0/base-images" && {DROP_OLD}'
         command = ("bash", "-c", started, str(engine))
         image_stages.append(Stage("engine", command, daemons=True))
     if engine.is_dir() or docker:
