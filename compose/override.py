@@ -13,7 +13,7 @@ import sys
 NAME = re.compile(r"[a-z]([a-z0-9-]{0,33}[a-z0-9])?")
 """As ``tasks.onboarding.keys.NAME``: names of the bucket, the store's key and the pods."""
 OWNERS = frozenset({"admin", "consortium", "pool"})
-"""As ``tasks.onboarding.keys.RESERVED_NAMES``: the store's keys that belong to no hospital."""
+"""As ``tasks.study.base.RESERVED_NAMES``: the store's keys that belong to no hospital."""
 STACK = frozenset(
     {"airflow", "credentials", "default", "federation", "hospital-1", "hospital-2", "hospital-3"}
     | {"logs", "mlflow", "mlflow-uri", "outside", "postgres", "postgres-passwords", "registered"}

@@ -192,7 +192,7 @@ def load_images(*names: str) -> None:
                 break
             # The cluster's collector may still be at what a former run replaced, and take a layer
             # from under the import, which had counted on it (containerd's issue 10835).
-            if "not found" not in output or not left:
+            if "snapshot" not in output or not left:
                 raise RuntimeError(f"load-image {' '.join(names)}: {output[-4000:]}")
         _forget_replaced()
 

@@ -23,8 +23,9 @@ SCIENCE = ("tests/end_to_end/test_science.py",)
 FAST = ("--numprocesses=2", "--dist=loadfile", "--exitfirst")
 """Two processes, a file's tests in one of them, and the end at the first failure."""
 DROP_OLD = (
+    "for name in airflow spark federation hospital mlflow worker; do "
     "docker image prune --all --force --filter until=24h "
-    "--filter label=org.opencontainers.image.title | tail -1 && "
+    "--filter label=org.opencontainers.image.title=fedrisk-$name; done | tail -1; "
     "docker builder prune --force --filter until=48h | tail -1"
 )
 """Each run leaves images of its revision, gigabytes where dependencies changed. What is still of

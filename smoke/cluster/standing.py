@@ -124,8 +124,9 @@ def _train(lab: Lab, site: Site, table: Table, limit: float, beside: ProcessRun)
         f"{started}, restarted: {not same}, pods of its own: {', '.join(sorted(own)) or 'none'}",
     )
     check_same(table, by_process, open_run(lab.settings, run.id), champion=False)
-    pods = [pod for pod in lab.watch.seen.values() if pod.step and STEPS[pod.step].role == "data"]
-    images = {pod.spec.containers[0].image for pod in pods}
+    pods = [pod for pod in list(lab.watch.seen.values()) if pod.run == run.id and pod.step]
+    data = [pod for pod in pods if STEPS[pod.step].role == "data"]
+    images = {pod.spec.containers[0].image for pod in data}
     table.check(
         "spark",
         "its data steps ran in the image with Spark",

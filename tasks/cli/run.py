@@ -66,10 +66,10 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
 
     file = find_known_study(args.study, settings)
     request = read_request(args, file)
-    if (asked := asked_sites(file)) is not None and not list_of(file).exists():
+    if asked_sites(file) is not None and not list_of(file).exists():
         from tasks.data.sites import list_hospitals
 
-        say(list_hospitals(file, asked, request.source, settings))
+        say(list_hospitals(file, settings, request.source, request.all_overrides()))
     study = read_study(file)
     name = study.name
     run_id = args.run_id or _new_run_id(settings, name)

@@ -39,8 +39,9 @@ def add_parser(subparsers: Any) -> None:
     sites = actions.add_parser(
         "hospitals", help="list the sites of a table as the hospitals of a study (hospitals.from)"
     )
-    sites.add_argument("file", metavar="FILE")
+    sites.add_argument("file", metavar="NAME", help="name or file")
     sites.add_argument("--source", metavar="PATH|URL", help="the table, if not source.path")
+    add_overrides(sites)
     actions.add_parser("schema", help="print the JSON Schema of study files")
     show = actions.add_parser("show", help="print a study with all its defaults, as JSON")
     show.add_argument("name", metavar="NAME", help="name or file")
@@ -110,17 +111,10 @@ def _draft(args: argparse.Namespace, settings: Settings) -> int:
 
 def _list_hospitals(args: argparse.Namespace, settings: Settings) -> int:
     from tasks.data.sites import list_hospitals
-    from tasks.errors import StudyError
-    from tasks.study import asked_sites
+    from tasks.run.known_studies import find_known_study
 
-    file = Path(args.file)
-    asked = asked_sites(file)
-    if asked is None:
-        raise StudyError(
-            f"{file}: it names each hospital. Write `hospitals: {{from: COLUMN, min_rows: N}}` to "
-            "have them listed from a table."
-        )
-    print(list_hospitals(file, asked, args.source, settings))
+    file = find_known_study(args.file, settings)
+    print(list_hospitals(file, settings, args.source, args.overrides))
     return 0
 
 

@@ -2,92 +2,126 @@
 
 from __future__ import annotations
 
-import json
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Iterator, Sequence
+from itertools import count
 from pathlib import Path
 
+from tasks.data.draft.looks import MARKERS
 from tasks.data.fetch import local_copy, public_name
 from tasks.data.one_table import open_table
 from tasks.errors import DataError, StudyError
 from tasks.files import write_atomically
 from tasks.run.sources import resolve_source
 from tasks.settings import Settings
-from tasks.study import Listed, Study, read_study
-from tasks.study.base import BLANKS, canonical, folded
-from tasks.study.listed import list_of, list_text
+from tasks.study import Study, asked_sites, read_study
+from tasks.study.base import RESERVED_NAMES, YAML_WORDS, canonical, folded
+from tasks.study.listed import HospitalList, Listed, list_of, read_list
+from tasks.study.reading import read_table_study
 
-ANY = ("hospitals={a: {site: a}, b: {site: b}}", "federation.min_hospitals=2")
-"""Two hospitals that stand for those that are not known yet."""
+NOT_KNOWN = MARKERS | {"unknown"}
+"""What a site column holds where the site is not known, folded."""
 
 
-def hospital_names(sites: Iterable[str]) -> list[str]:
+def hospital_names(sites: Iterable[str], taken: Container[str] = ()) -> list[str]:
     """A name for each site, that a folder, a bucket and a pod can have.
 
     Args:
         sites: As a table or its file is called; no two alike.
+        taken: Names that others have.
     """
     names: list[str] = []
     for each in sites:
-        slug = re.sub(r"[^a-z0-9]+", "-", each.lower()).strip("-")[:30]
-        slug = slug if slug[:1].isalpha() else f"site-{slug or len(names) + 1}"
-        names.append(slug if slug not in names else f"{slug}-{len(names) + 1}")
+        slug = re.sub(r"[^a-z0-9]+", "-", each.lower())[:30].strip("-")
+        if not slug[:1].isalpha() or slug in RESERVED_NAMES | YAML_WORDS:
+            slug = f"site-{slug}".rstrip("-")
+        free = (name for name in _numbered(slug) if name not in names and name not in taken)
+        names.append(next(free))
     return names
 
 
-def list_hospitals(file: Path, asked: Listed, given: str | None, settings: Settings) -> str:
+def _numbered(name: str) -> Iterator[str]:
+    yield name
+    yield from (f"{name}-{number}" for number in count(2))
+
+
+def list_hospitals(
+    file: Path, settings: Settings, given: str | None = None, overrides: Sequence[str] = ()
+) -> str:
     """Count the sites of a study's table, and write the list of those that become hospitals.
+
+    A site that was listed before keeps its name, whatever has become of its rows.
 
     Args:
         file: The study's file.
-        asked: What it says of its hospitals.
-        given: A path or URL in place of the study's ``source.path``.
         settings: For a table that Spark alone reads.
+        given: A path or URL in place of the study's ``source.path``.
+        overrides: Of the study.
 
     Returns:
         What was found, in a sentence.
 
     Raises:
-        StudyError: The study is not sound, or has too few sites.
+        StudyError: The study is not sound, names its hospitals, or has too few sites; or the list
+            cannot be written.
         DataError: The table is not what the study says.
     """
-    study = read_study(file, (*ANY, f"source.site_column={json.dumps(asked.column)}"))
-    if study.source.kind != "site_column":
+    asked = asked_sites(file)
+    if asked is None:
         raise StudyError(
-            f"{file}: hospitals.from needs source.kind: site_column, not {study.source.kind}."
+            f"{file}: it names each hospital. Write `hospitals: {{from: COLUMN, min_rows: N}}` to "
+            "have them listed from a table."
         )
-    source = resolve_source(study, file, given, list(study.hospitals), settings)
-    if source is None:
-        raise StudyError(f"{file}: a synthetic cohort has no sites; name each hospital.")
-    rows = _rows_by_site(source, study, asked.column, settings)
+    study = read_table_study(file, asked, overrides)
+    # It is read here, whichever machine reads it later.
+    here = settings.model_copy(update={"launcher": "process"})
+    source = resolve_source(study, file, given, list(study.hospitals), here)
+    rows = _rows_by_site(str(source), study, asked.column, settings)
     large = {site: n for site, n in rows.items() if n >= asked.min_rows}
+    try:
+        before = read_list(file)
+    except ValueError as error:
+        raise StudyError(f"{error}.") from None
+    found = _named(large, asked, before)
+    # Before it is kept: the study may want more hospitals than there are.
+    read_study(file, overrides, found)
+    try:
+        write_atomically(list_of(file), found.file_text())
+    except OSError as error:
+        raise StudyError(f"{list_of(file)} cannot be written ({error.strerror}).") from None
     left = len(rows) - len(large)
-    if len(large) < 2:
-        raise StudyError(
-            f"{file}: column {asked.column} names {len(rows)} sites, of which {len(large)} have "
-            f"{asked.min_rows} rows or more. A federation needs two: look at hospitals.from and "
-            "hospitals.min_rows."
-        )
-    hospitals = dict(zip(hospital_names(large), large, strict=True))
-    write_atomically(list_of(file), list_text(asked, hospitals))
     rest = f"; {left} sites of fewer than {asked.min_rows} rows are none" if left else ""
-    return f"{list_of(file)}: {len(large)} hospitals with {sum(large.values())} rows{rest}."
+    number, total = len(found.hospitals), sum(large.values())
+    return f"{list_of(file)}: {number} hospitals with {total} rows{rest}."
+
+
+def _named(sites: Iterable[str], asked: Listed, before: HospitalList | None) -> HospitalList:
+    """The list of sites, with the names that they had before."""
+    known = {**before.former, **before.hospitals} if before else {}
+    by_site = {folded(site): name for name, site in known.items()}
+    sites = sorted(sites, key=folded)
+    new = [site for site in sites if folded(site) not in by_site]
+    by_site |= zip(map(folded, new), hospital_names(new, known), strict=True)
+    hospitals = {by_site[folded(site)]: site for site in sites}
+    former = {name: site for name, site in known.items() if name not in hospitals}
+    return HospitalList.model_validate(
+        {"asked": asked.model_dump(by_alias=True), "hospitals": hospitals, "former": former}
+    )
 
 
 def _rows_by_site(source: str, study: Study, column: str, settings: Settings) -> dict[str, int]:
-    """Rows of each site, the largest first; one that is spelled in several ways is one."""
+    """Rows of each site; one that is spelled in several ways is one."""
     where = f"table {public_name(source)}"
     with tempfile.TemporaryDirectory(prefix="fedrisk-sites-") as temporary:
         scratch = Path(temporary)
         path = local_copy(source, scratch, where)
         texts = open_table(path, study, where, settings, scratch).values([column])[column]
     written: dict[str, Counter[str]] = {}
-    for text, rows in Counter(canonical(each.strip(BLANKS)) for each in texts).items():
-        if text:
+    for text, rows in Counter(canonical(each) for each in texts).items():
+        if text and folded(text) not in NOT_KNOWN:
             written.setdefault(folded(text), Counter())[text] += rows
     if not written:
         raise DataError(f"{where}: column {column} is empty. Check hospitals.from.")
-    counted = ((each.most_common(1)[0][0], each.total()) for each in written.values())
-    return dict(sorted(counted, key=lambda site: (-site[1], site[0])))
+    return {each.most_common(1)[0][0]: each.total() for each in written.values()}

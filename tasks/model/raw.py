@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 # What Spark's step takes for a number (tasks/data/values.py, which this
 # room may not import); a test compares the two on the same values.
 NUMBER = re.compile(r"[+-]?([0-9]+([.][0-9]*)?|[.][0-9]+)([eE][+-]?[0-9]+)?")
+SEVERAL = "one of several codes"
+"""What is known of a number of which a reader of CSV may have dropped zeros: no word of a study."""
 
 
 def raw_to_features(frame: pd.DataFrame, study: Study) -> NDArray[np.float64]:
@@ -49,7 +51,7 @@ def raw_to_features(frame: pd.DataFrame, study: Study) -> NDArray[np.float64]:
     for name, column in study.columns.items():
         if name in frame.columns:
             spelling = study.spelling(name)
-            codes = _without_zeros(spelling) if column.type == "category" else {}
+            codes = _without_zeros(spelling) if column.type in ("category", "flag") else {}
             texts[name] = _texts(frame[name], spelling, codes)
         elif column.may_be_missing:
             texts[name] = np.full(len(frame), None, dtype=object)
@@ -82,20 +84,28 @@ def _texts(series: pd.Series, spelling: Spelling, codes: Mapping[str, str]) -> N
     known = ~series.isna().to_numpy()
     for place in np.flatnonzero(known):
         value = series.iloc[place]
-        text = str(int(value) if isinstance(value, (bool, np.bool_)) else value)
-        if not isinstance(value, str):
+        flag = isinstance(value, (bool, np.bool_))
+        text = str(int(value) if flag else value)
+        if not flag and not isinstance(value, str):
             text = codes.get(canonical(text), text)
         found[place] = spelling.known(text)
     return found
 
 
 def _without_zeros(spelling: Spelling) -> dict[str, str]:
-    """Codes such as 01 by the number that a reader of CSV takes each for; none that is two."""
-    codes: dict[str, set[str]] = {}
-    for word in spelling.words:
+    """Codes such as 01 by the number that a reader of CSV takes each for.
+
+    A number that may be several with different meanings is none of the study's words.
+    """
+    codes: dict[str, dict[str, str | None]] = {}
+    for word, meaning in spelling.words.items():
         if word.isascii() and word.isdigit():
-            codes.setdefault(str(int(word)), set()).add(word)
-    return {number: words.pop() for number, words in codes.items() if len(words) == 1}
+            codes.setdefault(str(int(word)), {})[word] = meaning
+    return {
+        number: next(iter(words)) if len(set(words.values())) == 1 else SEVERAL
+        for number, words in codes.items()
+        if [*words] != [number]
+    }
 
 
 def _parsed(

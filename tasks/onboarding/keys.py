@@ -14,15 +14,12 @@ from typing import TYPE_CHECKING
 
 from tasks.errors import SettingsError
 from tasks.files import write_atomically
+from tasks.study.base import RESERVED_NAMES, YAML_WORDS
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric import ec
 
 NAME = re.compile(r"[a-z]([a-z0-9-]{0,33}[a-z0-9])?")
-RESERVED_NAMES = frozenset({"admin", "consortium", "pool"})
-"""Names of the store's other keys: owners that are no hospital, and the administrator."""
-YAML_WORDS = frozenset({"n", "y", "no", "on", "off", "yes", "true", "false", "null"})
-"""Words that some YAML parsers do not read as text; names occur in many YAML files."""
 CURVES = {"secp256r1": "nistp256", "secp384r1": "nistp384", "secp521r1": "nistp521"}
 """The curves that Flower accepts for nodes and OpenSSH supports."""
 

@@ -20,6 +20,12 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,39}$")]
 """A name that is also used for a folder, a bucket's suffix and a pod's label."""
 
 
+RESERVED_NAMES = frozenset({"admin", "consortium", "pool"})
+"""Names of the store's other keys: owners that are no hospital, and the administrator."""
+YAML_WORDS = frozenset({"n", "y", "no", "on", "off", "yes", "true", "false", "null"})
+"""Words that some YAML parsers do not read as text; names occur in many YAML files."""
+
+
 class PaddedNumber(int):
     """A number that was written with zeros before it, which a number does not keep."""
 

@@ -180,7 +180,8 @@ class Compute(Part):
 
     engine: Literal["auto", "local", "spark"] = "auto"
     """``FEDRISK_ENGINE`` replaces it. local: DuckDB in the step's process; spark: for tables that
-    one process cannot hold; auto: local up to ``spark_above_rows``."""
+    one process cannot hold; auto: local up to ``spark_above_rows``. In pods Spark, also for a Delta
+    source that only Spark reads, is in the image of the engine spark alone."""
     spark_above_rows: Count = 20_000_000
 
     profile: ProfileName = "standard"

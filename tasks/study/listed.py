@@ -20,13 +20,29 @@ class Listed(Part):
 
     column: Annotated[str, Field(alias="from", min_length=1)]
     """The column that names the site."""
-    min_rows: Count = 1
+    min_rows: Count = 30
     """Sites of fewer rows are no hospital, and their rows are left out."""
+
+
+class HospitalList(Part):
+    """The list of a study's hospitals, as it is kept beside the study."""
+
+    asked: Listed
+    """What the study said when it was made."""
+    hospitals: dict[str, str]
+    """Names of the hospitals, and their sites."""
+    former: dict[str, str] = Field(default_factory=dict)
+    """Those of lists before that are none now: their names, keys and tables are no one else's."""
+
+    def file_text(self) -> bytes:
+        """The file's content."""
+        text = json.dumps(self.model_dump(by_alias=True), indent=2, ensure_ascii=False)
+        return f"{text}\n".encode()
 
 
 def list_of(study: Path) -> Path:
     """The file beside a study that lists its hospitals."""
-    return study.with_name(f"{study.stem}.hospitals.json")
+    return study.with_name(f"{study.name}.hospitals.json")
 
 
 def listed(tree: dict[str, Any]) -> Listed | None:
@@ -45,43 +61,46 @@ def listed(tree: dict[str, Any]) -> Listed | None:
     return Listed.model_validate(given)
 
 
-def with_hospitals(study: Path, tree: dict[str, Any], asked: Listed) -> dict[str, Any]:
-    """Put the listed hospitals in the place of the wish for them.
+def read_list(study: Path) -> HospitalList | None:
+    """Read the list of a study's hospitals; None where there is none yet.
 
     Args:
         study: The study's file.
-        tree: Its content.
-        asked: What it says of its hospitals.
 
     Raises:
-        ValueError: There is no list, or it is of another wish.
+        ValueError: The file is no such list.
     """
-    advice = f"run `fedrisk study hospitals {study}`"
+    file = list_of(study)
     try:
-        found = json.loads(list_of(study).read_text(encoding="utf-8"))
-        kept, hospitals = Listed.model_validate(found["asked"]), found["hospitals"]
-    except OSError:
-        raise ValueError(f"its sites are not listed yet: {advice}") from None
-    except (ValueError, KeyError, TypeError, ValidationError):
-        raise ValueError(f"{list_of(study)} is no list of hospitals: {advice} again") from None
-    if kept != asked:
-        raise ValueError(f"{list_of(study)} was made for another column or min_rows: {advice}")
-    source = tree.get("source")
-    if isinstance(source, dict):
-        source = {"site_column": asked.column, "other_sites": "ignore", **source}
-        if source["site_column"] != asked.column:
-            raise ValueError("source.site_column names another column; leave it out")
-    return {**tree, "hospitals": hospitals, "source": source}
+        return HospitalList.model_validate_json(file.read_bytes())
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ValueError(f"{file} cannot be read ({error.strerror})") from None
+    except ValidationError:
+        raise ValueError(
+            f"{file} is no list of hospitals: restore it, or delete it and run `fedrisk study "
+            f"hospitals {study}`"
+        ) from None
 
 
-def list_text(asked: Listed, hospitals: dict[str, str]) -> bytes:
-    """The file that lists hospitals.
+def with_hospitals(tree: dict[str, Any], found: HospitalList) -> dict[str, Any]:
+    """Keys of a study with the listed hospitals in the place of the wish for them.
 
     Args:
-        asked: What the study says of them.
-        hospitals: Their names and sites.
+        tree: The file's content.
+        found: The list.
+
+    Raises:
+        ValueError: The source names another column.
     """
-    wish = asked.model_dump(by_alias=True)
-    sites = {name: {"title": site, "site": site} for name, site in hospitals.items()}
-    text = json.dumps({"asked": wish, "hospitals": sites}, indent=2, ensure_ascii=False)
-    return f"{text}\n".encode()
+    sites = {name: {"title": site, "site": site} for name, site in found.hospitals.items()}
+    source = tree.get("source")
+    if not isinstance(source, dict):
+        return {"hospitals": sites}
+    source = {"site_column": found.asked.column, "other_sites": "ignore", **source}
+    if source.get("kind") != "site_column" or source["site_column"] != found.asked.column:
+        raise ValueError(
+            "it needs source.kind: site_column, and no source.site_column of another name"
+        )
+    return {"hospitals": sites, "source": source}

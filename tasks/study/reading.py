@@ -16,7 +16,14 @@ from ruamel.yaml.scalarint import ScalarInt
 
 from tasks.errors import StudyError
 from tasks.study.base import PaddedNumber
-from tasks.study.listed import Listed, listed, with_hospitals
+from tasks.study.listed import (
+    HospitalList,
+    Listed,
+    list_of,
+    listed,
+    read_list,
+    with_hospitals,
+)
 from tasks.study.study import Study
 
 MAX_ERRORS = 10
@@ -47,31 +54,70 @@ def find_study(name_or_file: str, folder: Path) -> Path:
     return path
 
 
-def read_study(path: Path, overrides: Sequence[str] = ()) -> Study:
+def read_study(
+    path: Path, overrides: Sequence[str] = (), hospitals: HospitalList | None = None
+) -> Study:
     """Read and check a study file.
 
     Args:
         path: The YAML file (UTF-8).
         overrides: ``path.to.key=value`` each, the value in YAML; checked like the file.
+        hospitals: In place of the list that is kept beside the file (``hospitals.from``).
 
     Raises:
         StudyError: The file cannot be read or is not valid; the message has one line per fault
             with file, line, key and what was expected.
     """
     tree = _tree(path)
-    overridden = [_override(tree, item) for item in overrides]
-    plain = _plain(tree)
+    named = [item for item in overrides if _names_hospitals(item)]
+    overridden = [_override(tree, item) for item in named]
+    asked = asked_sites(path) if not named else None
+    if asked is not None:
+        try:
+            hospitals = hospitals or _listed_before(path, asked)
+            tree.update(with_hospitals(_plain(tree), hospitals))
+        except ValueError as error:
+            line = _line(tree, ("hospitals", "from"))
+            raise StudyError(f"{path}:{line}: hospitals.from: {error}.") from None
+    overridden += [_override(tree, item) for item in overrides if item not in named]
     try:
-        if (asked := _listed(path, tree, plain)) is not None:
-            plain = with_hospitals(path, plain, asked)
-        return Study.model_validate(plain)
+        return Study.model_validate(_plain(tree))
     except ValidationError as error:
         faults = [_fault(path, tree, overridden, fault) for fault in error.errors()]
         more = len(faults) - MAX_ERRORS
         tail = [f"... and {more} more"] if more > 0 else []
         raise StudyError("\n".join(faults[:MAX_ERRORS] + tail)) from None
+
+
+def read_table_study(path: Path, asked: Listed, overrides: Sequence[str] = ()) -> Study:
+    """Read what a study file says of its one table, as a study of two sites.
+
+    Args:
+        path: The YAML file.
+        asked: What it says of its hospitals.
+        overrides: As for ``read_study``.
+
+    Raises:
+        StudyError: That part is not sound.
+    """
+    tree = _tree(path)
+    overridden = [_override(tree, item) for item in overrides]
+    for key in {*tree} - {"name", "title", "pooling", "id", "target", "columns", "source", "split"}:
+        del tree[key]
+    columns = tree.get("columns")
+    for column in columns.values() if isinstance(columns, dict) else ():
+        if isinstance(column, dict):
+            # It names hospitals, which are not known yet.
+            column.pop("optional_at", None)
+    try:
+        any_two = HospitalList(asked=asked, hospitals={"a": "a", "b": "b"})
+        tree.update(with_hospitals(_plain(tree), any_two))
+        return Study.model_validate(_plain(tree))
+    except ValidationError as error:
+        faults = [_fault(path, tree, overridden, fault) for fault in error.errors()]
+        raise StudyError("\n".join(faults[:MAX_ERRORS])) from None
     except ValueError as error:
-        line = _line(tree, ("hospitals", "from"))
+        line = _line(tree, ("hospitals",))
         raise StudyError(f"{path}:{line}: hospitals.from: {error}.") from None
 
 
@@ -85,15 +131,35 @@ def asked_sites(path: Path) -> Listed | None:
         StudyError: The file cannot be read, or what it says is not sound.
     """
     tree = _tree(path)
-    return _listed(path, tree, _plain(tree))
-
-
-def _listed(path: Path, tree: Any, plain: dict[str, Any]) -> Listed | None:
     try:
-        return listed(plain)
+        return listed(_plain(tree))
     except ValidationError as error:
         faults = [{**fault, "loc": ("hospitals", *fault["loc"])} for fault in error.errors()]
         raise StudyError("\n".join(_fault(path, tree, (), fault) for fault in faults)) from None
+
+
+def _names_hospitals(override: str) -> bool:
+    """Whether an override replaces all hospitals.
+
+    Raises:
+        StudyError: It is of a wish that the list beside the study was made for.
+    """
+    key = override.partition("=")[0].strip()
+    if key in ("hospitals.from", "hospitals.min_rows"):
+        raise StudyError(f"--set {override}: {key} is changed in the study's file alone.")
+    return key == "hospitals"
+
+
+def _listed_before(path: Path, asked: Listed) -> HospitalList:
+    found = read_list(path)
+    if found is None:
+        raise ValueError(f"its sites are not listed yet: run `fedrisk study hospitals {path}`")
+    if found.asked != asked:
+        raise ValueError(
+            f"{list_of(path)} was made for another column or min_rows: run `fedrisk study "
+            f"hospitals {path}`"
+        )
+    return found
 
 
 def _tree(path: Path) -> Any:

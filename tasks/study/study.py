@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from tasks.study.base import FLAGS, Name, Part, canonical
+from tasks.study.base import FLAGS, RESERVED_NAMES, Name, Part, canonical
 from tasks.study.columns import Column, Feature, Target, features_of
 from tasks.study.compute import Compute
 from tasks.study.judging import Evaluation, Gates
@@ -192,6 +192,8 @@ class Study(Part):
         needed = {"own": "path", "site_column": "site", "deal": "share"}[self.source.kind]
         given = [getattr(hospital, needed) for hospital in self.hospitals.values()]
         for name, hospital in self.hospitals.items():
+            if name in RESERVED_NAMES:
+                raise ValueError(f"hospitals.{name}: this name is another owner's, choose another")
             own = getattr(hospital, needed)
             if needed != "share" and own is not None and given.count(own) > 1:
                 raise ValueError(f"hospitals.{name}.{needed}: another hospital has the same one")

@@ -15,8 +15,9 @@ from ruamel.yaml import YAML
 from scripts import load_script
 
 from smoke.command import ROOT
-from tasks.onboarding.keys import NAME, RESERVED_NAMES
+from tasks.onboarding.keys import NAME
 from tasks.onboarding.kit_files import KitFacts, compose
+from tasks.study.base import RESERVED_NAMES
 
 ONCE = {"keys", "databases"}
 NO_ROOT = {"keys": "gives volumes away", "postgres": "becomes its own user"}

@@ -111,15 +111,21 @@ def test_a_code_keeps_the_zeros_that_a_reader_dropped(checkout: Path) -> None:
             "columns.ward={type: category, modality: history, categories: ['01', '02', '002', '3'],"
             " missing: ['09']}",
             "columns.age.missing=['042']",
+            "columns.hypertension.codes={'01': 'no', '02': 'yes'}",
         ],
     )
     ward = [row(study, ward=1)["ward__01"], row(study, ward=3.0)["ward__3"]]
     assert ward == [1, 1]
     # 2 may be either, a text says what it says, a marker stands for nothing, an age is a number.
-    for wrong in (2, "1", 9):
+    for wrong in (2, "1", 9, True):
         with pytest.raises(DataError, match="column ward"):
             row(study, ward=wrong)
     assert row(study, age=42, ward=1)["age"] == 42
+    # Of that flag's codes 1 is no, and of all flags yes.
+    assert row(study, ward=1, hypertension="01")["hypertension"] == 0
+    assert row(study, ward=1, hypertension=2)["hypertension"] == 1
+    with pytest.raises(DataError, match="column hypertension"):
+        row(study, ward=1, hypertension=1)
 
 
 def test_a_number_is_what_the_spark_step_takes_for_one() -> None:

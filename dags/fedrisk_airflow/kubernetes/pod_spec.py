@@ -168,9 +168,14 @@ def manifest_of(
 
 def image_of(pod: PodOf, study: Study, settings: Settings) -> str:
     """Which image a pod has: Java is in that of Spark's data steps alone."""
-    if pod.role == "data" and (settings.engine or study.compute.engine) == "spark":
+    if pod.role == "data" and engine_of(study, settings) == "spark":
         return "spark"
     return STEPS[pod.step].image
+
+
+def engine_of(study: Study, settings: Settings) -> str:
+    """What runs the data steps: Airflow's ``FEDRISK_ENGINE``, or the study's."""
+    return settings.engine or study.compute.engine
 
 
 def annotations_of(context: Mapping[str, Any], folder: str) -> dict[str, str]:
@@ -211,9 +216,8 @@ def _environment(
     if pod.kind in ("server", "hospital"):
         found["FEDRISK_SUPERLINK"] = superlink_of(plan.run, settings)
     if pod.role == "data":
-        found |= _engine(resources)
-        if settings.engine:
-            found["FEDRISK_ENGINE"] = settings.engine
+        # Always, so that it is the one that the image was chosen for.
+        found |= _engine(resources) | {"FEDRISK_ENGINE": engine_of(plan.study, settings)}
     return found
 
 

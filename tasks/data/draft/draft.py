@@ -17,7 +17,7 @@ from tasks.data.values import canonical_sql, literal, trimmed_sql
 from tasks.errors import DataError
 from tasks.lake.engine.local import LocalEngine
 from tasks.settings import Settings
-from tasks.study.base import FLAGS, folded
+from tasks.study.base import FLAGS, canonical, folded
 
 IDS = re.compile(
     r"(^|_)(id|pid|mrn|ssn|subject|patient|case|record|nr|uid|index)(_|$)|^(unnamed|x)$"
@@ -152,7 +152,7 @@ def choose(tables: Sequence[Table], choice: Choice, settings: Settings) -> Draft
             f"column {site}: fewer than two sites have {LEAST_ROWS} rows and {LEAST_POSITIVES} "
             "positives. Name another with --site."
         )
-    for name in telling(tables, columns, target, positive, settings):
+    for name in telling(tables, columns, outcome, positive, settings):
         decided.append(
             f"outcome: {_shown(name)} alone tells it in nearly all rows. Is it known only after it?"
         )
@@ -317,7 +317,7 @@ def _sites(
         ):
             texts = ", ".join(f"{form(name)} AS {name}" for name in names)
             engine.view(view, f"SELECT {texts} FROM {before}")
-        wanted = ", ".join(literal(value.lower()) for value in positive)
+        wanted = ", ".join(literal(canonical(value).lower()) for value in positive)
         known = [
             f"count_if(coalesce(c{i}, '') NOT IN "
             f"({', '.join(map(literal, ['', *looks.markers]))})) AS c{i}"

@@ -9,6 +9,7 @@ from tasks.data.draft.table import Table, table_rows
 from tasks.data.values import NUMBER, canonical_sql, literal, number_sql, trimmed_sql
 from tasks.lake.engine.local import LocalEngine
 from tasks.settings import Settings
+from tasks.study import canonical
 from tasks.study.spelling import Spelling
 
 LEAST = 5
@@ -20,11 +21,11 @@ TELLS = 0.97
 def telling(
     tables: Sequence[Table],
     columns: Mapping[str, Looks],
-    target: str,
+    target: Looks,
     positive: Sequence[str],
     settings: Settings,
 ) -> list[str]:
-    """The columns that by themselves tell the outcome in each table that has both.
+    """The columns that by themselves tell the outcome in each table of which that can be said.
 
     Args:
         tables: The hospitals' tables, or one of all.
@@ -36,32 +37,40 @@ def telling(
     worst: dict[str, float] = {}
     for table in tables:
         there = [name for name in columns if name in table.looks]
-        if target in table.looks:
+        if target.name in table.looks:
             found = _alone(table, [columns[name] for name in there], target, positive, settings)
             for name, auroc in zip(there, found, strict=True):
-                worst[name] = min(worst.get(name, 1.0), auroc)
+                if auroc is not None:
+                    worst[name] = min(worst.get(name, 1.0), auroc)
     return [name for name, auroc in worst.items() if auroc >= TELLS]
 
 
 def _alone(
-    table: Table, looks: Sequence[Looks], target: str, positive: Sequence[str], settings: Settings
-) -> list[float]:
+    table: Table, looks: Sequence[Looks], target: Looks, positive: Sequence[str], settings: Settings
+) -> list[float | None]:
     """The AUROC of each column alone: of its numbers, of its values, or of whether it is known."""
-    names = {"outcome": target} | {f"c{i}": each.name for i, each in enumerate(looks)}
-    wanted = ", ".join(literal(value.lower()) for value in positive)
+    names = {"outcome": target.name} | {f"c{i}": each.name for i, each in enumerate(looks)}
+    wanted = ", ".join(literal(canonical(value).lower()) for value in positive)
+    unknown = ", ".join(literal(each.lower()) for each in ("", *target.markers))
     with LocalEngine(table.where, settings.engine_memory) as engine:
         with table_rows(table, names, settings) as rows:
             engine.take("told", rows)
         trimmed = ", ".join(f"{trimmed_sql(name)} AS {name}" for name in names)
         engine.view("trimmed", f"SELECT {trimmed} FROM told")
-        label = f"if(lower({canonical_sql('outcome')}) IN ({wanted}), 1, 0)"
-        return [
-            max(
-                _auroc(engine, f"SELECT {value} AS v, {label} AS y FROM trimmed", by)
-                for value, by in _forms(f"c{i}", each)
-            )
-            for i, each in enumerate(looks)
-        ]
+        label = f"lower({canonical_sql('outcome')})"
+        engine.view("labelled", f"SELECT *, coalesce({label}, '') AS label FROM trimmed")
+        with engine.keep(
+            "known",
+            f"SELECT *, if(label IN ({wanted}), 1, 0) AS y FROM labelled "
+            f"WHERE label NOT IN ({unknown})",
+        ):
+            return [_best(engine, f"c{i}", each) for i, each in enumerate(looks)]
+
+
+def _best(engine: LocalEngine, column: str, looks: Looks) -> float | None:
+    forms = _forms(column, looks)
+    found = [_auroc(engine, f"SELECT {value} AS v, y FROM known", by) for value, by in forms]
+    return max((auroc for auroc in found if auroc is not None), default=None)
 
 
 def _forms(column: str, looks: Looks) -> list[tuple[str, str]]:
@@ -77,8 +86,8 @@ def _forms(column: str, looks: Looks) -> list[tuple[str, str]]:
     return [(numeric, "v"), (f"if({known}, 1, 0)", "v")]
 
 
-def _auroc(engine: LocalEngine, values: str, by: str) -> float:
-    """The larger of a ranking's AUROC and its reverse's; 0 where there are too few of a label."""
+def _auroc(engine: LocalEngine, values: str, by: str) -> float | None:
+    """The larger of a ranking's AUROC and its reverse's; None where a label has too few rows."""
     engine.view("ranked", f"SELECT v, count(*) AS n, sum(y) AS k FROM ({values}) AS w "
                           "WHERE v IS NOT NULL GROUP BY v")  # fmt: skip
     engine.view(
@@ -92,6 +101,6 @@ def _auroc(engine: LocalEngine, values: str, by: str) -> float:
     )[0]
     pairs = (row["positives"] or 0) * (row["negatives"] or 0)
     if min(row["positives"] or 0, row["negatives"] or 0) < LEAST:
-        return 0.0
+        return None
     share = float(row["won"]) / float(pairs)
     return max(share, 1 - share)

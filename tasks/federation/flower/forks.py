@@ -111,8 +111,13 @@ def done_in_a_fork(work: Callable[[Shared], Any]) -> Any:
     try:
         with os.fdopen(source, "rb") as file:
             return read_whole(file, shared)
+    except (EOFError, pickle.UnpicklingError):
+        # A child that is reaped here may have been killed, for memory most likely.
+        status, child = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), 0
+        raise EOFError(f"a fork ended with {status} before it had handed over all") from None
     finally:
-        os.waitpid(child, 0)
+        if child:
+            os.waitpid(child, 0)
         shared.close()
 
 
@@ -139,6 +144,6 @@ def read_whole(file: BufferedReader, shared: Shared) -> Any:
     for size, at in sizes:
         array = memoryview(bytearray(size)) if at is None else taken[at : at + size]
         if at is None and file.readinto(array) < size:
-            raise EOFError("a process of this one ended before it had handed over all")
+            raise EOFError("an array was not handed over whole")
         arrays.append(array)
     return pickle.loads(text, buffers=arrays)

@@ -1,8 +1,7 @@
 """Check a hospital's table against a study: one pass, no Spark, counts only and no values.
 
 These are the rules and bounds of the step ``validate`` (``tasks/data/rules.py``, ``quality.py``)
-in Python, for a hospital's image has no engine: a row that breaks a rule goes to quarantine; too
-many mean that the table is wrong.
+in Python: a row that breaks a rule goes to quarantine; too many mean that the table is wrong.
 """
 
 from __future__ import annotations

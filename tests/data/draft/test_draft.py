@@ -425,3 +425,17 @@ def test_a_column_that_tells_the_outcome_is_named(
     named = [line for line in text.splitlines() if "alone tells it" in line]
     assert bool(named) == tells
     assert all('"Entlassung"' in line and line.startswith(DECIDE.strip()) for line in named)
+
+
+def test_it_is_named_where_a_table_is_small_and_outcomes_are_missing(tmp_path: Path) -> None:
+    for name, size in (("one", 300), ("two", 12)):
+        lines = ["age,left_to,died"]
+        for i in range(size):
+            died = i % 3 == 0
+            outcome = "" if i % 4 == 1 else f"{died:d}.0"
+            lines.append(f"{i % 71},{'home' if not died else 'morgue'},{outcome}")
+        (tmp_path / f"{name}.csv").write_text("\n".join(lines) + "\n")
+    tables = [str(tmp_path / f"{name}.csv") for name in ("one", "two")]
+    out = tmp_path / "drafted.yaml"
+    assert main(["study", "draft", *tables, "--target", "died", "--out", str(out)]) == 0
+    assert '"left_to" alone tells it' in out.read_text()
