@@ -122,7 +122,7 @@ OBJECTS = """
 def lab(tmp_path_factory: pytest.TempPathFactory, checkout: Path, cluster: Path) -> Iterator[Lab]:  # noqa: F811
     scratch = tmp_path_factory.mktemp("lab")
     load_standin(
-        scratch, *(f"kubebox.local/standin-{image}:1" for image in ("mlflow", "federation"))
+        scratch, *(f"kubebox.local/standin-{image}:1" for image in ("mlflow", "hospital"))
     )
     with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as stack:
         patch.setenv("KUBECONFIG", str(cluster))
