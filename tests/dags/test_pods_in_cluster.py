@@ -121,9 +121,7 @@ OBJECTS = """
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory, checkout: Path, cluster: Path) -> Iterator[Lab]:  # noqa: F811
     scratch = tmp_path_factory.mktemp("lab")
-    load_standin(
-        scratch, *(f"kubebox.local/standin-{image}:1" for image in ("mlflow", "hospital"))
-    )
+    load_standin(scratch, *(f"kubebox.local/standin-{image}:1" for image in ("mlflow", "hospital")))
     with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as stack:
         patch.setenv("KUBECONFIG", str(cluster))
         from kubernetes import client, config
