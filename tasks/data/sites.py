@@ -106,9 +106,7 @@ def _named(sites: Iterable[str], asked: Listed, before: HospitalList | None) -> 
     by_site |= zip(map(folded, new), hospital_names(new, known), strict=True)
     hospitals = {by_site[folded(site)]: site for site in sites}
     former = {name: site for name, site in known.items() if name not in hospitals}
-    return HospitalList.model_validate(
-        {"asked": asked.model_dump(by_alias=True), "hospitals": hospitals, "former": former}
-    )
+    return HospitalList(asked=asked, hospitals=hospitals, former=former)
 
 
 def _rows_by_site(source: str, study: Study, column: str, settings: Settings) -> dict[str, int]:

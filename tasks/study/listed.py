@@ -6,7 +6,6 @@ hospitals``): a new value in a table's column is no party with a key and a say.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,8 +35,7 @@ class HospitalList(Part):
 
     def file_text(self) -> bytes:
         """The file's content."""
-        text = json.dumps(self.model_dump(by_alias=True), indent=2, ensure_ascii=False)
-        return f"{text}\n".encode()
+        return f"{self.model_dump_json(by_alias=True, indent=2)}\n".encode()
 
 
 def list_of(study: Path) -> Path:
@@ -45,16 +43,15 @@ def list_of(study: Path) -> Path:
     return study.with_name(f"{study.name}.hospitals.json")
 
 
-def listed(tree: dict[str, Any]) -> Listed | None:
+def listed(given: Any) -> Listed | None:
     """What a study file says of listed hospitals; None where it names each.
 
     Args:
-        tree: The file's content.
+        given: Its ``hospitals``.
 
     Raises:
         ValidationError: It is not sound; places are those below ``hospitals``.
     """
-    given = tree.get("hospitals")
     # A hospital may be called so too, and is no text.
     if not isinstance(given, dict) or not isinstance(given.get("from"), str):
         return None

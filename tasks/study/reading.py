@@ -71,7 +71,7 @@ def read_study(
     tree = _tree(path)
     named = [item for item in overrides if _names_hospitals(item)]
     overridden = [_override(tree, item) for item in named]
-    asked = asked_sites(path) if not named else None
+    asked = None if named else _asked(path, tree)
     if asked is not None:
         try:
             hospitals = hospitals or _listed_before(path, asked)
@@ -80,13 +80,7 @@ def read_study(
             line = _line(tree, ("hospitals", "from"))
             raise StudyError(f"{path}:{line}: hospitals.from: {error}.") from None
     overridden += [_override(tree, item) for item in overrides if item not in named]
-    try:
-        return Study.model_validate(_plain(tree))
-    except ValidationError as error:
-        faults = [_fault(path, tree, overridden, fault) for fault in error.errors()]
-        more = len(faults) - MAX_ERRORS
-        tail = [f"... and {more} more"] if more > 0 else []
-        raise StudyError("\n".join(faults[:MAX_ERRORS] + tail)) from None
+    return _validated(path, tree, overridden)
 
 
 def read_table_study(path: Path, asked: Listed, overrides: Sequence[str] = ()) -> Study:
@@ -112,13 +106,10 @@ def read_table_study(path: Path, asked: Listed, overrides: Sequence[str] = ()) -
     try:
         any_two = HospitalList(asked=asked, hospitals={"a": "a", "b": "b"})
         tree.update(with_hospitals(_plain(tree), any_two))
-        return Study.model_validate(_plain(tree))
-    except ValidationError as error:
-        faults = [_fault(path, tree, overridden, fault) for fault in error.errors()]
-        raise StudyError("\n".join(faults[:MAX_ERRORS])) from None
     except ValueError as error:
         line = _line(tree, ("hospitals",))
         raise StudyError(f"{path}:{line}: hospitals.from: {error}.") from None
+    return _validated(path, tree, overridden)
 
 
 def asked_sites(path: Path) -> Listed | None:
@@ -130,12 +121,25 @@ def asked_sites(path: Path) -> Listed | None:
     Raises:
         StudyError: The file cannot be read, or what it says is not sound.
     """
-    tree = _tree(path)
+    return _asked(path, _tree(path))
+
+
+def _asked(path: Path, tree: Any) -> Listed | None:
     try:
-        return listed(_plain(tree))
+        return listed(_plain(tree.get("hospitals")))
     except ValidationError as error:
         faults = [{**fault, "loc": ("hospitals", *fault["loc"])} for fault in error.errors()]
         raise StudyError("\n".join(_fault(path, tree, (), fault) for fault in faults)) from None
+
+
+def _validated(path: Path, tree: Any, overridden: Iterable[tuple[str, ...]]) -> Study:
+    try:
+        return Study.model_validate(_plain(tree))
+    except ValidationError as error:
+        faults = [_fault(path, tree, overridden, fault) for fault in error.errors()]
+        more = len(faults) - MAX_ERRORS
+        tail = [f"... and {more} more"] if more > 0 else []
+        raise StudyError("\n".join(faults[:MAX_ERRORS] + tail)) from None
 
 
 def _names_hospitals(override: str) -> bool:
