@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tasks.data.draft.dialect import is_ascii
+from tasks.data.draft.leakage import leaking_columns
 from tasks.data.draft.looks import Looks
 from tasks.data.draft.table import Table, table_rows
-from tasks.data.draft.telling import telling
 from tasks.data.values import canonical_sql, literal, trimmed_sql
 from tasks.errors import DataError
 from tasks.lake.engine.local import LocalEngine
@@ -152,7 +152,7 @@ def choose(tables: Sequence[Table], choice: Choice, settings: Settings) -> Draft
             f"column {site}: fewer than two sites have {LEAST_ROWS} rows and {LEAST_POSITIVES} "
             "positives. Name another with --site."
         )
-    for name in telling(tables, columns, outcome, positive, settings):
+    for name in leaking_columns(tables, columns, outcome, positive, settings):
         decided.append(
             f"outcome: {_shown(name)} alone tells it in nearly all rows. Is it known only after it?"
         )

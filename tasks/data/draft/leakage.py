@@ -1,4 +1,4 @@
-"""Which columns of a table tell the outcome by themselves: known only after it, most likely."""
+"""Target leakage: which columns predict the outcome by themselves, so are known only after it."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from tasks.study.spelling import Spelling
 
 LEAST = 5
 """Rows of either outcome below which nothing is said."""
-TELLS = 0.97
-"""AUROC of one column from which it tells the outcome: no measurement at admission has it."""
+LEAKS = 0.97
+"""AUROC of one column from which it counts as leakage: no measurement at admission has it."""
 
 
-def telling(
+def leaking_columns(
     tables: Sequence[Table],
     columns: Mapping[str, Looks],
     target: Looks,
     positive: Sequence[str],
     settings: Settings,
 ) -> list[str]:
-    """The columns that by themselves tell the outcome in each table of which that can be said.
+    """The columns that leak the outcome in each table with enough rows of both labels.
 
     Args:
         tables: The hospitals' tables, or one of all.
@@ -42,7 +42,7 @@ def telling(
             for name, auroc in zip(there, found, strict=True):
                 if auroc is not None:
                     worst[name] = min(worst.get(name, 1.0), auroc)
-    return [name for name, auroc in worst.items() if auroc >= TELLS]
+    return [name for name, auroc in worst.items() if auroc >= LEAKS]
 
 
 def _alone(
@@ -54,9 +54,9 @@ def _alone(
     unknown = ", ".join(literal(each.lower()) for each in ("", *target.markers))
     with LocalEngine(table.where, settings.engine_memory) as engine:
         with table_rows(table, names, settings) as rows:
-            engine.take("told", rows)
+            engine.take("given_rows", rows)
         trimmed = ", ".join(f"{trimmed_sql(name)} AS {name}" for name in names)
-        engine.view("trimmed", f"SELECT {trimmed} FROM told")
+        engine.view("trimmed", f"SELECT {trimmed} FROM given_rows")
         label = f"lower({canonical_sql('outcome')})"
         engine.view("labelled", f"SELECT *, coalesce({label}, '') AS label FROM trimmed")
         with engine.keep(
