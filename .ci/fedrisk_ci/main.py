@@ -114,8 +114,7 @@ def main(arguments: Sequence[str]) -> int:
     judged: dict[str, str] = {}
 
     def platform_passed(stage: str) -> str:
-        lists = platform_key.patterns()
-        about = lists["both"] + lists[stage]
+        about = platform_key.patterns_of(stage)
         found = platform_key.key(CHECKOUT, about, platform_key.toolchain(SHARED))
         judged[stage] = found and f"{stage}-{found}"
         return "" if os.environ.get("CI_FULL") == "1" else passes.found(judged[stage], time.time())

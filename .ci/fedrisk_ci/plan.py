@@ -31,10 +31,12 @@ DROP_OLD = (
 """Each run leaves images of its revision, gigabytes where dependencies changed. What is still of
 use is made again from the builder's cache."""
 PLATFORM = {
-    "platform-cluster": ("tests/kubernetes", "tests/dags"),
+    "platform-cluster": ("tests/kubernetes",),
     "platform-compose": ("tests/compose", "tests/federation"),
+    "platform-pods": ("tests/dags",),
 }
-"""The stages of the long checks, one after the other, and whose tests they have."""
+"""The stages of the long checks, and whose tests they have: the first two one after the other, the
+last, which mostly waits, beside them."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,7 @@ def lanes(shared: Path, docker: bool, platform_passed: Callable[[str], str]) -> 
     ]
     # After everything, background work too: all of these start twenty processes and more.
     others = tuple(stage.name for lane in lanes for stage in lane.stages)
-    platform = [
+    *heavy, pods = (
         _tests(
             name,
             "test-platform",
@@ -158,5 +160,5 @@ def lanes(shared: Path, docker: bool, platform_passed: Callable[[str], str]) -> 
             skip=partial(platform_passed, name),
         )
         for name, folders in PLATFORM.items()
-    ]
-    return [*lanes, Lane(tuple(platform), 80 * 60)]
+    )
+    return [*lanes, Lane(tuple(heavy), 80 * 60), Lane((pods,), 80 * 60)]

@@ -35,8 +35,13 @@ def matches(pattern: str, path: str) -> bool:
 
 
 def patterns() -> dict[str, list[str]]:
-    """The lists of ``platform.toml``: ``both``, one for each stage, and ``not_about``."""
+    """The lists of ``platform.toml`` by the stages that each is of, and ``not_about``."""
     return tomllib.loads(PATTERNS.read_text())
+
+
+def patterns_of(stage: str) -> list[str]:
+    """What a stage is about."""
+    return [each for names, found in patterns().items() if stage in names.split() for each in found]
 
 
 def output(*command: str, cwd: Path | None = None) -> str:

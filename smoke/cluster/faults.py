@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from tasks.launch.environment import settings_environment
 
 ROUNDS, REST = 100, 20
 """Of a run with faults, and how many of them must be left once a hospital is back."""
+OTHER = "heart"
+"""Study of the runs that fail: each study has one run at a time, so they go beside that one."""
 UNJUDGED = [
     *("gates.min_ratio_to_central=null", "gates.max_drop_to_champion=null"),
     *("gates.calibration_slope=null", "gates.max_calibration_error=null"),
@@ -51,7 +54,9 @@ class EndedTooSoon(RuntimeError):  # noqa: N818  (the name is the message)
     """A run is done, and had nothing left for what should be seen of it."""
 
 
-def disturbed_run(lab: Lab, site: Site, table: Table, limit: float, former: str) -> Run:
+def disturbed_run(
+    lab: Lab, site: Site, table: Table, limit: float, former: str, alone: Callable[[], object]
+) -> Run:
     """A run in which pods are deleted, the scheduler is killed and the release is upgraded.
 
     Args:
@@ -60,12 +65,13 @@ def disturbed_run(lab: Lab, site: Site, table: Table, limit: float, former: str)
         table: Gets the checks.
         limit: Seconds for the whole run.
         former: Commit of the chart that the release is of, before it is upgraded.
+        alone: Returns when nothing else uses Airflow and the release any more.
     """
     try:
-        run, before = _lost_and_back(lab, "disturbed", ROUNDS, limit)
+        run, before = _lost_and_back(lab, "disturbed", ROUNDS, limit, alone)
     except EndedTooSoon:
         # A pod starts slower where the machine is slow, while a round without it is as short.
-        run, before = _lost_and_back(lab, "disturbed-longer", 3 * ROUNDS, limit)
+        run, before = _lost_and_back(lab, "disturbed-longer", 3 * ROUNDS, limit, alone)
     known_pods = run.seen()
     killed = _kill_scheduler(lab)
     pod = until("the server's pod runs", lambda: run.running_pod("federated"), 600)
@@ -117,7 +123,9 @@ def disturbed_run(lab: Lab, site: Site, table: Table, limit: float, former: str)
     return run
 
 
-def _lost_and_back(lab: Lab, name: str, rounds: int, limit: float) -> tuple[Run, int]:
+def _lost_and_back(
+    lab: Lab, name: str, rounds: int, limit: float, alone: Callable[[], object]
+) -> tuple[Run, int]:
     """A run whose second hospital's pod was deleted, and takes part again.
 
     Args:
@@ -125,12 +133,13 @@ def _lost_and_back(lab: Lab, name: str, rounds: int, limit: float) -> tuple[Run,
         name: The run's id.
         rounds: How many it shall have.
         limit: Seconds until its second round.
+        alone: Waited for at the end.
 
     Returns:
         The run, which goes on, and the last round before the pod was deleted.
 
     Raises:
-        EndedTooSoon: It had too few rounds left when the hospital was back.
+        EndedTooSoon: It had too few rounds left when all that was over.
     """
     lost = "hospital-2"
     run = lab.start(name, *LONG, f"federation.rounds={rounds}")
@@ -148,6 +157,7 @@ def _lost_and_back(lab: Lab, name: str, rounds: int, limit: float) -> tuple[Run,
         lambda: _going(run) and _last(run, lost) > max(_without(run, lost, before)),
         600,
     )
+    alone()
     if run.round() > rounds - REST:
         run.wait(limit)
         # Raises by how it has ended.
@@ -158,7 +168,7 @@ def _lost_and_back(lab: Lab, name: str, rounds: int, limit: float) -> tuple[Run,
 def impossible_run(lab: Lab, table: Table) -> None:
     """A run whose pods have too little memory or ask for too much: fails with the reason."""
     began = time.monotonic()
-    run = lab.start("impossible", *IMPOSSIBLE)
+    run = lab.start("impossible", *IMPOSSIBLE, study=OTHER)
     state = run.wait(1200)
     took = seconds_since(began)
     words = {each.step: each.message for each in run.endings()}
@@ -199,7 +209,7 @@ def no_image(site: Site, table: Table, home: Path) -> None:
     )
     # Kubernetes lists a pod that it ends until the node has confirmed it.
     left = remaining(lambda: _pods_of(site, "unpullable"), 400)
-    table.check("no-pod-left", "the command leaves no pod", not left, left)
+    table.check("no-command-pod-left", "the command leaves no pod", not left, left)
 
 
 def killed_command(site: Site, table: Table, home: Path) -> None:
@@ -227,7 +237,7 @@ def killed_command(site: Site, table: Table, home: Path) -> None:
 
 def cancelled_run(lab: Lab, table: Table) -> None:
     """A run that is marked as failed while pods work: they are gone soon after."""
-    run = lab.start("cancelled", "federation.rounds=2")
+    run = lab.start("cancelled", "federation.rounds=2", study=OTHER)
     until("its pods are looked after", lambda: _going(run) and _looked_after(run), 600)
     names = [pod.metadata.name for pod in run.pods()]
     began = time.monotonic()

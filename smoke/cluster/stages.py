@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -136,41 +136,39 @@ def same_run(smoke: Smoke) -> None:
 
 
 def faults(smoke: Smoke) -> None:
-    """Everything that may go wrong while runs go on."""
-    lab, site, table = smoke.the_lab(), smoke.site, smoke.table
+    """Everything that may go wrong while runs go on, with the long run beside the short ones."""
+    lab, site, table, folder = smoke.the_lab(), smoke.site, smoke.table, smoke.folder
     try:
-        chart, commit = former_chart(smoke.folder / "former")
+        chart, commit = former_chart(folder / "former")
     except NoFormerChart as reason:
         table.skip("former-chart", "the release is upgraded from the former chart", str(reason))
         chart, commit = CHART, "this checkout"
-
-    def disturbed() -> None:
-        # Of the former chart first, so that the run is there when it is upgraded.
-        with without_taint(site.cluster):
-            site.helm("upgrade", site.values(), 600, chart)
-        disturbed_run(lab, site, table, LIMIT, commit)
-
-    parts: dict[str, Callable[[], object]] = {
+    # Of the former chart first, so that a run is there when it is upgraded.
+    with without_taint(site.cluster):
+        site.helm("upgrade", site.values(), 600, chart)
+    runs: dict[str, Callable[[], object]] = {
         "the cancelled run": lambda: cancelled_run(lab, table),
         "the impossible run": lambda: impossible_run(lab, table),
-        "the disturbed run": disturbed,
     }
+    commands: dict[str, Callable[[], object]] = {
+        "the killed command": lambda: killed_command(site, table, folder / "killed"),
+        "the command without an image": lambda: no_image(site, table, folder / "no-image"),
+    }
+    with ThreadPoolExecutor(2) as pool:
+        beside = [pool.submit(_each_tried, table, parts) for parts in (runs, commands)]
+
+        def disturbed() -> None:
+            disturbed_run(lab, site, table, LIMIT, commit, lambda: wait(beside))
+
+        _each_tried(table, {"the disturbed run": disturbed})
+
+
+def _each_tried(table: Table, parts: Mapping[str, Callable[[], object]]) -> None:
     for what, part in parts.items():
         try:
             part()
         except Exception as error:  # noqa: BLE001  (one that fails keeps no other back)
             table.check("goes-through", f"{what} goes through", False, error)
-
-
-def commands(smoke: Smoke) -> None:
-    """``fedrisk run`` as a user gives it, with an impossible image, and killed, side by side."""
-    with ThreadPoolExecutor(2) as pool:
-        parts = [
-            pool.submit(no_image, smoke.site, smoke.table, smoke.folder / "no-image"),
-            pool.submit(killed_command, smoke.site, smoke.table, smoke.folder / "killed"),
-        ]
-    for part in parts:
-        part.result()
 
 
 def isolation(smoke: Smoke) -> None:
@@ -207,7 +205,6 @@ STAGES: dict[str, Callable[[Smoke], None]] = {
     "install": install,
     "run": same_run,
     "faults": faults,
-    "commands": commands,
     "isolation": isolation,
     "standing": standing,
     "uninstall": uninstall,
@@ -251,7 +248,7 @@ def go_through(smoke: Smoke, wanted: list[str]) -> None:
         smoke.beside = ProcessRun(smoke.folder / "process", "same", SAME)
     with table.stage("install"):
         install(smoke)
-    beside = [name for name in ("run", "faults", "commands", "isolation") if name in wanted]
+    beside = [name for name in ("run", "faults", "isolation") if name in wanted]
     if beside:
         with lab_of(smoke.site, smoke.folder / HOME) as smoke.lab:
             for name in beside:

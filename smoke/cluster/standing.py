@@ -48,29 +48,34 @@ def grow_and_train(site: Site, table: Table, home: Path, limit: float) -> None:
         home: Of the Airflow that starts the run.
         limit: Seconds for the run.
     """
-    for count in COUNTS:
-        before = _superlink(site)
-        site.add(*(f"hospital-{n}" for n in range(len(site.hospitals) + 1, count + 1)))
-        site.put_secrets()
-        site.helm("upgrade", site.values(supernodes=True), 900)
-        found = site.pods_ready("supernode", count, 600)
-        registered = until("all keys are registered", partial(_registered, site, count), 600)
-        same = _goes_on(site, before)
-        table.check(
-            f"supernodes-{count}",
-            f"{count} hospitals by values alone: all SuperNodes are connected",
-            len(found) == count and same,
-            f"{len(found)} ready, {registered} keys registered, SuperLink restarted: {not same}",
-        )
-        if count == COUNTS[0]:
-            beside = ProcessRun(home.with_name("standing"), "standing", STUDY)
-            try:
-                with lab_of(site, home, federation="standing") as lab:
-                    _train(lab, site, table, limit, beside)
-            finally:
-                beside.end()
-            _mend(site, table)
-            _come_back(site, table, count)
+    # It works while the release grows, which is mostly waiting.
+    beside = ProcessRun(home.with_name("standing"), "standing", STUDY)
+    try:
+        _grow(site, table, COUNTS[0])
+        with lab_of(site, home, federation="standing") as lab:
+            _train(lab, site, table, limit, beside)
+    finally:
+        beside.end()
+    _mend(site, table)
+    _come_back(site, table, COUNTS[0])
+    _grow(site, table, COUNTS[1])
+
+
+def _grow(site: Site, table: Table, count: int) -> None:
+    """Let the release have so many hospitals."""
+    before = _superlink(site)
+    site.add(*(f"hospital-{n}" for n in range(len(site.hospitals) + 1, count + 1)))
+    site.put_secrets()
+    site.helm("upgrade", site.values(supernodes=True), 900)
+    found = site.pods_ready("supernode", count, 600)
+    registered = until("all keys are registered", partial(_registered, site, count), 600)
+    same = _goes_on(site, before)
+    table.check(
+        f"supernodes-{count}",
+        f"{count} hospitals by values alone: all SuperNodes are connected",
+        len(found) == count and same,
+        f"{len(found)} ready, {registered} keys registered, SuperLink restarted: {not same}",
+    )
 
 
 def version_of(site: Site, alias: str) -> dict[str, Any]:

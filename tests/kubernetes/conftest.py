@@ -52,4 +52,4 @@ def table(ready: None, default_run: WholeRun, pytestconfig: pytest.Config) -> Ta
 def platform_table(ready: None, pytestconfig: pytest.Config) -> Table:
     """What is checked in the platform stage: faults, growth and the standing federation."""
     with shown(pytestconfig):
-        return gone_through(["faults", "commands", "standing", "uninstall"])
+        return gone_through(["faults", "standing", "uninstall"])

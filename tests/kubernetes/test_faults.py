@@ -18,9 +18,8 @@ pytestmark = [
 
 HOLDS = {
     "install": "installed helm-test metrics",
-    "faults": "cancelled memory no-room no-pod-left lost-hospital lost-server upgraded"
-    " lost-scheduler",
-    "commands": "no-image no-pod-left killed",
+    "faults": "cancelled memory no-room no-pod-left killed no-image no-command-pod-left"
+    " lost-hospital lost-server upgraded lost-scheduler",
     "standing": "supernodes-4 store-opens trained took-part same-figures spark model mended"
     " superlink-back supernodes-10",
     "uninstall": "nothing-left",
