@@ -34,7 +34,7 @@ def add_parser(subparsers: Any) -> None:
     check = actions.add_parser("check", help="list what a hospital still lacks")
     check.add_argument("--kit", type=Path, default=Path(), help="the kit's folder (default: here)")
     check.add_argument("--study", type=Path, help="study file, to check the table against")
-    check.add_argument("--source", type=Path, help="the hospital's table (CSV)")
+    check.add_argument("--source", metavar="TABLE", help="the hospital's table: path or URL")
     check.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         SettingsError: An argument is not valid.
     """
     if args.action == "check":
-        return _check(args)
+        return _check(args, settings)
     registered = args.registered or settings.registered
     if not registered:
         raise SettingsError("name the folder of keys: --registered FOLDER or FEDRISK_REGISTERED.")
@@ -107,10 +107,10 @@ def _add(args: argparse.Namespace, settings: Settings, registered: Path) -> int:
     return 0
 
 
-def _check(args: argparse.Namespace) -> int:
+def _check(args: argparse.Namespace, settings: Settings) -> int:
     from tasks.onboarding.checks.hospital import check_hospital
 
-    checks = check_hospital(args.kit, args.study, args.source)
+    checks = check_hospital(args.kit, settings, args.study, args.source)
     failed = sum(each.state == "missing" for each in checks)
     if args.json:
         print(json.dumps([each.as_json() for each in checks], indent=2))

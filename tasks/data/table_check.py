@@ -5,6 +5,7 @@ The steps are the run's own, so what is sound here is sound there. Nothing is wr
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -12,9 +13,10 @@ from pathlib import Path
 
 from tasks.data.validate import UNCHANGED
 from tasks.errors import ExitCode, FedriskError
-from tasks.run.plan import Request, make_plan
+from tasks.run.plan import Plan, Request, keep_plan, make_plan
 from tasks.run.step import run_step
 from tasks.settings import Settings
+from tasks.study import Study
 
 STEPS = ("collect", "validate", "features")
 _RUN = "check"
@@ -66,25 +68,70 @@ def check_tables(request: Request, settings: Settings) -> Iterator[TableCheck]:
         FedriskError: The study is not sound, the one table that is dealt out is not, or something
             was unavailable.
     """
-    with tempfile.TemporaryDirectory(prefix="fedrisk-check-") as folder:
-        # Not Spark's master: a cluster's workers do not see this folder.
-        kept = {"engine", "java_home", "engine_memory"}
-        own = Settings(home=Path(folder), **settings.model_dump(include=kept))
+    with _scratch(settings) as own:
         plan = make_plan(request, _RUN, own)
         run_step("deal", _RUN, own)
         for hospital in plan.hospitals:
-            try:
-                done = {step: run_step(step, _RUN, own, hospital).figures for step in STEPS}
-            except FedriskError as error:
-                if error.exit_code != ExitCode.BAD_INPUT:
-                    raise
-                yield TableCheck(hospital, str(error).partition(UNCHANGED)[0])
-                continue
-            yield TableCheck(
-                hospital,
-                rows=done["collect"]["rows"],
-                kept=done["validate"]["rows"],
-                positives=done["validate"]["positives"],
-                ignored=done["collect"]["ignored"],
-                reasons=done["validate"]["reasons"],
-            )
+            yield _checked(hospital, own)
+
+
+def check_own_table(study: Study, hospital: str, address: str, settings: Settings) -> TableCheck:
+    """Check the table that one hospital has, where others' need not be within reach.
+
+    Args:
+        study: The study, of any kind of source.
+        hospital: One of its hospitals.
+        address: Path or URL of the hospital's own table.
+        settings: The engine, and what Spark needs.
+
+    Raises:
+        FedriskError: Something was unavailable.
+    """
+    none = {"site": None, "share": None}
+    hospitals = {
+        name: each.model_copy(
+            update={**none, "path": address if name == hospital else each.path or name}
+        )
+        for name, each in study.hospitals.items()
+    }
+    alone = {"kind": "own", "path": None, "site_column": None, "synthetic": None}
+    source = study.source.model_copy(update=alone)
+    with _scratch(settings) as own:
+        plan = Plan(
+            run=_RUN,
+            study=study.model_copy(update={"source": source, "hospitals": hospitals}),
+            study_file="",
+            source=None,
+            hospitals=[hospital],
+            promote=False,
+            overrides=[],
+            created="",
+        )
+        keep_plan(plan, own)
+        return _checked(hospital, own)
+
+
+@contextlib.contextmanager
+def _scratch(settings: Settings) -> Iterator[Settings]:
+    """Settings of a folder that is then removed."""
+    with tempfile.TemporaryDirectory(prefix="fedrisk-check-") as folder:
+        # Not Spark's master: a cluster's workers do not see this folder.
+        kept = {"engine", "java_home", "engine_memory"}
+        yield Settings(home=Path(folder), **settings.model_dump(include=kept))
+
+
+def _checked(hospital: str, settings: Settings) -> TableCheck:
+    try:
+        done = {step: run_step(step, _RUN, settings, hospital).figures for step in STEPS}
+    except FedriskError as error:
+        if error.exit_code != ExitCode.BAD_INPUT:
+            raise
+        return TableCheck(hospital, str(error).partition(UNCHANGED)[0])
+    return TableCheck(
+        hospital,
+        rows=done["collect"]["rows"],
+        kept=done["validate"]["rows"],
+        positives=done["validate"]["positives"],
+        ignored=done["collect"]["ignored"],
+        reasons=done["validate"]["reasons"],
+    )

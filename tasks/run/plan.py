@@ -141,10 +141,21 @@ def make_plan(request: Request, run: str, settings: Settings) -> Plan:
         overrides=overrides,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    text = json.dumps(plan.model_dump(mode="json"), indent=2)
-    write_atomically(path, text.encode() + b"\n")
-    folder.upload(PLAN)
+    keep_plan(plan, settings)
     return plan
+
+
+def keep_plan(plan: Plan, settings: Settings) -> None:
+    """Keep a plan in its run's folder, where the steps read it.
+
+    Args:
+        plan: A new run's plan.
+        settings: Where runs are.
+    """
+    folder = open_run(settings, plan.run)
+    text = json.dumps(plan.model_dump(mode="json"), indent=2)
+    write_atomically(folder.path / PLAN, text.encode() + b"\n")
+    folder.upload(PLAN)
 
 
 def read_plan(run: RunFolder) -> Plan:

@@ -29,7 +29,7 @@ from tasks.run.plan import Request, make_plan
 from tasks.run.stored_run import open_run
 from tasks.settings import Settings
 
-pytestmark = [pytest.mark.platform, pytest.mark.slow, pytest.mark.shared, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.platform, pytest.mark.slow, pytest.mark.shared, pytest.mark.timeout(3600)]
 
 SMALL = [
     "compute.registry.requests.cpu=10m", "compute.registry.requests.memory=32Mi",
@@ -96,7 +96,7 @@ class Lab:
 
 def wait_for(look: Callable[[], Any]) -> Any:
     """Wait for something to be true and return it."""
-    return until("the pods are as the test expects", look, 300)
+    return until("the pods are as the test expects", look, 600)
 
 
 OBJECTS = """

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from tasks.errors import DataError, StudyError
-from tasks.onboarding.checks.table import check_table
 from tasks.run.manifest import Manifest
 from tasks.study import read_study
 from tests.data.conftest import HEADER, House, Rows, by_patient, patients, text_of
@@ -87,20 +86,16 @@ KINDS: dict[str, tuple[tuple[str, str], str, list[str], Rows]] = {
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_it_reaches_the_same_silver_and_hospital_check_agrees(
-    house: House, sound: dict[str, Manifest], name: str
-) -> None:
+def test_it_reaches_the_same_silver(house: House, sound: dict[str, Manifest], name: str) -> None:
     change, source, header, rows = KINDS[name]
     house.study(source=source, change=change)
     house.north(text_of(rows, header, ";" if source else ","))
     done = house.steps("r", "collect", "validate")
     assert done.figures["quarantined"] == 0
     assert by_patient(done.tables["silver"]) == by_patient(sound["validate"].tables["silver"])
-    study = read_study(house.folder / "small.yaml")
-    assert {c.state for c in check_table(house.folder / "north.csv", study, "north")} == {"ok"}
 
 
-def test_thousands_are_read_in_both(house: House) -> None:
+def test_marks_between_thousands_are_read_where_they_can_stand(house: House) -> None:
     house.study(
         source=", delimiter: ';', decimal: ',', thousands: '.'",
         change=("range: [0, 50]", "range: [0, 50000]"),
@@ -114,9 +109,6 @@ def test_thousands_are_read_in_both(house: House) -> None:
     assert done.figures["reasons"] == {"visits: type": 1}
     by_id = {row[0]: int(row[VISITS].replace(".", "")) for row in rows[1:]}
     assert {r["patient"]: r["visits"] for r in by_patient(done.tables["silver"])} == by_id
-    study = read_study(house.folder / "small.yaml")
-    found = {c.name: c.found for c in check_table(house.folder / "north.csv", study, "north")}
-    assert "visits: type 1" in found["quarantine"]
 
 
 def test_an_outcome_that_is_not_known_goes_to_quarantine(house: House) -> None:
@@ -128,20 +120,16 @@ def test_an_outcome_that_is_not_known_goes_to_quarantine(house: House) -> None:
 
 
 @pytest.mark.parametrize("repeated", [30, 50])
-def test_a_repeated_id_means_the_same_in_both(house: House, repeated: int) -> None:
+def test_rows_with_repeated_ids_are_few_or_end_the_run(house: House, repeated: int) -> None:
     rows = patients()
     for i in range(repeated // 2):
         rows[2 * i + 1][0] = rows[2 * i][0]
     house.north(text_of(rows))
-    study = read_study(house.folder / "small.yaml")
-    found = check_table(house.folder / "north.csv", study, "north")
     if repeated <= 40:
         assert house.steps("r", "collect", "validate").figures["quarantined"] == repeated // 2
-        assert {c.state for c in found} == {"ok"}
         return
-    with pytest.raises(Exception, match="stand there more than once"):
+    with pytest.raises(DataError, match="stand there more than once"):
         house.steps("r", "collect", "validate")
-    assert "values, id: duplicate" in {c.name for c in found if c.state == "missing"}
 
 
 @pytest.mark.parametrize(

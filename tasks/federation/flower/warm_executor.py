@@ -5,8 +5,9 @@ for seconds between looks. Here a hospital's process imports Flower, torch and t
 its rows once; it then is the SuperNode, and a fork of it a SuperExec whose executor forks once
 more for each message. What runs in that fork is the installed ``client_app.py`` beside this file:
 the bundle that came over the network is not even unpacked. ``federation.executor: stock`` does
-without this file. What is changed in the SuperLink is in ``superlink_patches.py``; nothing else
-uses Flower's private API. Its version is pinned, and a test fails when what is used here changes.
+without this file. What is changed in the SuperLink is in ``superlink_patches.py``, and ``forks.py``
+takes Flower's exit handlers off a fork; nothing else uses Flower's private API. Its version is
+pinned, and a test fails when what is used here changes.
 """
 
 from __future__ import annotations

@@ -15,8 +15,9 @@ from tasks.onboarding.authority import read_certificate
 from tasks.onboarding.checks.lake import check_lake
 from tasks.onboarding.checks.result import CheckResult, missing, ok, unknown
 from tasks.onboarding.checks.superlink import check_superlink
-from tasks.onboarding.checks.table import check_table
 from tasks.onboarding.keys import fingerprint, public_text, read_private_key, read_public_key
+from tasks.run.sources import is_remote
+from tasks.settings import Settings
 from tasks.study import Study, read_study
 from tasks.study.approval import read_approved, terms_digest
 
@@ -25,18 +26,19 @@ EXPIRY_WARNING = timedelta(days=30)
 
 
 def check_hospital(
-    kit: Path, study_file: Path | None = None, source: Path | None = None
+    kit: Path, settings: Settings, study_file: Path | None = None, source: str | None = None
 ) -> list[CheckResult]:
     """Run all checks; a failure stops only the checks that depend on it.
 
     Args:
         kit: The kit's folder.
+        settings: The engine that reads the table.
         study_file: A study to check approval and table against.
-        source: The hospital's table.
+        source: Path or URL of the hospital's table.
     """
     found: list[CheckResult] = []
-    settings = _variables(kit / "hospital.env", found, needed=True)
-    settings |= _variables(kit / "credentials.env", found, needed=False)
+    kept = _variables(kit / "hospital.env", found, needed=True)
+    kept |= _variables(kit / "credentials.env", found, needed=False)
     found += [*_private_files(kit), _key_pair(kit), _authority(kit)]
     name = _own_name(kit)
     study: Study | None = None
@@ -47,12 +49,12 @@ def check_hospital(
         except FedriskError as error:
             found.append(missing("study", str(error), "Ask the consortium for the study file."))
     found.append(_approved(kit / "approved.yaml", study))
-    found += check_superlink(settings.get("FEDRISK_SUPERLINK", ""), kit)
-    found += check_lake(settings, name, sorted(study.hospitals) if study else [])
+    found += check_superlink(kept.get("FEDRISK_SUPERLINK", ""), kit)
+    found += check_lake(kept, name, sorted(study.hospitals) if study else [])
     if study is not None:
         found.append(_takes_part(name, study))
     if study is not None and source is not None:
-        found += check_table(source, study, name)
+        found.append(_table(study, name, source, settings))
     elif source is not None and study_file is None:
         found.append(unknown("table", "cannot be checked without a study", "Add --study."))
     return found
@@ -165,6 +167,24 @@ def _approved(path: Path, study: Study | None) -> CheckResult:
     if not approved.studies:
         return missing(what, "none is approved yet", f"Name one in {path}.")
     return ok(what, ", ".join(each.name for each in approved.studies))
+
+
+def _table(study: Study, name: str, source: str, settings: Settings) -> CheckResult:
+    """What the run's own data steps say of the table: counts only and no values."""
+    # A hospital that only asks for its connection needs no engine.
+    from tasks.data.table_check import check_own_table
+
+    what = "table"
+    if name not in study.hospitals:
+        return unknown(what, f"cannot be checked: study {study.name} does not name this hospital")
+    address = source if is_remote(source) else str(Path(source).absolute())
+    try:
+        said = check_own_table(study, name, address, settings)
+    except FedriskError as error:
+        return unknown(what, str(error))
+    if said.error:
+        return missing(what, said.error, "Correct the table, or ask to change the study.")
+    return ok(what, str(said))
 
 
 def _takes_part(name: str, study: Study) -> CheckResult:

@@ -1,4 +1,4 @@
-"""The check of a table: counts and advice, and never a value."""
+"""A hospital checks its own table by the steps of a run: counts and advice, and never a value."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from tasks.onboarding.checks.hospital import check_hospital
-from tasks.onboarding.checks.table import check_table
-from tasks.study import Study, read_study
+from tasks.onboarding.checks.result import CheckResult
+from tasks.settings import Settings
+from tasks.study import read_study
 from tasks.study.approval import terms_digest
 from tests.onboarding.conftest import Consortium
 
@@ -31,13 +32,16 @@ hospitals:
 split: {key: small}
 """
 HEADER = ["id", "age", "bmi", "smoker", "ward", "outcome"]
-
-
-@pytest.fixture
-def study(tmp_path: Path) -> Study:
-    path = tmp_path / "small.yaml"
-    path.write_text(STUDY)
-    return read_study(path)
+DEALT = (
+    ("source: {kind: own}", "source: {kind: deal, path: all.csv}"),
+    ("{path: north.csv}", "{share: {rows: 40, positive_rate: 0.2}}"),
+    ("{path: south.csv}", "{share: {rows: 40, positive_rate: 0.2}}"),
+)
+BY_SITE = (
+    ("source: {kind: own}", "source: {kind: site_column, site_column: clinic, path: all.csv}"),
+    ("{path: north.csv}", "{site: N}"),
+    ("{path: south.csv}", "{site: S}"),
+)
 
 
 def rows() -> list[list[str]]:
@@ -47,98 +51,98 @@ def rows() -> list[list[str]]:
     ]
 
 
-def write(tmp_path: Path, table: list[list[str]], header: list[str] = HEADER) -> Path:
-    path = tmp_path / "north.csv"
-    path.write_text("\n".join(",".join(row) for row in [header, *table]) + "\n")
-    return path
+class Checked:
+    """A hospital's kit, its table and a study, checked as the command does."""
+
+    def __init__(self, consortium: Consortium, folder: Path) -> None:
+        self.kit, self.folder = consortium.add("north"), folder
+        self.study, self.source = folder / "small.yaml", folder / "north.csv"
+        self.study.write_text(STUDY)
+
+    def change(self, *changes: tuple[str, str]) -> None:
+        text = self.study.read_text()
+        for old, new in changes:
+            assert old in text
+            text = text.replace(old, new)
+        self.study.write_text(text)
+
+    def write(self, table: list[list[str]], header: list[str] = HEADER) -> None:
+        self.source.write_text("\n".join(",".join(row) for row in [header, *table]) + "\n")
+
+    def all(self) -> dict[str, CheckResult]:
+        settings = Settings(home=self.folder / "home")
+        found = check_hospital(self.kit, settings, self.study, str(self.source))
+        assert SECRET not in "".join(each.as_text() for each in found)
+        assert not (self.folder / "home").exists()
+        return {each.name: each for each in found}
+
+    def table(self) -> CheckResult:
+        return self.all()["table"]
 
 
-def judged(path: Path, study: Study) -> dict[str, tuple[str, str]]:
-    found = check_table(path, study, "north")
-    assert SECRET not in "".join(each.as_text() for each in found)
-    return {each.name: (each.state, f"{each.found} {each.advice}") for each in found}
+@pytest.fixture
+def checked(consortium: Consortium, tmp_path: Path) -> Checked:
+    return Checked(consortium, tmp_path)
 
 
-def test_a_valid_table_passes(tmp_path: Path, study: Study) -> None:
-    table = rows()
-    table[0][2] = "N/A"
-    table[1][1] = "31.0"
-    found = judged(write(tmp_path, table), study)
-    assert {state for state, _ in found.values()} == {"ok"}
-    assert found["quarantine"][1].startswith("0 of 40")
-
-
-@pytest.mark.parametrize(
-    ("column", "value", "rule"),
-    [
-        ("age", "130", "age: range"),
-        ("age", SECRET, "age: type"),
-        ("age", "30.5", "age: type"),
-        ("age", "", "age: missing"),
-        ("bmi", "NaN", "bmi: type"),
-        ("smoker", "2", "smoker: type"),
-        ("ward", SECRET, "ward: category"),
-        ("outcome", "", "outcome: missing"),
-        ("id", "", "id: missing"),
-        ("id", "p3", "id: duplicate"),
-    ],
-)
-def test_few_broken_rows_are_counted_by_rule(
-    tmp_path: Path, study: Study, column: str, value: str, rule: str
+@pytest.mark.parametrize("changes", [(), DEALT, BY_SITE], ids=["own", "deal", "site_column"])
+def test_a_sound_table_passes_whatever_kind_of_source_the_study_has(
+    checked: Checked, changes: tuple[tuple[str, str], ...]
 ) -> None:
+    checked.change(*changes)
+    checked.write(rows())
+    found = checked.table()
+    assert found.state == "ok"
+    assert "40 of 40 rows are kept, 8 of them positive" in found.found
+
+
+def test_a_few_broken_rows_are_counted_by_rule(checked: Checked) -> None:
     table = rows()
-    table[10][HEADER.index(column)] = value
-    state, words = judged(write(tmp_path, table), study)["quarantine"]
-    assert state == "ok"
-    assert words.startswith("1 of 40")
-    assert f"({rule} 1)" in words
+    table[10][1], table[11][4] = "130", SECRET
+    checked.write(table)
+    found = checked.table()
+    assert found.state == "ok"
+    assert "38 of 40 rows are kept" in found.found
+    assert "age: range 1" in found.found
+    assert "ward: category 1" in found.found
 
 
-def test_a_column_in_another_unit_is_missing_with_its_range(tmp_path: Path, study: Study) -> None:
+def test_what_would_end_the_run_is_missing_here(checked: Checked) -> None:
     table = rows()
     for row in table:
         row[1] = str(1000 + int(row[1]))
-    found = judged(write(tmp_path, table), study)
-    assert found["values, age: range"][0] == "missing"
-    assert "0 to 120 years" in found["values, age: range"][1]
-    assert found["quarantine"][0] == found["outcome"][0] == "missing"
-
-
-def test_too_many_missing_values_are_counted(tmp_path: Path, study: Study) -> None:
+    checked.write(table)
+    assert checked.table().state == "missing"
+    assert "age" in checked.table().found
     table = rows()
-    for row in table[:11]:
-        row[2] = "N/A"
-    state, words = judged(write(tmp_path, table), study)["values, bmi: missing"]
-    assert state == "missing"
-    assert "11 of 40 rows lack it, at most 25% may" in words
-
-
-def test_unknown_outcomes_are_counted(tmp_path: Path, study: Study) -> None:
-    table = rows()
-    for row in table[:3]:
+    for row in table[:30]:
         row[5] = SECRET
-    state, words = judged(write(tmp_path, table), study)["values, outcome: value"]
-    assert state == "missing"
-    assert "3 of 40" in words
+    checked.write(table)
+    assert checked.table().state == "missing"
+    assert "outcome" in checked.table().found
 
 
-def test_a_missing_column_and_a_missing_file_are_named(tmp_path: Path, study: Study) -> None:
-    path = write(tmp_path, [row[1:] for row in rows()], HEADER[1:])
-    assert "lacks column id" in judged(path, study)["table"][1]
-    assert "no such file" in judged(tmp_path / "absent.csv", study)["table"][1]
+def test_a_missing_column_and_a_missing_file_are_named(checked: Checked) -> None:
+    checked.write([row[1:] for row in rows()], HEADER[1:])
+    assert "lacks column id" in checked.table().found
+    checked.source.unlink()
+    assert checked.table().state == "missing"
+    assert "north.csv" in checked.table().found
 
 
-def test_the_whole_check_explains_how_to_approve_and_accepts_it(
-    consortium: Consortium, tmp_path: Path, study: Study
-) -> None:
-    kit = consortium.add("north")
-    path = tmp_path / "small.yaml"
-    source = write(tmp_path, rows())
-    found = {each.name: each for each in check_hospital(kit, path, source)}
+def test_a_study_without_this_hospital_cannot_judge_its_table(checked: Checked) -> None:
+    checked.change(("  north:", "  west:"))
+    checked.write(rows())
+    assert checked.table().state == "unknown"
+
+
+def test_the_whole_check_explains_how_to_approve_and_accepts_it(checked: Checked) -> None:
+    checked.write(rows())
+    found = checked.all()
     assert found["approved studies"].state == "missing"
-    digest = terms_digest(study)
+    digest = terms_digest(read_study(checked.study))
     assert digest in found["approved studies"].advice
-    assert found["hospital in the study"].state == found["quarantine"].state == "ok"
-    (kit / "approved.yaml").write_text(f"studies:\n  - name: small\n    digest: {digest}\n")
-    found = {each.name: each for each in check_hospital(kit, path, source)}
-    assert found["approved studies"].state == "ok"
+    assert found["hospital in the study"].state == found["table"].state == "ok"
+    approved = f"studies:\n  - name: small\n    digest: {digest}\n"
+    (checked.kit / "approved.yaml").write_text(approved)
+    assert checked.all()["approved studies"].state == "ok"
