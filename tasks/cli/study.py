@@ -96,10 +96,10 @@ def _draft(args: argparse.Namespace, settings: Settings) -> int:
 
     if args.out is not None and args.out.exists():
         raise SettingsError(f"{args.out} is there already. Name another with --out.")
-    tables = [look_at(Path(each), settings) for each in args.table]
     choice = Choice(args.target, tuple(args.positive), args.site, args.id)
     folder = args.out.parent if args.out else Path()
-    text = study_text(choose(tables, choice, settings), args.name, folder)
+    with look_at([Path(each) for each in args.table], settings) as tables:
+        text = study_text(choose(tables, choice), args.name, folder)
     if args.out is None:
         print(text, end="")
         return 0

@@ -1,12 +1,16 @@
-"""``fedrisk synth``: write a study's synthetic cohort as one CSV per hospital."""
+"""``fedrisk synth``: write a study's synthetic cohort as one CSV per hospital, with its study."""
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from tasks.settings import Settings
+
+STUDY = "study.yaml"
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -14,8 +18,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "synth",
         help="write a synthetic cohort, one CSV per hospital",
-        description="Write a study's synthetic cohort: one CSV per hospital, and cohort.json with "
-        "sizes, counts and the AUROC of the true risk. It contains no data of real patients.",
+        description="Write a study's synthetic cohort: one CSV per hospital, the study of these "
+        "tables (study.yaml, for fedrisk run --study), and cohort.json with sizes, counts and the "
+        "AUROC of the true risk. It contains no data of real patients.",
     )
     parser.add_argument("--study", default="stroke", help="name or file (default: stroke)")
     parser.add_argument("--out", type=Path, required=True, help="folder to make; new or empty")
@@ -44,7 +49,8 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     from tasks.study import find_study, read_study
 
     out: Path = args.out.absolute()
-    study = read_study(find_study(args.study, settings.studies))
+    file = find_study(args.study, settings.studies)
+    study = read_study(file)
     seed = study.seed if args.seed is None else args.seed
     with new_folder(out) as folder:
         made = cohort(study, patients=args.patients, hospitals=args.hospitals, seed=seed)
@@ -65,9 +71,34 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         }
         for name, table in made.tables.items():
             table.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
+        own = f"{study.name}-{len(made.tables)}"
+        (folder / STUDY).write_text(_study_of(file, own, seed, list(made.tables)))
+        read_study(folder / STUDY)
         (folder / "cohort.json").write_text(json.dumps(summary, indent=2) + "\n")
         folder.chmod(0o755)
     for name, table in made.tables.items():
         print(f"{name}  {len(table):>9,} patients  {made.positives[name]:>7,} positive")
     print(f"AUROC of the true risk: {made.oracle_auroc:.3f}. Written to {out}.")
+    print(f"To train on it: fedrisk run --study {out / STUDY}")
     return 0
+
+
+def _study_of(file: Path, name: str, seed: int, hospitals: Sequence[str]) -> str:
+    """A study's text with hospitals that have tables of their own in place of its cohort's."""
+    from ruamel.yaml import YAML
+
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    yaml.width = 100
+    tree = yaml.load(file)
+    # Under the study's own name its tables and models would mix with these.
+    tree |= {
+        "name": name,
+        "title": f"{tree['title']}, {len(hospitals)} hospitals of a synthetic cohort",
+        "seed": seed,
+        "source": {"kind": "own", "format": "csv"},
+        "hospitals": {each: {"path": f"{each}.csv"} for each in hospitals},
+    }
+    text = io.StringIO()
+    yaml.dump(tree, text)
+    return text.getvalue()

@@ -12,11 +12,9 @@ from typing import Any
 from tasks.data.draft.dialect import is_ascii
 from tasks.data.draft.leakage import leaking_columns
 from tasks.data.draft.looks import Looks
-from tasks.data.draft.table import Table, table_rows
+from tasks.data.draft.table import Table
 from tasks.data.values import canonical_sql, literal, trimmed_sql
 from tasks.errors import DataError
-from tasks.lake.engine.local import LocalEngine
-from tasks.settings import Settings
 from tasks.study.base import FLAGS, canonical, folded
 
 IDS = re.compile(
@@ -78,13 +76,12 @@ class Drafted:
     decided: tuple[str, ...]
 
 
-def choose(tables: Sequence[Table], choice: Choice, settings: Settings) -> Drafted:
+def choose(tables: Sequence[Table], choice: Choice) -> Drafted:
     """Choose what of the tables the study uses.
 
     Args:
         tables: The hospitals' tables, or one of all.
         choice: What a person has named.
-        settings: Memory of the engine.
 
     Raises:
         DataError: A column that was named is not there, the tables are of different kinds, or no
@@ -143,16 +140,14 @@ def choose(tables: Sequence[Table], choice: Choice, settings: Settings) -> Draft
             columns[name] = looks
     if not columns:
         raise DataError("no column is left that a model can use.")
-    sites, worst = (
-        _sites(tables[0], site, target, positive, columns, settings) if site else ({}, {})
-    )
+    sites, worst = _sites(tables[0], site, target, positive, columns) if site else ({}, {})
     columns = {n: replace(c, worst=worst.get(n, c.worst)) for n, c in columns.items()}
     if site and len(sites) < 2:
         raise DataError(
             f"column {site}: fewer than two sites have {LEAST_ROWS} rows and {LEAST_POSITIVES} "
             "positives. Name another with --site."
         )
-    for name in leaking_columns(tables, columns, outcome, positive, settings):
+    for name in leaking_columns(tables, columns, outcome, positive):
         decided.append(
             f"outcome: {_shown(name)} alone tells it in nearly all rows. Is it known only after it?"
         )
@@ -300,34 +295,28 @@ def _sites(
     target: str,
     positive: Sequence[str],
     columns: dict[str, Looks],
-    settings: Settings,
 ) -> tuple[dict[str, int], dict[str, float]]:
     """Look at the sites with enough rows and positives.
 
     Returns:
         Their rows, largest first, and the largest share of missing values of each column.
     """
-    names = {"site": site, "outcome": target} | {f"c{i}": name for i, name in enumerate(columns)}
-    with LocalEngine(table.where, settings.engine_memory) as engine:
-        with table_rows(table, names, settings) as rows:
-            engine.take("sited", rows)
-        for view, form, before in (
-            ("trimmed", trimmed_sql, "sited"),
-            ("plain", canonical_sql, "trimmed"),
-        ):
-            texts = ", ".join(f"{form(name)} AS {name}" for name in names)
-            engine.view(view, f"SELECT {texts} FROM {before}")
-        wanted = ", ".join(literal(canonical(value).lower()) for value in positive)
-        known = [
-            f"count_if(coalesce(c{i}, '') NOT IN "
-            f"({', '.join(map(literal, ['', *looks.markers]))})) AS c{i}"
-            for i, looks in enumerate(columns.values())
-        ]
-        found = engine.rows(
-            f"SELECT site, count(*) AS n, {', '.join(known)}, "
-            f"count_if(lower(outcome) IN ({wanted})) AS k FROM plain "
-            "GROUP BY site ORDER BY n DESC, site"
-        )
+    names = {"site": site, "outcome": target} | {f"x{i}": name for i, name in enumerate(columns)}
+    trimmed = ", ".join(f"{trimmed_sql(table.places[n])} AS {as_}" for as_, n in names.items())
+    table.engine.view("trimmed", f"SELECT {trimmed} FROM drafted")
+    plain = ", ".join(f"{canonical_sql(as_)} AS {as_}" for as_ in names)
+    table.engine.view("plain", f"SELECT {plain} FROM trimmed")
+    wanted = ", ".join(literal(canonical(value).lower()) for value in positive)
+    known = [
+        f"count_if(coalesce(x{i}, '') NOT IN "
+        f"({', '.join(map(literal, ['', *looks.markers]))})) AS x{i}"
+        for i, looks in enumerate(columns.values())
+    ]
+    found = table.engine.rows(
+        f"SELECT site, count(*) AS n, {', '.join(known)}, "
+        f"count_if(lower(outcome) IN ({wanted})) AS k FROM plain "
+        "GROUP BY site ORDER BY n DESC, site"
+    )
     markers = {"", *table.looks[site].markers}
     # Sites that differ in case or blanks alone are one.
     by_site: dict[str, dict[str, Any]] = {}
@@ -343,7 +332,7 @@ def _sites(
         if row["n"] >= LEAST_ROWS and LEAST_POSITIVES <= row["k"] <= row["n"] - LEAST_POSITIVES
     ]
     worst = {
-        name: max((1 - row[f"c{i}"] / row["n"] for row in kept), default=0.0)
+        name: max((1 - row[f"x{i}"] / row["n"] for row in kept), default=0.0)
         for i, name in enumerate(columns)
     }
     return {row["site"]: int(row["n"]) for row in kept}, worst

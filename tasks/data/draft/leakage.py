@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from tasks.data.draft.looks import Looks
-from tasks.data.draft.table import Table, table_rows
+from tasks.data.draft.table import Table
 from tasks.data.values import NUMBER, canonical_sql, literal, number_sql, trimmed_sql
 from tasks.lake.engine.local import LocalEngine
-from tasks.settings import Settings
 from tasks.study import canonical
 from tasks.study.spelling import Spelling
 
@@ -23,7 +22,6 @@ def leaking_columns(
     columns: Mapping[str, Looks],
     target: Looks,
     positive: Sequence[str],
-    settings: Settings,
 ) -> list[str]:
     """The columns that leak the outcome in each table with enough rows of both labels.
 
@@ -32,13 +30,12 @@ def leaking_columns(
         columns: Those that the study would use.
         target: The outcome.
         positive: Its positive values.
-        settings: Memory of the engine.
     """
     worst: dict[str, float] = {}
     for table in tables:
         there = [name for name in columns if name in table.looks]
         if target.name in table.looks:
-            found = _alone(table, [columns[name] for name in there], target, positive, settings)
+            found = _alone(table, [columns[name] for name in there], target, positive)
             for name, auroc in zip(there, found, strict=True):
                 if auroc is not None:
                     worst[name] = min(worst.get(name, 1.0), auroc)
@@ -46,30 +43,28 @@ def leaking_columns(
 
 
 def _alone(
-    table: Table, looks: Sequence[Looks], target: Looks, positive: Sequence[str], settings: Settings
+    table: Table, looks: Sequence[Looks], target: Looks, positive: Sequence[str]
 ) -> list[float | None]:
     """The AUROC of each column alone: of its numbers, of its values, or of whether it is known."""
-    names = {"outcome": target.name} | {f"c{i}": each.name for i, each in enumerate(looks)}
     wanted = ", ".join(literal(canonical(value).lower()) for value in positive)
     unknown = ", ".join(literal(each.lower()) for each in ("", *target.markers))
-    with LocalEngine(table.where, settings.engine_memory) as engine:
-        with table_rows(table, names, settings) as rows:
-            engine.take("given_rows", rows)
-        trimmed = ", ".join(f"{trimmed_sql(name)} AS {name}" for name in names)
-        engine.view("trimmed", f"SELECT {trimmed} FROM given_rows")
-        label = f"lower({canonical_sql('outcome')})"
-        engine.view("labelled", f"SELECT *, coalesce({label}, '') AS label FROM trimmed")
-        with engine.keep(
-            "known",
-            f"SELECT *, if(label IN ({wanted}), 1, 0) AS y FROM labelled "
-            f"WHERE label NOT IN ({unknown})",
-        ):
-            return [_best(engine, f"c{i}", each) for i, each in enumerate(looks)]
+    outcome, engine = table.places[target.name], table.engine
+    columns = [table.places[each.name] for each in looks]
+    trimmed = ", ".join(f"{trimmed_sql(place)} AS {place}" for place in {*columns, outcome})
+    engine.view("trimmed", f"SELECT {trimmed} FROM drafted")
+    label = f"coalesce(lower({canonical_sql(outcome)}), '')"
+    engine.view("labelled", f"SELECT *, {label} AS label FROM trimmed")
+    with engine.keep(
+        "outcomes",
+        f"SELECT *, if(label IN ({wanted}), 1, 0) AS y FROM labelled "
+        f"WHERE label NOT IN ({unknown})",
+    ):
+        return [_best(engine, *pair) for pair in zip(columns, looks, strict=True)]
 
 
 def _best(engine: LocalEngine, column: str, looks: Looks) -> float | None:
     forms = _forms(column, looks)
-    found = [_auroc(engine, f"SELECT {value} AS v, y FROM known", by) for value, by in forms]
+    found = [_auroc(engine, f"SELECT {value} AS v, y FROM outcomes", by) for value, by in forms]
     return max((auroc for auroc in found if auroc is not None), default=None)
 
 

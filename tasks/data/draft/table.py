@@ -1,15 +1,15 @@
-"""Look at one table: how it is written, and what its columns hold."""
+"""Look at tables: how they are written, and what their columns hold."""
 
 from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from tasks.data.columnar import Columns, open_columns
+from tasks.data.columnar import open_columns
 from tasks.data.csv_table import CsvTable
 from tasks.data.draft.dialect import dialect_of
 from tasks.data.draft.looks import DECIMAL_COMMAS, MARKS, Looks, looks_of
@@ -30,6 +30,8 @@ class Table:
         path: Where it is.
         source: How it is read.
         csv: Its columns, if it is a CSV.
+        engine: Has its rows as text in the table ``drafted``.
+        places: The columns there by their names in the table.
         looks: Its columns by their names there.
         rows: Its rows.
     """
@@ -37,71 +39,51 @@ class Table:
     path: Path
     source: Source
     csv: CsvTable | None
-    looks: dict[str, Looks] = field(default_factory=dict)
-    rows: int = 0
-
-    @property
-    def where(self) -> str:
-        """What messages call it."""
-        return f"table {self.path.name}"
+    engine: LocalEngine
+    places: dict[str, str]
+    looks: dict[str, Looks]
+    rows: int
 
 
-def look_at(path: Path, settings: Settings) -> Table:
-    """Look at one table.
+@contextlib.contextmanager
+def look_at(paths: Sequence[Path], settings: Settings) -> Iterator[list[Table]]:
+    """Read tables, once, and look at them; their rows are at hand until the block is left.
 
     Args:
-        path: A file, or a folder of Parquet or Delta.
+        paths: Files, or folders of Parquet or Delta.
         settings: Memory of the engine; Spark for the Delta tables that only it reads.
 
     Raises:
-        DataError: It cannot be read.
+        DataError: One cannot be read.
     """
-    table = Table(path, Source(kind="own", format=_format(path)), None)
-    if table.source.format == "csv":
-        source, csv = dialect_of(path, table.where)
-        table = Table(path, source, csv)
-        fields = list(csv.columns)
+    with contextlib.ExitStack() as opened:
+        yield [_look_at(path, settings, opened) for path in paths]
+
+
+def _look_at(path: Path, settings: Settings, opened: contextlib.ExitStack) -> Table:
+    where = f"table {path.name}"
+    engine = opened.enter_context(LocalEngine(where, settings.engine_memory))
+    source, csv = Source(kind="own", format=_format(path)), None
+    if source.format == "csv":
+        source, csv = dialect_of(path, where)
+        places = {name: f"c{place}" for place, name in enumerate(csv.columns)}
+        columns = {places[name]: there for name, there in csv.columns.items()}
+        engine.take("drafted", csv_rows(replace(csv, columns=columns), source))
     else:
-        with _opened(table, settings) as opened:
-            fields = _plain(opened.schema)
-    named = {f"c{place}": name for place, name in enumerate(fields)}
-    with LocalEngine(table.where, settings.engine_memory) as engine:
-        with table_rows(table, named, settings) as rows:
-            engine.take("drafted", rows)
-        marks = DECIMAL_COMMAS if table.source.delimiter == ";" else MARKS
-        looks = looks_of(engine, fields, marks if table.csv else MARKS[:1])
+        # Spark's copy of some Delta tables goes there, and not beside the table.
+        with (
+            tempfile.TemporaryDirectory(prefix="fedrisk-draft-") as scratch,
+            open_columns(str(path), source, settings, "pool", where, Path(scratch)) as rows,
+        ):
+            places = {name: f"c{place}" for place, name in enumerate(_plain(rows.schema))}
+            named = {place: name for name, place in places.items()}
+            engine.take("drafted", column_rows(rows, named, where))
+    marks = DECIMAL_COMMAS if source.delimiter == ";" else MARKS
+    looks = looks_of(engine, list(places), marks if csv else MARKS[:1])
     if not looks or looks[0].rows == 0:
-        raise DataError(f"{table.where}: the table has no row.")
-    return replace(table, looks={each.name: each for each in looks}, rows=looks[0].rows)
-
-
-@contextlib.contextmanager
-def table_rows(table: Table, columns: Mapping[str, str], settings: Settings) -> Iterator[Any]:
-    """Read some columns of a table as Arrow batches of text.
-
-    Args:
-        table: The table.
-        columns: What they are to be called, and their names in the table.
-        settings: See ``look_at``.
-    """
-    if table.csv:
-        there = {name: table.csv.columns[field] for name, field in columns.items()}
-        yield csv_rows(replace(table.csv, columns=there), table.source)
-        return
-    with _opened(table, settings) as opened:
-        yield column_rows(opened, columns, table.where)
-
-
-@contextlib.contextmanager
-def _opened(table: Table, settings: Settings) -> Iterator[Columns]:
-    # Spark's copy of some Delta tables goes there, and not beside the table.
-    with (
-        tempfile.TemporaryDirectory(prefix="fedrisk-draft-") as scratch,
-        open_columns(
-            str(table.path), table.source, settings, "pool", table.where, Path(scratch)
-        ) as opened,
-    ):
-        yield opened
+        raise DataError(f"{where}: the table has no row.")
+    by_name = {each.name: each for each in looks}
+    return Table(path, source, csv, engine, places, by_name, looks[0].rows)
 
 
 def _format(path: Path) -> Literal["csv", "parquet", "delta", "xlsx"]:

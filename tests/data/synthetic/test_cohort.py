@@ -15,7 +15,9 @@ from tasks.cli import synth
 from tasks.data.synthetic import outcome as outcome
 from tasks.data.synthetic.cohort import Cohort, cohort
 from tasks.data.synthetic.population import SMOKING, draw
+from tasks.data.table_check import check_tables
 from tasks.errors import SettingsError, StudyError
+from tasks.run.plan import Request
 from tasks.settings import Settings
 from tasks.study import Share, Study, read_study
 
@@ -413,6 +415,7 @@ def test_the_command_writes_one_csv_a_hospital_and_a_summary(
         "cohort.json",
         "hospital-1.csv",
         "hospital-2.csv",
+        "study.yaml",
     }
     summary = json.loads((out / "cohort.json").read_text())
     assert summary["patients"] == 900
@@ -423,6 +426,22 @@ def test_the_command_writes_one_csv_a_hospital_and_a_summary(
         assert summary["hospitals"][name]["patients"] == len(table)
         assert summary["hospitals"][name]["positives"] == made.positives[name]
     assert "hospital-2" in capsys.readouterr().out
+
+
+def test_the_command_writes_the_study_of_its_tables(study: Study, tmp_path: Path) -> None:
+    out = tmp_path / "cohort"
+    assert command("--out", str(out), "--patients", "900", "--hospitals", "5", "--seed", "4") == 0
+    own = read_study(out / "study.yaml")
+    # Beside the shipped study it has tables and models of its own.
+    assert own.name == "stroke-5"
+    assert own.seed == 4
+    assert [each.path for each in own.hospitals.values()] == [f"{n}.csv" for n in own.hospitals]
+    assert len(own.hospitals) == 5
+    assert own.columns == study.columns
+    found = list(check_tables(Request(study=str(out / "study.yaml")), Settings(home=tmp_path)))
+    assert [each.error for each in found] == [""] * 5
+    summary = json.loads((out / "cohort.json").read_text())["hospitals"]
+    assert {e.hospital: e.kept for e in found} == {n: h["patients"] for n, h in summary.items()}
 
 
 def test_the_command_overwrites_nothing(tmp_path: Path) -> None:
@@ -449,4 +468,4 @@ def test_a_command_that_fails_leaves_nothing(
 def test_an_empty_folder_is_taken(tmp_path: Path) -> None:
     (tmp_path / "cohort").mkdir()
     assert command("--out", str(tmp_path / "cohort"), "--patients", "300") == 0
-    assert len(list((tmp_path / "cohort").iterdir())) == 4
+    assert len(list((tmp_path / "cohort").iterdir())) == 5
