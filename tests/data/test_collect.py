@@ -109,7 +109,7 @@ def test_a_step_that_is_killed_leaves_no_manifest_and_a_whole_version(
     ended = subprocess.run(
         [sys.executable, "-c", program, str(house.settings.home)],
         capture_output=True,
-        timeout=400,
+        timeout=1500,
         check=False,
     )
     assert ended.returncode == -signal.SIGKILL, ended.stderr

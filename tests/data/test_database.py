@@ -53,7 +53,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
         shutil.chown(key, "postgres")
 
     def run(*command: str) -> None:
-        subprocess.run(command, check=True, timeout=300, capture_output=True, cwd=folder, **user)
+        subprocess.run(command, check=True, timeout=1500, capture_output=True, cwd=folder, **user)
 
     run(str(bin_folder / "initdb"), "-D", str(data), "-U", "clinic", "-A", "scram-sha-256",
         f"--pwfile={key}", "--no-sync")  # fmt: skip
@@ -88,7 +88,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
         subprocess.run(
             [str(bin_folder / "psql"), "-h", "127.0.0.1", "-p", str(port), "-U", "clinic",
              "-v", "ON_ERROR_STOP=1", "-q", "postgres"],
-            input=text, text=True, check=True, timeout=300,
+            input=text, text=True, check=True, timeout=1500,
             env={**os.environ, "PGPASSWORD": PASSWORD},
         )  # fmt: skip
         yield port

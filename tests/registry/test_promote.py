@@ -203,7 +203,7 @@ def test_the_champion_predicts_in_a_fresh_process_without_fedrisk(
     done = subprocess.run(
         [sys.executable, "-c", FRESH, settings_at(home).tracking_uri, str(checkout)],
         input=patients.to_json(orient="records"),
-        cwd=tmp_path, capture_output=True, text=True, timeout=400, check=False,
+        cwd=tmp_path, capture_output=True, text=True, timeout=1500, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout.strip().splitlines()[-1])

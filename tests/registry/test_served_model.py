@@ -226,7 +226,7 @@ def test_it_leaves_the_callers_modules_alone_and_two_versions_work_side_by_side(
             path.write_text(text.replace("1 / (1 + np.exp(-logit))", "0 * logit + 0.25"))
     done = subprocess.run(
         [sys.executable, "-c", CALLER, str(tmp_path), json.dumps(ROWS), str(logged), str(other)],
-        capture_output=True, text=True, cwd=Path(tmp_path), timeout=400, check=False,
+        capture_output=True, text=True, cwd=Path(tmp_path), timeout=1500, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     first, second, again = json.loads(done.stdout.strip().splitlines()[-1])
