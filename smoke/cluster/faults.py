@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -24,8 +25,8 @@ from tasks.launch.environment import settings_environment
 
 ROUNDS, REST = 100, 20
 """Of a run with faults, and how many of them must be left once a hospital is back."""
-OTHER = "heart"
-"""Study of the runs that fail: each study has one run at a time, so they go beside that one."""
+OTHER = "stroke-beside"
+"""Study of the runs that fail: a study has one run at a time, and they go beside that one."""
 UNJUDGED = [
     *("gates.min_ratio_to_central=null", "gates.max_drop_to_champion=null"),
     *("gates.calibration_slope=null", "gates.max_calibration_error=null"),
@@ -52,6 +53,22 @@ SWEEP, YOUNG = "fedrisk_sweep", 61.0
 
 class EndedTooSoon(RuntimeError):  # noqa: N818  (the name is the message)
     """A run is done, and had nothing left for what should be seen of it."""
+
+
+def add_other_study(home: Path) -> None:
+    """Give an Airflow that does not run yet the study of the runs that fail.
+
+    Args:
+        home: Airflow's home.
+    """
+    text = (ROOT / "dags" / "studies" / "stroke.yaml").read_text(encoding="utf-8")
+    path = _other_study(home)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(re.sub(r"(?m)^name: stroke$", f"name: {OTHER}", text), encoding="utf-8")
+
+
+def _other_study(home: Path) -> Path:
+    return home / "studies" / f"{OTHER}.yaml"
 
 
 def disturbed_run(
@@ -168,7 +185,7 @@ def _lost_and_back(
 def impossible_run(lab: Lab, table: Table) -> None:
     """A run whose pods have too little memory or ask for too much: fails with the reason."""
     began = time.monotonic()
-    run = lab.start("impossible", *IMPOSSIBLE, study=OTHER)
+    run = lab.start("impossible", *IMPOSSIBLE, study=str(_other_study(lab.settings.home)))
     state = run.wait(1200)
     took = seconds_since(began)
     words = {each.step: each.message for each in run.endings()}
@@ -237,7 +254,11 @@ def killed_command(site: Site, table: Table, home: Path) -> None:
 
 def cancelled_run(lab: Lab, table: Table) -> None:
     """A run that is marked as failed while pods work: they are gone soon after."""
-    run = lab.start("cancelled", "federation.rounds=2", study=OTHER)
+    run = lab.start(
+        "cancelled",
+        "federation.rounds=2",
+        study=str(_other_study(lab.settings.home)),
+    )
     until("its pods are looked after", lambda: _going(run) and _looked_after(run), 600)
     names = [pod.metadata.name for pod in run.pods()]
     began = time.monotonic()

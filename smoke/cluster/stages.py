@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from smoke.cluster.faults import (
+    add_other_study,
     cancelled_run,
     disturbed_run,
     impossible_run,
@@ -250,6 +251,7 @@ def go_through(smoke: Smoke, wanted: list[str]) -> None:
         install(smoke)
     beside = [name for name in ("run", "faults", "isolation") if name in wanted]
     if beside:
+        add_other_study(smoke.folder / HOME)
         with lab_of(smoke.site, smoke.folder / HOME) as smoke.lab:
             for name in beside:
                 _tried(smoke, name)
