@@ -190,8 +190,16 @@ class Airflow:
         self._retry("PATCH", path, {"state": "failed"}, tries)
 
     def state(self, dag: str, run: str) -> str:
-        """State of a run: queued, running, success or failed."""
-        return str(self._get(f"/api/v2/dags/{dag}/dagRuns/{_quoted(run)}")["state"])
+        """State of a run: queued, running, success or failed.
+
+        A scheduler that was deciding on a run while it was marked as failed calls it a success
+        afterwards: SQLite locks no row, and tasks that were skipped are no failure to it. The tasks
+        that were terminated tell.
+        """
+        state = str(self._get(f"/api/v2/dags/{dag}/dagRuns/{_quoted(run)}")["state"])
+        if state == "success" and any(t["state"] == "failed" for t in self.tasks(dag, run)):
+            return "failed"
+        return state
 
     def tasks(self, dag: str, run: str) -> list[dict[str, Any]]:
         """All task instances of a run."""

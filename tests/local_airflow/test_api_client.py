@@ -20,6 +20,8 @@ class Busy(ThreadingHTTPServer):
 
     failing = 0
     known = True
+    state = "queued"
+    tasks: tuple[str, ...] = ()
     unfit = False
     late = False
     """Performs a call before it fails; an existing object is not created again."""
@@ -51,8 +53,11 @@ class Answer(BaseHTTPRequestHandler):
             self.say(400, {"detail": "rounds: 0 is less than 1"})
         elif self.command == "GET" and not self.server.known:
             self.say(404, {"detail": "no such pool"})
+        elif self.path.partition("?")[0].endswith("/taskInstances"):
+            found = [{"state": each} for each in self.server.tasks]
+            self.say(200, {"task_instances": found, "total_entries": len(found)})
         else:
-            self.say(200, {"state": "queued"})
+            self.say(200, {"state": self.server.state})
 
     do_GET = do_POST = do_PATCH = answer  # noqa: N815  (the library's names)
 
@@ -129,3 +134,13 @@ def test_a_busy_server_creates_a_pool(busy: Busy, airflow: Airflow) -> None:
     busy.known, busy.failing = False, 2
     airflow.ensure_pool("spark", 2, "")
     assert busy.calls == ["GET", "GET", "GET", "POST"]
+
+
+def test_a_cancelled_run_that_the_scheduler_calls_a_success_is_failed(
+    busy: Busy, airflow: Airflow
+) -> None:
+    busy.state, busy.tasks = "success", ("success", "failed", "skipped")
+    assert airflow.state("retrain_stroke", "r1") == "failed"
+    # A hospital that was lost for good is skipped, and the run ends well.
+    busy.tasks = ("success", "skipped")
+    assert airflow.state("retrain_stroke", "r1") == "success"
