@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,12 @@ import pytest
 from whole_runs import default_run
 
 from tasks.lake.session import close_session
+
+_main = sys.modules["__main__"]
+if not hasattr(_main, "__file__"):
+    # A worker of pytest-xdist: PySpark, which Great Expectations imports, takes it for a doctest
+    # and ends the process.
+    _main.__file__ = __file__
 
 __all__ = ["default_run"]
 CHECKOUT = Path(__file__).parent.parent

@@ -117,5 +117,7 @@ def _check(args: argparse.Namespace, settings: Settings) -> int:
     else:
         for each in checks:
             print(each.as_text())
-        print(f"\n{failed} of {len(checks)} checks failed." if failed else "\nNothing is missing.")
+        unsure = [each.name for each in checks if each.state == "unknown"]
+        end = f"{failed} of {len(checks)} checks failed." if failed else "Nothing is missing."
+        print(f"\n{end}" + (f" Could not be checked: {', '.join(unsure)}." if unsure else ""))
     return int(ExitCode.BAD_INPUT) if failed else 0

@@ -9,10 +9,13 @@ import contextlib
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from tasks.data.validate import UNCHANGED
-from tasks.errors import ExitCode, FedriskError
+from tasks.errors import ExitCode, FedriskError, SettingsError, StudyError
 from tasks.run.plan import Plan, Request, keep_plan, make_plan
 from tasks.run.step import run_step
 from tasks.settings import Settings
@@ -85,21 +88,17 @@ def check_own_table(study: Study, hospital: str, address: str, settings: Setting
         settings: The engine, and what Spark needs.
 
     Raises:
+        StudyError: The study cannot have such an address.
         FedriskError: Something was unavailable.
     """
-    none = {"site": None, "share": None}
-    hospitals = {
-        name: each.model_copy(
-            update={**none, "path": address if name == hospital else each.path or name}
-        )
-        for name, each in study.hospitals.items()
-    }
-    alone = {"kind": "own", "path": None, "site_column": None, "synthetic": None}
-    source = study.source.model_copy(update=alone)
+    alone = _with_own_tables(study, hospital, address)
+    if not settings.engine and find_spec("pyspark") is None:
+        # The image of a hospital has no Spark, the one of its data steps has: the rules are one.
+        settings = settings.model_copy(update={"engine": "local"})
     with _scratch(settings) as own:
         plan = Plan(
             run=_RUN,
-            study=study.model_copy(update={"source": source, "hospitals": hospitals}),
+            study=alone,
             study_file="",
             source=None,
             hospitals=[hospital],
@@ -109,6 +108,29 @@ def check_own_table(study: Study, hospital: str, address: str, settings: Setting
         )
         keep_plan(plan, own)
         return _checked(hospital, own)
+
+
+def _with_own_tables(study: Study, hospital: str, address: str) -> Study:
+    """The study with a table at each hospital, whatever kind of source it has.
+
+    Raises:
+        StudyError: It cannot have such an address.
+    """
+    tree = study.model_dump(mode="json")
+    alone = {"kind": "own", "path": None, "site_column": None, "synthetic": None}
+    if study.source.site_column is not None:
+        # A hospital's extract may still have the column of the site, which is no error in a run.
+        alone["extra"] = "ignore"
+    tree["source"] |= {**alone, "other_sites": "refuse"}
+    for name, each in tree["hospitals"].items():
+        own = address if name == hospital else each["path"] or name
+        each |= {"site": None, "share": None, "path": own}
+    try:
+        return Study.model_validate(tree)
+    except ValidationError as error:
+        # Pydantic's own text shows the input.
+        faults = "; ".join(each["msg"].removeprefix("Value error, ") for each in error.errors())
+        raise StudyError(f"the table's address does not fit the study: {faults}") from None
 
 
 @contextlib.contextmanager
@@ -124,7 +146,8 @@ def _checked(hospital: str, settings: Settings) -> TableCheck:
     try:
         done = {step: run_step(step, _RUN, settings, hospital).figures for step in STEPS}
     except FedriskError as error:
-        if error.exit_code != ExitCode.BAD_INPUT:
+        # Settings, such as an engine that is not installed, are no fault of the table.
+        if error.exit_code != ExitCode.BAD_INPUT or isinstance(error, SettingsError):
             raise
         return TableCheck(hospital, str(error).partition(UNCHANGED)[0])
     return TableCheck(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import random
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,6 @@ from tasks.run.manifest import Manifest, TableVersion
 from tasks.run.plan import Request, make_plan
 from tasks.run.step import run_step
 from tasks.settings import Settings
-
-_main = sys.modules["__main__"]
-if not hasattr(_main, "__file__"):
-    # A worker of pytest-xdist: PySpark, which Great Expectations imports, takes it for a doctest
-    # and ends the process.
-    _main.__file__ = __file__
 
 HEADER = ["id", "age", "sex", "smoker", "bmi", "visits", "stroke"]
 STUDY = """

@@ -7,10 +7,13 @@ row and no value leaves the machine.
 from __future__ import annotations
 
 import base64
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from tasks.errors import FedriskError, SettingsError
+from tasks.errors import FedriskError, SettingsError, StudyError
 from tasks.onboarding.authority import read_certificate
 from tasks.onboarding.checks.lake import check_lake
 from tasks.onboarding.checks.result import CheckResult, missing, ok, unknown
@@ -54,7 +57,8 @@ def check_hospital(
     if study is not None:
         found.append(_takes_part(name, study))
     if study is not None and source is not None:
-        found.append(_table(study, name, source, settings))
+        with _credentials(kept):
+            found.append(_table(study, name, source, settings))
     elif source is not None and study_file is None:
         found.append(unknown("table", "cannot be checked without a study", "Add --study."))
     return found
@@ -171,20 +175,36 @@ def _approved(path: Path, study: Study | None) -> CheckResult:
 
 def _table(study: Study, name: str, source: str, settings: Settings) -> CheckResult:
     """What the run's own data steps say of the table: counts only and no values."""
-    # A hospital that only asks for its connection needs no engine.
-    from tasks.data.table_check import check_own_table
-
     what = "table"
+    try:
+        # A hospital that only asks for its connection needs no engine.
+        from tasks.data.table_check import check_own_table
+    except ImportError as error:
+        return unknown(what, f"{error}: install fedrisk with its extra data")
     if name not in study.hospitals:
         return unknown(what, f"cannot be checked: study {study.name} does not name this hospital")
-    address = source if is_remote(source) else str(Path(source).absolute())
+    address = source if is_remote(source) else str(Path(source.removeprefix("file://")).absolute())
     try:
         said = check_own_table(study, name, address, settings)
+    except StudyError as error:
+        return missing(what, str(error), "Correct --source.")
     except FedriskError as error:
         return unknown(what, str(error))
     if said.error:
         return missing(what, said.error, "Correct the table, or ask to change the study.")
     return ok(what, str(said))
+
+
+@contextlib.contextmanager
+def _credentials(kept: Mapping[str, str]) -> Iterator[None]:
+    """Have the kit's keys of store and database in the environment, where steps look for them."""
+    before = dict(os.environ)
+    os.environ.update({k: v for k, v in kept.items() if k.startswith(("AWS_", "PG"))})
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def _takes_part(name: str, study: Study) -> CheckResult:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
+from tasks.data.table_check import TableCheck
 from tasks.onboarding.checks.hospital import check_hospital
 from tasks.onboarding.checks.result import CheckResult
 from tasks.settings import Settings
@@ -85,7 +88,20 @@ def checked(consortium: Consortium, tmp_path: Path) -> Checked:
     return Checked(consortium, tmp_path)
 
 
-@pytest.mark.parametrize("changes", [(), DEALT, BY_SITE], ids=["own", "deal", "site_column"])
+OTHERS_IGNORED = (
+    *BY_SITE[1:],
+    (
+        "source: {kind: own}",
+        "source: {kind: site_column, site_column: clinic, path: all.csv, other_sites: ignore}",
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [(), DEALT, BY_SITE, OTHERS_IGNORED],
+    ids=["own", "deal", "site_column", "other_sites"],
+)
 def test_a_sound_table_passes_whatever_kind_of_source_the_study_has(
     checked: Checked, changes: tuple[tuple[str, str], ...]
 ) -> None:
@@ -146,3 +162,56 @@ def test_the_whole_check_explains_how_to_approve_and_accepts_it(checked: Checked
     approved = f"studies:\n  - name: small\n    digest: {digest}\n"
     (checked.kit / "approved.yaml").write_text(approved)
     assert checked.all()["approved studies"].state == "ok"
+
+
+def test_an_extract_may_still_have_the_column_of_its_site(checked: Checked) -> None:
+    checked.change(*BY_SITE, ("path: all.csv}", "path: all.csv, extra: refuse}"))
+    checked.write([[*row, "N"] for row in rows()], [*HEADER, "clinic"])
+    assert checked.table().state == "ok"
+
+
+def test_a_table_of_any_format_is_read(checked: Checked) -> None:
+    checked.change(("{kind: own}", "{kind: own, format: parquet}"))
+    checked.source = checked.source.with_suffix(".parquet")
+    pd.DataFrame(rows(), columns=HEADER).to_parquet(checked.source)
+    assert "40 of 40 rows are kept" in checked.table().found
+    checked.source = checked.folder / "north.pq"
+    assert checked.table().state == "missing"
+
+
+def test_an_address_that_does_not_fit_the_study_is_told(checked: Checked) -> None:
+    checked.change(
+        ("{kind: own}", "{kind: own, format: sql, table: visits}"),
+        *((f"path: {x}.csv", f"path: postgresql://db/{x}") for x in ("north", "south")),
+    )
+    checked.write(rows())
+    found = checked.table()
+    assert found.state == "missing"
+    assert "expected postgresql://host[:port]/database" in found.found
+
+
+def test_a_study_of_spark_is_checked_where_spark_is_not_installed(
+    checked: Checked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked.change(("split: ", "compute: {engine: spark}\nsplit: "))
+    checked.write(rows())
+    monkeypatch.setattr("tasks.data.table_check.find_spec", lambda _: None)
+    assert checked.table().state == "ok"
+
+
+def test_the_table_is_read_with_the_kits_credentials(
+    checked: Checked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str | None] = []
+
+    def look(*_: object) -> TableCheck:
+        seen.append(os.environ.get("PGUSER"))
+        return TableCheck("north")
+
+    monkeypatch.setattr("tasks.data.table_check.check_own_table", look)
+    monkeypatch.delenv("PGUSER", raising=False)
+    credentials = checked.kit / "credentials.env"
+    credentials.write_text((credentials.read_text() if credentials.exists() else "") + "PGUSER=n\n")
+    assert checked.table().state == "ok"
+    assert seen == ["n"]
+    assert "PGUSER" not in os.environ
