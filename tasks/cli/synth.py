@@ -7,8 +7,12 @@ import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tasks.settings import Settings
+
+if TYPE_CHECKING:
+    from tasks.study import Study
 
 STUDY = "study.yaml"
 
@@ -27,6 +31,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--patients", type=int, help="total patients (default: the study's)")
     parser.add_argument("--hospitals", type=int, help="number of hospitals (default: the study's)")
     parser.add_argument("--seed", type=int, help="default: the study's seed")
+    parser.add_argument(
+        "--name",
+        help="of the study that is written (default: the study's with the hospitals' number)",
+    )
     parser.set_defaults(run=run)
 
 
@@ -34,7 +42,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     """Make the cohort and write its folder atomically.
 
     Args:
-        args: ``study``, ``out``, ``patients``, ``hospitals`` and ``seed``.
+        args: ``study``, ``out``, ``patients``, ``hospitals``, ``seed`` and ``name``.
         settings: Where named studies are.
 
     Returns:
@@ -42,7 +50,8 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
 
     Raises:
         SettingsError: The folder is not empty or cannot be made, or a number is out of range.
-        StudyError: There is no such study, or it has no synthetic cohort.
+        StudyError: There is no such study, it has no synthetic cohort, or it does not fit so many
+            hospitals.
     """
     from tasks.data.synthetic.cohort import cohort
     from tasks.onboarding.folders import new_folder
@@ -71,8 +80,9 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         }
         for name, table in made.tables.items():
             table.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
-        own = f"{study.name}-{len(made.tables)}"
-        (folder / STUDY).write_text(_study_of(file, own, seed, list(made.tables)))
+        own = args.name or f"{study.name}-{len(made.tables)}"
+        text = _study_of(file, study, own, seed, list(made.tables))
+        (folder / STUDY).write_text(text, encoding="utf-8")
         read_study(folder / STUDY)
         (folder / "cohort.json").write_text(json.dumps(summary, indent=2) + "\n")
         folder.chmod(0o755)
@@ -83,7 +93,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     return 0
 
 
-def _study_of(file: Path, name: str, seed: int, hospitals: Sequence[str]) -> str:
+def _study_of(file: Path, study: Study, name: str, seed: int, hospitals: Sequence[str]) -> str:
     """A study's text with hospitals that have tables of their own in place of its cohort's."""
     from ruamel.yaml import YAML
 
@@ -92,13 +102,27 @@ def _study_of(file: Path, name: str, seed: int, hospitals: Sequence[str]) -> str
     yaml.width = 100
     tree = yaml.load(file)
     # Under the study's own name its tables and models would mix with these.
+    former = tree["hospitals"]
     tree |= {
         "name": name,
         "title": f"{tree['title']}, {len(hospitals)} hospitals of a synthetic cohort",
         "seed": seed,
+        "schedule": None,
         "source": {"kind": "own", "format": "csv"},
-        "hospitals": {each: {"path": f"{each}.csv"} for each in hospitals},
+        "hospitals": {
+            each: {
+                **{k: v for k, v in former.get(each, {}).items() if k == "title"},
+                "path": f"{each}.csv",
+            }
+            for each in hospitals
+        },
     }
+    if study.federation.min_hospitals > len(hospitals):
+        tree.setdefault("federation", {})["min_hospitals"] = len(hospitals)
+    for column in tree["columns"].values():
+        absent = [each for each in column.get("optional_at", ()) if each not in hospitals]
+        for each in absent:
+            column["optional_at"].remove(each)
     text = io.StringIO()
     yaml.dump(tree, text)
     return text.getvalue()

@@ -78,14 +78,14 @@ def cohort(
         StudyError: The study asks for columns, categories or values that the generator does not
             make, or has no shares.
         SettingsError: There are too few patients for the hospitals, or for one stroke, or the
-            seed is negative.
+            seed is out of range.
     """
     import pandas as pd
 
     _check(study)
     seed = study.seed if seed is None else seed
-    if seed < 0:
-        raise SettingsError(f"--seed {seed}: a seed is 0 or more.")
+    if not 0 <= seed < 2**31:
+        raise SettingsError(f"--seed {seed}: a seed is 0 to {2**31 - 1}.")
     shares = _shares(study, hospitals)
     sizes = _sizes(shares, patients)
     # Python rounds half to even, which is the rule for counts.

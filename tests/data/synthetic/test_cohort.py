@@ -290,6 +290,7 @@ def test_a_million_patients_have_ids_of_their_own(study: Study) -> None:
         ({"patients": 5}, "both outcomes are needed"),
         ({"hospitals": 0}, "--hospitals 0: ask for 1 or more"),
         ({"seed": -1}, "--seed -1"),
+        ({"seed": 2**31}, "--seed 2147483648"),
     ],
 )
 def test_impossible_sizes_are_refused(study: Study, asked: dict[str, int], message: str) -> None:
@@ -435,6 +436,8 @@ def test_the_command_writes_the_study_of_its_tables(study: Study, tmp_path: Path
     # Beside the shipped study it has tables and models of its own.
     assert own.name == "stroke-5"
     assert own.seed == 4
+    assert own.schedule is None
+    assert own.hospitals["hospital-1"].title == study.hospitals["hospital-1"].title
     assert [each.path for each in own.hospitals.values()] == [f"{n}.csv" for n in own.hospitals]
     assert len(own.hospitals) == 5
     assert own.columns == study.columns
@@ -442,6 +445,14 @@ def test_the_command_writes_the_study_of_its_tables(study: Study, tmp_path: Path
     assert [each.error for each in found] == [""] * 5
     summary = json.loads((out / "cohort.json").read_text())["hospitals"]
     assert {e.hospital: e.kept for e in found} == {n: h["patients"] for n, h in summary.items()}
+
+
+def test_one_hospital_has_a_study_too_and_its_name_may_be_chosen(tmp_path: Path) -> None:
+    out = tmp_path / "cohort"
+    asked = ["--out", str(out), "--patients", "900", "--hospitals", "1", "--name", "alone"]
+    assert command(*asked) == 0
+    own = read_study(out / "study.yaml")
+    assert (own.name, list(own.hospitals)) == ("alone", ["hospital-1"])
 
 
 def test_the_command_overwrites_nothing(tmp_path: Path) -> None:
