@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +175,7 @@ def _lost_and_back(
         600,
     )
     alone()
+    _going(run)
     if run.round() > rounds - REST:
         run.wait(limit)
         # Raises by how it has ended.
@@ -204,32 +205,49 @@ def impossible_run(lab: Lab, table: Table) -> None:
     table.check("no-pod-left", "a failed run leaves no pod", not left, left)
 
 
-def no_image(site: Site, table: Table, home: Path) -> None:
+@contextlib.contextmanager
+def ended_with(commands: list[subprocess.Popen[Any]]) -> Iterator[None]:
+    """End the commands that still run when the block is left, which is so where it is cut short."""
+    try:
+        yield
+    finally:
+        going = [each for each in commands if each.poll() is None]
+        for each in going:
+            each.send_signal(signal.SIGINT)
+        remaining(lambda: [each for each in going if each.poll() is None], 30)
+        for each in going:
+            each.kill()
+
+
+def no_image(site: Site, table: Table, home: Path, started: list[subprocess.Popen[Any]]) -> None:
     """``fedrisk run`` with images that do not exist: fails with the reason and leaves nothing."""
     began = time.monotonic()
-    done = subprocess.run(
+    command = subprocess.Popen(
         _fedrisk_run("unpullable"),
         cwd=ROOT,
         env=_environment(site, home, "nowhere.invalid/fedrisk-{image}:1"),
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=1200,
-        check=False,
     )
-    reason = next((x for x in done.stderr.splitlines() if "cannot be pulled" in x), "")
+    started.append(command)
+    said = command.communicate(timeout=1200)[1]
+    reason = next((x for x in said.splitlines() if "cannot be pulled" in x), "")
     table.check(
         "no-image",
         "an image that cannot be pulled: the run fails with the reason",
-        done.returncode == 1 and bool(reason),
-        f"after {seconds_since(began):.0f} s, exit code {done.returncode}: "
-        f"{reason or done.stderr[-400:]}",
+        command.returncode == 1 and bool(reason),
+        f"after {seconds_since(began):.0f} s, exit code {command.returncode}: "
+        f"{reason or said[-400:]}",
     )
     # Kubernetes lists a pod that it ends until the node has confirmed it.
     left = remaining(lambda: _pods_of(site, "unpullable"), 400)
     table.check("no-command-pod-left", "the command leaves no pod", not left, left)
 
 
-def killed_command(site: Site, table: Table, home: Path) -> None:
+def killed_command(
+    site: Site, table: Table, home: Path, started: list[subprocess.Popen[Any]]
+) -> None:
     """``fedrisk run`` killed by SIGKILL: its pods are ended all the same."""
     began = time.monotonic()
     log = home.with_suffix(".log")
@@ -237,6 +255,7 @@ def killed_command(site: Site, table: Table, home: Path) -> None:
         command = subprocess.Popen(
             _fedrisk_run("killed"), cwd=ROOT, env=_environment(site, home), stdout=file, stderr=file
         )
+    started.append(command)
     try:
         until("the command's pods run", lambda: _pods_of(site, "killed"), 600)
     finally:
@@ -268,12 +287,13 @@ def cancelled_run(lab: Lab, table: Table) -> None:
     left = [pod.metadata.name for pod in remaining(run.pods, GONE)]
     if left:
         _sweep(lab, run)
-    took = seconds_since(began)
+    took, state = seconds_since(began), run.state()
     table.check(
         "cancelled",
         "a cancelled run's pods are gone",
-        run.state() == "failed",
-        f"{', '.join(names)} after {took} s; left to the sweep: {', '.join(left) or 'none'}",
+        state == "failed",
+        f"{state}; {', '.join(names)} after {took} s; left to the sweep: "
+        f"{', '.join(left) or 'none'}",
     )
 
 

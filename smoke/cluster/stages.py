@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import subprocess
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from smoke.cluster.faults import (
     add_other_study,
     cancelled_run,
     disturbed_run,
+    ended_with,
     impossible_run,
     killed_command,
     no_image,
@@ -144,32 +148,51 @@ def faults(smoke: Smoke) -> None:
     except NoFormerChart as reason:
         table.skip("former-chart", "the release is upgraded from the former chart", str(reason))
         chart, commit = CHART, "this checkout"
+
+    def former() -> None:
+        with without_taint(site.cluster):
+            site.helm("upgrade", site.values(), 600, chart)
+
     # Of the former chart first, so that a run is there when it is upgraded.
-    with without_taint(site.cluster):
-        site.helm("upgrade", site.values(), 600, chart)
+    is_former = _each_tried(table, {"the former chart": former})
+    started: list[subprocess.Popen[Any]] = []
     runs: dict[str, Callable[[], object]] = {
         "the cancelled run": lambda: cancelled_run(lab, table),
         "the impossible run": lambda: impossible_run(lab, table),
     }
     commands: dict[str, Callable[[], object]] = {
-        "the killed command": lambda: killed_command(site, table, folder / "killed"),
-        "the command without an image": lambda: no_image(site, table, folder / "no-image"),
+        "the killed command": lambda: killed_command(site, table, folder / "killed", started),
+        "the command without an image": lambda: no_image(site, table, folder / "no-image", started),
     }
-    with ThreadPoolExecutor(2) as pool:
-        beside = [pool.submit(_each_tried, table, parts) for parts in (runs, commands)]
+    # Daemons: an interrupted command does not wait for them.
+    beside = [
+        threading.Thread(target=_each_tried, args=(table, parts), daemon=True)
+        for parts in (runs, commands)
+    ]
 
-        def disturbed() -> None:
-            disturbed_run(lab, site, table, LIMIT, commit, lambda: wait(beside))
+    def alone() -> None:
+        for thread in beside:
+            thread.join(LIMIT)
 
-        _each_tried(table, {"the disturbed run": disturbed})
+    with ended_with(started):
+        for thread in beside:
+            thread.start()
+        if is_former:
+            disturbed = partial(disturbed_run, lab, site, table, LIMIT, commit, alone)
+            _each_tried(table, {"the disturbed run": disturbed})
+        alone()
 
 
-def _each_tried(table: Table, parts: Mapping[str, Callable[[], object]]) -> None:
+def _each_tried(table: Table, parts: Mapping[str, Callable[[], object]]) -> bool:
+    """Do some parts, of which one that fails keeps no other back, and say whether none has."""
+    held = True
     for what, part in parts.items():
         try:
             part()
-        except Exception as error:  # noqa: BLE001  (one that fails keeps no other back)
+        except Exception as error:  # noqa: BLE001  (a check that did not hold)
             table.check("goes-through", f"{what} goes through", False, error)
+            held = False
+    return held
 
 
 def isolation(smoke: Smoke) -> None:

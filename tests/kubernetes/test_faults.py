@@ -13,7 +13,7 @@ from smoke.table import Table
 # The first of them goes through all stages.
 pytestmark = [
     *(pytest.mark.platform, pytest.mark.slow, pytest.mark.end_to_end, pytest.mark.shared),
-    pytest.mark.timeout(3600),
+    pytest.mark.timeout(4800),
 ]
 
 HOLDS = {
