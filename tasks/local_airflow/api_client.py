@@ -192,9 +192,9 @@ class Airflow:
     def state(self, dag: str, run: str) -> str:
         """State of a run: queued, running, success or failed.
 
-        A scheduler that was deciding on a run while it was marked as failed calls it a success
-        afterwards: SQLite locks no row, and tasks that were skipped are no failure to it. The tasks
-        that were terminated tell.
+        A scheduler that decides on a run while it is marked as failed sets it to success
+        afterwards: SQLite locks no row, and skipped tasks count as success. Such a run still has
+        failed tasks.
         """
         state = str(self._get(f"/api/v2/dags/{dag}/dagRuns/{_quoted(run)}")["state"])
         if state == "success" and any(t["state"] == "failed" for t in self.tasks(dag, run)):
